@@ -1,0 +1,1 @@
+"""Readers of official layouts and own folders, packed HDF5, and a procedural set."""
