@@ -1,0 +1,28 @@
+"""Point-cloud operators, importable into any model with nothing but torch and numpy loaded.
+
+farthest_point_sample    (xyz [B,N,3], num_samples) -> idx [B,M]
+knn                      (queries [B,M,3], points [B,N,3], k) -> (squared_distances [B,M,k], idx [B,M,k])
+sample_and_group         (xyz [B,N,3], num_groups, group_size) -> PointGroups
+nearest_neighbor         (src [B,N,3], dst [B,M,3]) -> (squared_distance [B,N], idx [B,N])
+chamfer_distance         (pred [B,N,3], target [B,M,3]) -> scalar or [B]
+masked_cross_attention   (query [B,H,Q,D], key [B,H,S,D], value [B,H,S,D], key_mask [B,S]) -> [B,H,Q,D]
+
+`recon_fast.kernels.reference` holds the same names in plain PyTorch: the specification.
+"""
+
+from recon_fast.kernels import reference
+from recon_fast.kernels.attention import masked_cross_attention
+from recon_fast.kernels.chamfer import chamfer_distance, nearest_neighbor
+from recon_fast.kernels.fps import farthest_point_sample
+from recon_fast.kernels.knn import PointGroups, knn, sample_and_group
+
+__all__ = [
+    "PointGroups",
+    "chamfer_distance",
+    "farthest_point_sample",
+    "knn",
+    "masked_cross_attention",
+    "nearest_neighbor",
+    "reference",
+    "sample_and_group",
+]

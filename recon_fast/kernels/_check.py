@@ -1,0 +1,38 @@
+"""Argument checks shared by the operators: wanted, got, which argument."""
+
+import torch
+from torch import Tensor
+
+
+def check_cloud(name: str, cloud: Tensor, batch: int | None = None) -> None:
+    """Raise unless `cloud` is a non-empty floating point [B, N, 3] (with the given B)."""
+    want = f"[{'B' if batch is None else batch}, N, 3]"
+    if cloud.ndim != 3 or cloud.shape[-1] != 3 or (batch is not None and cloud.shape[0] != batch):
+        raise ValueError(f"{name} must be {want}, got {tuple(cloud.shape)}")
+    if not cloud.is_floating_point():
+        raise ValueError(f"{name} must have a floating point dtype, got {cloud.dtype}")
+    if cloud.shape[0] == 0 or cloud.shape[1] == 0:
+        raise ValueError(f"{name} must hold at least one cloud of one point, got {tuple(cloud.shape)}")
+
+
+def check_same_device(**tensors: Tensor | None) -> None:
+    """Raise unless all tensors that are given sit on one device."""
+    devices = {name: t.device for name, t in tensors.items() if t is not None}
+    if len(set(devices.values())) > 1:
+        raise ValueError(
+            "all tensors must be on one device, got " + ", ".join(f"{n} on {d}" for n, d in devices.items())
+        )
+
+
+def check_lengths(name: str, lengths: Tensor | None, batch: int) -> None:
+    """Raise unless `lengths` is None or an integer [B]. Does not read the values (no sync)."""
+    if lengths is None:
+        return
+    if lengths.shape != (batch,) or lengths.dtype not in (torch.int32, torch.int64):
+        raise ValueError(f"{name} must be an integer [{batch}], got {lengths.dtype} {tuple(lengths.shape)}")
+
+
+def check_count(name: str, count: int, most: int, what: str) -> None:
+    """Raise unless 1 <= count <= most."""
+    if not 1 <= count <= most:
+        raise ValueError(f"{name} must be between 1 and the {most} {what}, got {count}")

@@ -1,0 +1,45 @@
+"""Farthest-point sampling: a subset in which each point is the farthest from those before it.
+
+Eldar et al., "The farthest point strategy for progressive image sampling" (1997); PointNet++, section 3.2.
+"""
+
+from torch import Tensor
+
+from recon_fast.kernels import reference
+from recon_fast.kernels._check import check_cloud, check_count, check_lengths, check_same_device
+
+
+def farthest_point_sample(
+    xyz: Tensor,
+    num_samples: int,
+    *,
+    lengths: Tensor | None = None,
+    start_index: int = 0,
+    skip_near_origin: bool = False,
+) -> Tensor:
+    """Indices of `num_samples` points, each the farthest from all chosen before it.
+
+    Args:
+        xyz: points [B, N, 3], any floating point dtype; computed in float32 (float64 for float64).
+        num_samples: M, 1 <= M <= N.
+        lengths: valid points of each cloud [B], integer, each at least 1; None means all N. Rows with fewer
+            than M valid points are filled up with index -1.
+        start_index: index of the first sample in every cloud.
+        skip_near_origin: pass over points with |p|^2 <= 1e-3, as pointnet2_ops and so the official ReCon do.
+
+    Returns:
+        idx [B, M], int64, not differentiable. Ties go to the smallest index. No index comes twice: duplicates
+        of chosen points come after all distinct points, and points that are not finite or passed over last.
+
+    Raises:
+        ValueError: wrong shape, dtype or device; num_samples or start_index out of range.
+    """
+    check_cloud("xyz", xyz)
+    check_count("num_samples", num_samples, xyz.shape[1], "points of xyz")
+    check_lengths("lengths", lengths, xyz.shape[0])
+    check_same_device(xyz=xyz, lengths=lengths)
+    if not 0 <= start_index < xyz.shape[1]:
+        raise ValueError(f"start_index must be between 0 and {xyz.shape[1] - 1}, got {start_index}")
+    return reference.farthest_point_sample(
+        xyz, num_samples, lengths=lengths, start_index=start_index, skip_near_origin=skip_near_origin
+    )

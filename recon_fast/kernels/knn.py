@@ -1,0 +1,78 @@
+"""K nearest neighbours, and farthest-point sampling with grouping built on them (PointNet++, section 3.2)."""
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+from recon_fast.kernels import reference
+from recon_fast.kernels._check import check_cloud, check_count, check_lengths, check_same_device
+
+
+class PointGroups(NamedTuple):
+    """Local neighbourhoods of a cloud, relative to their centers."""
+
+    centers: Tensor  # [B, G, 3]
+    neighborhoods: Tensor  # [B, G, K, 3], relative to the center
+    center_idx: Tensor  # [B, G] int64
+    neighbor_idx: Tensor  # [B, G, K] int64, nearest first
+
+
+def knn(queries: Tensor, points: Tensor, k: int, *, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """The `k` nearest points of each query, sorted by (squared distance, index).
+
+    Args:
+        queries: [B, M, 3], any floating point dtype; distances are computed from differences in float32
+            (float64 for float64 queries), so they hold far from the origin too.
+        points: [B, N, 3].
+        k: number of neighbours, 1 <= k <= N.
+        lengths: valid points of each cloud of `points` [B], integer; None means all N. Where fewer than k are
+            valid the rest has index -1 and distance inf.
+
+    Returns:
+        squared_distances [B, M, k], float32 or float64, differentiable in both inputs, and idx [B, M, k],
+        int64. Points at a NaN or infinite distance come last.
+
+    Raises:
+        ValueError: wrong shape, dtype or device; k out of range.
+    """
+    check_cloud("queries", queries)
+    check_cloud("points", points, batch=queries.shape[0])
+    check_count("k", k, points.shape[1], "points")
+    check_lengths("lengths", lengths, points.shape[0])
+    check_same_device(queries=queries, points=points, lengths=lengths)
+    return reference.knn(queries, points, k, lengths=lengths)
+
+
+def sample_and_group(
+    xyz: Tensor,
+    num_groups: int,
+    group_size: int,
+    *,
+    lengths: Tensor | None = None,
+    skip_near_origin: bool = False,
+) -> PointGroups:
+    """Farthest-point centers and the nearest points of each, relative to the center.
+
+    Args:
+        xyz: points [B, N, 3], any floating point dtype.
+        num_groups: G, 1 <= G <= N.
+        group_size: K, 1 <= K <= N.
+        lengths: valid points of each cloud [B], integer; None means all N. Groups and neighbours that a short
+            cloud cannot fill have index -1 and coordinates 0.
+        skip_near_origin: see `farthest_point_sample`.
+
+    Returns:
+        PointGroups; coordinates are float32 (float64 for float64 input) and differentiable in `xyz`.
+
+    Raises:
+        ValueError: wrong shape, dtype or device; num_groups or group_size out of range.
+    """
+    check_cloud("xyz", xyz)
+    check_count("num_groups", num_groups, xyz.shape[1], "points of xyz")
+    check_count("group_size", group_size, xyz.shape[1], "points of xyz")
+    check_lengths("lengths", lengths, xyz.shape[0])
+    check_same_device(xyz=xyz, lengths=lengths)
+    groups = reference.sample_and_group(
+        xyz, num_groups, group_size, lengths=lengths, skip_near_origin=skip_near_origin
+    )
+    return PointGroups(*groups)

@@ -1,0 +1,214 @@
+"""What every operator of this package computes, in plain PyTorch: the specification, on any device.
+
+Geometry is computed in float32 (float64 for float64 inputs) from differences, dx*dx + dy*dy + dz*dz summed
+from left to right: the expansion |q|^2 + |p|^2 - 2qp picks wrong neighbours away from the origin. Ties go to the
+smallest index. Arguments are taken as valid; the public functions check them.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+NEAR_ORIGIN = 1e-3  # pointnet2_ops passes over points with |p|^2 at or below this
+_CHUNK = 1 << 24  # pairs of points held at once
+
+
+def geometry_dtype(xyz: Tensor) -> torch.dtype:
+    """The dtype distances are computed in: float32, or float64 for float64 input."""
+    return torch.float64 if xyz.dtype == torch.float64 else torch.float32
+
+
+def _squared_norm(diff: Tensor) -> Tensor:
+    """|diff|^2 over the last axis, summed x, y, z in that order."""
+    x, y, z = diff.unbind(-1)
+    return x * x + y * y + z * z
+
+
+def _pairwise(queries: Tensor, points: Tensor) -> Tensor:
+    """Squared distances [B, M, N]; a NaN counts as inf."""
+    d2 = (queries[:, :, None, 0] - points[:, None, :, 0]).square_()
+    d2 += (queries[:, :, None, 1] - points[:, None, :, 1]).square_()
+    d2 += (queries[:, :, None, 2] - points[:, None, :, 2]).square_()
+    return d2.nan_to_num_(nan=float("inf"), posinf=float("inf"))
+
+
+def _query_chunks(queries: Tensor, num_points: int) -> Iterator[Tensor]:
+    """Split [B, M, 3] along M so that a chunk's distance matrix stays small."""
+    rows = max(1, _CHUNK // (queries.shape[0] * num_points))
+    return iter(queries.split(rows, dim=1))
+
+
+def _valid(length: Tensor, size: int) -> Tensor:
+    """[B, size] bool: which positions lie within the lengths."""
+    return torch.arange(size, device=length.device) < length[:, None]
+
+
+def gather_points(xyz: Tensor, idx: Tensor) -> Tensor:
+    """Points [B, ..., 3] at `idx` [B, ...]; an index of -1 takes point 0. Differentiable in `xyz`."""
+    flat = idx.clamp_min(0).reshape(idx.shape[0], -1, 1).expand(-1, -1, 3)
+    return xyz.gather(1, flat).reshape(*idx.shape, 3)
+
+
+def farthest_point_sample(
+    xyz: Tensor,  # [B, N, 3]
+    num_samples: int,
+    *,
+    lengths: Tensor | None = None,  # [B]
+    start_index: int = 0,
+    skip_near_origin: bool = False,
+) -> Tensor:  # [B, M] int64
+    xyz = xyz.detach().to(geometry_dtype(xyz))
+    B, N, _ = xyz.shape
+    point = torch.arange(N, device=xyz.device)
+    # Distance to the chosen set; the negative values rank what is taken only when nothing better is left.
+    dist = torch.full((B, N), float("inf"), dtype=xyz.dtype, device=xyz.device)
+    last_resort = ~xyz.isfinite().all(-1)
+    if skip_near_origin:
+        last_resort |= _squared_norm(xyz) <= NEAR_ORIGIN
+    dist.masked_fill_(last_resort, -1)
+    if lengths is not None:
+        dist.masked_fill_(~_valid(lengths, N), -3)
+
+    idx = torch.empty(B, num_samples, dtype=torch.int64, device=xyz.device)
+    current = torch.full((B, 1), start_index, dtype=torch.int64, device=xyz.device)
+    for m in range(num_samples):
+        idx[:, m : m + 1] = current
+        dist.scatter_(1, current, -2)
+        d2 = _squared_norm(xyz - gather_points(xyz, current))
+        dist = torch.where(d2 < dist, d2, dist)  # a NaN distance is never nearer, a chosen point stays chosen
+        farthest = dist.amax(1, keepdim=True)
+        current = torch.where(dist == farthest, point, N).amin(1, keepdim=True)
+    if lengths is not None:
+        idx.masked_fill_(torch.arange(num_samples, device=xyz.device) >= lengths[:, None], -1)
+    return idx
+
+
+def knn(
+    queries: Tensor,  # [B, M, 3]
+    points: Tensor,  # [B, N, 3]
+    k: int,
+    *,
+    lengths: Tensor | None = None,  # [B]
+) -> tuple[Tensor, Tensor]:  # [B, M, k], [B, M, k] int64
+    dtype = geometry_dtype(queries)
+    queries, points = queries.to(dtype), points.to(dtype)
+    N = points.shape[1]
+    with torch.no_grad():
+        chunks = []
+        for chunk in _query_chunks(queries, N):
+            d2 = _pairwise(chunk, points)  # [B, m, N]
+            if lengths is not None:
+                d2.masked_fill_(~_valid(lengths, N)[:, None], float("inf"))
+            if dtype == torch.float32:
+                # Bits of a non-negative float sort like the float, so (bits, index) is one integer key.
+                key = (d2.view(torch.int32).to(torch.int64) << 32) | torch.arange(N, device=d2.device)
+                chunks.append(key.topk(k, largest=False).values & 0xFFFFFFFF)
+            else:
+                chunks.append(d2.sort(dim=-1, stable=True).indices[..., :k])
+        idx = torch.cat(chunks, 1)  # [B, M, k]
+    dist = _squared_norm(queries[:, :, None] - gather_points(points, idx))
+    if lengths is not None:
+        padded = idx >= lengths[:, None, None]
+        dist = dist.masked_fill(padded, float("inf"))
+        idx = idx.masked_fill(padded, -1)
+    return dist, idx
+
+
+def sample_and_group(
+    xyz: Tensor,  # [B, N, 3]
+    num_groups: int,
+    group_size: int,
+    *,
+    lengths: Tensor | None = None,  # [B]
+    skip_near_origin: bool = False,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # [B, G, 3], [B, G, K, 3], [B, G] int64, [B, G, K] int64
+    xyz = xyz.to(geometry_dtype(xyz))
+    center_idx = farthest_point_sample(xyz, num_groups, lengths=lengths, skip_near_origin=skip_near_origin)
+    centers = gather_points(xyz, center_idx)
+    _, neighbor_idx = knn(centers.detach(), xyz.detach(), group_size, lengths=lengths)
+    neighborhoods = gather_points(xyz, neighbor_idx) - centers[:, :, None]
+    if lengths is not None:
+        no_center = center_idx < 0
+        neighbor_idx = neighbor_idx.masked_fill(no_center[..., None], -1)
+        centers = centers.masked_fill(no_center[..., None], 0)
+        neighborhoods = neighborhoods.masked_fill((neighbor_idx < 0)[..., None], 0)
+    return centers, neighborhoods, center_idx, neighbor_idx
+
+
+def nearest_neighbor(
+    src: Tensor,  # [B, N, 3]
+    dst: Tensor,  # [B, M, 3]
+    *,
+    dst_lengths: Tensor | None = None,  # [B]
+) -> tuple[Tensor, Tensor]:  # [B, N], [B, N] int64
+    dtype = geometry_dtype(src)
+    src, dst = src.to(dtype), dst.to(dtype)
+    M = dst.shape[1]
+    target = torch.arange(M, device=dst.device)
+    with torch.no_grad():
+        chunks = []
+        for chunk in _query_chunks(src, M):
+            d2 = _pairwise(chunk, dst)  # [B, n, M]
+            if dst_lengths is not None:
+                d2.masked_fill_(~_valid(dst_lengths, M)[:, None], float("inf"))
+            nearest = d2.amin(-1, keepdim=True)
+            chunks.append(torch.where(d2 == nearest, target, M).amin(-1))
+        idx = torch.cat(chunks, 1)  # [B, N]
+    return _squared_norm(src - gather_points(dst, idx)), idx
+
+
+def _root(d2: Tensor) -> Tensor:
+    """Square root whose gradient at 0 is 0."""
+    positive = d2 > 0
+    return torch.where(positive, torch.where(positive, d2, 1).sqrt(), d2)
+
+
+def _mean_over_points(values: Tensor, lengths: Tensor | None) -> Tensor:
+    """[B, N] -> [B], over the valid points of each row."""
+    if lengths is None:
+        return values.mean(1)
+    values = values.masked_fill(~_valid(lengths, values.shape[1]), 0)
+    return values.sum(1) / lengths.clamp_min(1)
+
+
+def chamfer_distance(
+    pred: Tensor,  # [B, N, 3]
+    target: Tensor,  # [B, M, 3]
+    *,
+    pred_lengths: Tensor | None = None,  # [B]
+    target_lengths: Tensor | None = None,  # [B]
+    norm: str = "l2",
+    reduction: str = "mean",
+) -> Tensor:  # [] or [B]
+    forth, _ = nearest_neighbor(pred, target, dst_lengths=target_lengths)
+    back, _ = nearest_neighbor(target, pred, dst_lengths=pred_lengths)
+    if norm == "l1":
+        forth, back = _root(forth) / 2, _root(back) / 2
+    loss = _mean_over_points(forth, pred_lengths) + _mean_over_points(back, target_lengths)
+    if reduction == "none":
+        return loss
+    return loss.mean() if reduction == "mean" else loss.sum()
+
+
+def masked_cross_attention(
+    query: Tensor,  # [B, H, Q, D]
+    key: Tensor,  # [B, H, S, D]
+    value: Tensor,  # [B, H, S, D]
+    key_mask: Tensor | None = None,  # [B, S] bool
+    *,
+    scale: float | None = None,
+) -> Tensor:  # [B, H, Q, D]
+    scale = query.shape[-1] ** -0.5 if scale is None else scale
+    if key_mask is None:
+        scores = (query * scale) @ key.transpose(-2, -1)  # [B, H, Q, S]
+        return scores.softmax(-1, dtype=geometry_dtype(query)).to(value.dtype) @ value
+    attend = key_mask[:, None, None, :]  # [B, 1, 1, S]
+    # Zeroing first keeps a NaN behind the mask out of 0 * NaN.
+    key = key.where(key_mask[:, None, :, None], 0)
+    value = value.where(key_mask[:, None, :, None], 0)
+    some = attend.any(-1, keepdim=True)
+    scores = (query * scale) @ key.transpose(-2, -1)
+    scores = scores.masked_fill(~attend & some, float("-inf"))
+    weights = scores.softmax(-1, dtype=geometry_dtype(query)) * some
+    return weights.to(value.dtype) @ value

@@ -1,0 +1,13 @@
+"""The method: tokenizer, ReCon-blocks, ReCon and its two-tower variant."""
+
+from recon_fast.config import ReConConfig
+from recon_fast.models.recon import Encoding, PretrainModel, PretrainOutput, ReCon
+from recon_fast.models.two_tower import TwoTower
+
+
+def build_model(config: ReConConfig) -> PretrainModel:
+    """The model that `config.arch` names, freshly initialised from torch's default generator."""
+    return (TwoTower if config.arch == "twotower" else ReCon)(config)
+
+
+__all__ = ["Encoding", "PretrainModel", "PretrainOutput", "ReCon", "ReConConfig", "TwoTower", "build_model"]
