@@ -1,4 +1,4 @@
-"""Interchange with the official ReCon weights: load theirs, export ours under their names.
+"""Weights on disk: ours as safetensors, and interchange with the official ReCon checkpoints.
 
 Nothing here unpickles objects: a checkpoint that holds anything but tensors and plain values is refused.
 """
@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from recon_fast.errors import InputError
@@ -82,16 +83,38 @@ def export_official(model: nn.Module) -> dict[str, Tensor]:
     return exported
 
 
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """All tensors of a safetensors file. Raises InputError if it is truncated or not one."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path} is truncated or no safetensors file: {error}") from error
+
+
+def load_weights(path: Path, model: nn.Module) -> None:
+    """Load a model.safetensors of ours; every name and shape must match, or nothing is changed."""
+    tensors, own = read_tensors(path), model.state_dict()
+    for name, value in own.items():
+        if name not in tensors:
+            raise InputError(f"{path} is of another architecture: it must hold {name}, which is missing")
+        if tensors[name].shape != value.shape:
+            want, got = tuple(value.shape), tuple(tensors[name].shape)
+            raise InputError(f"{path} is of another architecture: {name} must be {want}, got {got}")
+    extra = sorted(tensors.keys() - own.keys())
+    if extra:
+        raise InputError(f"{path} is of another architecture: it holds {extra[0]}, unknown to this model")
+    model.load_state_dict(tensors)
+
+
 def read_torch_file(path: str | Path) -> Any:
     """Contents of a torch or safetensors file, without running code from it. Raises InputError."""
     path = Path(path)
     if not path.is_file():
         raise InputError(f"checkpoint must be a file, got {path}")
+    if path.suffix == ".safetensors":
+        return read_tensors(path)
     try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(path)
         with torch.serialization.safe_globals(_NUMPY_SCALARS):
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -147,3 +170,14 @@ def load_official(source: str | Path | Mapping[str, Any], model: nn.Module) -> L
         )
     model.load_state_dict(update, strict=False)
     return report
+
+
+def load_initial(path: str | Path, model: nn.Module) -> str:
+    """Start `model` from a model.safetensors of ours or an official checkpoint; returns a line that says what
+    came.
+    """
+    path = Path(path)
+    if path.suffix == ".safetensors" and not read_tensors(path).keys().isdisjoint(model.state_dict()):
+        load_weights(path, model)
+        return f"weights of {path} loaded"
+    return f"official weights of {path}: {load_official(path, model)}"

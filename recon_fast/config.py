@@ -1,9 +1,12 @@
-"""Sizes and switches of the models. Imports nothing heavy: the command line reads it before torch is loaded."""
+"""Every setting of the package as typed dataclasses. Imports nothing heavy, so that `--help` and mistakes are
+quick.
+"""
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from recon_fast.errors import InputError
+from recon_fast.teachers.config import TeacherConfig
 
 
 @dataclass(frozen=True)
@@ -92,3 +95,203 @@ class ReConConfig:
     def tiny(cls, **changes: Any) -> "ReConConfig":
         """C=192, 3 heads, 12 blocks."""
         return replace(cls(dim=192, num_heads=3, decoder_num_heads=3), **changes)
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """What to train on.
+
+    Attributes:
+        path: a folder in the official ShapeNet55 layout, any folder of clouds, or a packed .h5 file; null
+            makes the procedural set in memory.
+        kind: how to read a folder; auto looks for the official layout first.
+        split: "train" keeps the held-out shapes for the probe; "all" trains on both lists, as the official
+            code does.
+        held_out_fraction: share that is held out where the layout names no test split.
+        num_points: points drawn from a cloud for each pass.
+        max_points: larger clouds are cut to this many random points when read.
+        storage: how clouds are kept in memory; fp16 halves it and keeps 3 decimal digits.
+        on_problem: broken or missing files stop the run before it starts, or are left out.
+        rotate: axis of the random rotation; "y" is up in ShapeNet.
+        shapes: size of the procedural set.
+        workers: threads that read files; null takes one per core.
+    """
+
+    path: str | None = None
+    kind: Literal["auto", "shapenet", "folder"] = "auto"
+    split: Literal["train", "all"] = "train"
+    held_out_fraction: float = 0.1
+    num_points: int = 1024
+    max_points: int = 8192
+    storage: Literal["fp16", "fp32"] = "fp32"
+    on_problem: Literal["stop", "skip"] = "stop"
+    rotate: Literal["x", "y", "z", "none"] = "y"
+    shapes: int = 4000
+    workers: int | None = None
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """Optimizer and schedule.
+
+    Attributes:
+        epochs: length of the schedule, in passes over the data.
+        batch_size: clouds per optimizer step.
+        accumulate: micro-batches that a batch is split into, to save memory.
+        lr: peak learning rate.
+        min_lr: learning rate at the start of the warm-up and at the end.
+        weight_decay: AdamW's; none on biases, norms and tokens.
+        warmup_epochs: epochs of linear warm-up.
+        schedule: "cosine" is the textbook schedule, a function of the step, and the default because it wastes
+            no step of a short run. "official" is what the official loop really applies: a constant rate per
+            epoch, one epoch late, over epochs 0 to `epochs` (one more than it says).
+        clip_grad: largest norm of the gradient; null clips nothing, as in the official pretraining.
+    """
+
+    epochs: int = 300
+    batch_size: int = 128
+    accumulate: int = 1
+    lr: float = 5e-4
+    min_lr: float = 1e-6
+    weight_decay: float = 0.05
+    warmup_epochs: float = 10
+    schedule: Literal["cosine", "official"] = "cosine"
+    clip_grad: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "accumulate"):
+            if getattr(self, name) < 1:
+                raise InputError(f"optim.{name} must be at least 1, got {getattr(self, name)}")
+        if self.batch_size % self.accumulate:
+            raise InputError(
+                "optim.batch_size must be a multiple of optim.accumulate, "
+                f"got {self.batch_size} and {self.accumulate}"
+            )
+        if not 0 <= self.warmup_epochs < self.epochs:
+            raise InputError(
+                f"optim.warmup_epochs must be in [0, optim.epochs), got {self.warmup_epochs} of {self.epochs}"
+            )
+        for name in ("lr", "min_lr"):
+            if not getattr(self, name) > 0:
+                raise InputError(f"optim.{name} must be above 0, got {getattr(self, name)}")
+        if self.clip_grad is not None and self.clip_grad <= 0:
+            raise InputError(f"optim.clip_grad must be above 0 or null, got {self.clip_grad}")
+
+
+@dataclass(frozen=True)
+class ProbeConfig:
+    """Does it learn? A linear SVM and zero-shot classification of held-out shapes, before and after.
+
+    Attributes:
+        data: labelled shapes to probe on, in any layout that `data.path` takes (for instance ModelNet as
+            HDF5); null probes on the held-out shapes of the training data.
+        every: epochs between probes; 0 probes at the end alone.
+        max_shapes: shapes taken at most from either side of the split.
+    """
+
+    data: str | None = None
+    every: int = 0
+    max_shapes: int = 4000
+
+
+@dataclass(frozen=True)
+class SaveConfig:
+    """Checkpoints and logs.
+
+    Attributes:
+        every: epochs between checkpoints; the last step is always saved.
+        keep: checkpoints kept, the newest.
+        log_every: steps in one line of the log.
+        tensorboard: write curves for TensorBoard beside the JSON lines.
+    """
+
+    every: int = 10
+    keep: int = 2
+    log_every: int = 10
+    tensorboard: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("every", "keep", "log_every"):
+            if getattr(self, name) < 1:
+                raise InputError(f"save.{name} must be at least 1, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """Everything `recon-fast pretrain` can be told.
+
+    Attributes:
+        out: folder of the run; null makes a new one, runs/pretrain-<date>-<time>.
+        init: weights to start from: an official checkpoint, or a model.safetensors of ours.
+        seed: the whole run is a function of it, on one machine.
+        device: where to train; auto takes the GPU if there is one.
+        precision: auto takes bf16 where the device multiplies it fast (GPUs, CPUs with AMX), fp32 elsewhere.
+        model: architecture.
+        data: what to train on.
+        teacher: frozen image and text models.
+        standardize: bring teacher features to zero mean and unit variance per dimension over the training
+            set; auto does it for random teachers, whose features differ by little from their mean.
+        optim: optimizer and schedule.
+        probe: evaluation of the encoder.
+        save: checkpoints and logs.
+    """
+
+    out: str | None = None
+    init: str | None = None
+    seed: int = 0
+    device: str = "auto"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    model: ReConConfig = field(default_factory=ReConConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    teacher: TeacherConfig = field(default_factory=TeacherConfig)
+    standardize: Literal["auto", "on", "off"] = "auto"
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    probe: ProbeConfig = field(default_factory=ProbeConfig)
+    save: SaveConfig = field(default_factory=SaveConfig)
+
+    def __post_init__(self) -> None:
+        for name, least in (("num_group", self.model.num_group), ("group_size", self.model.group_size)):
+            if self.data.num_points < least:
+                raise InputError(
+                    f"model.{name} must be at most data.num_points, got {least} and {self.data.num_points}"
+                )
+        if self.data.max_points < self.data.num_points:
+            raise InputError(
+                "data.max_points must be at least data.num_points, "
+                f"got {self.data.max_points} and {self.data.num_points}"
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Nested plain dict, for YAML and JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class PackConfig:
+    """How `recon-fast pack` packs.
+
+    Attributes:
+        kind: how to read a folder; auto looks for the official layout first.
+        dtype: clouds as fp16 (3 decimal digits, half the size) or fp32.
+        num_points: smaller clouds count as broken.
+        max_points: larger clouds are cut to this many random points.
+        held_out_fraction: share that is held out where the layout names no test split.
+        on_problem: broken or missing files stop the packing before it starts, or are left out.
+        features: pack the features of the teachers too.
+        overwrite: replace the output file if it exists.
+        workers: threads that read files; null takes one per core.
+        device: where the teachers run.
+        teacher: frozen image and text models.
+    """
+
+    kind: Literal["auto", "shapenet", "folder"] = "auto"
+    dtype: Literal["fp16", "fp32"] = "fp16"
+    num_points: int = 1024
+    max_points: int = 8192
+    held_out_fraction: float = 0.1
+    on_problem: Literal["stop", "skip"] = "stop"
+    features: bool = True
+    overwrite: bool = False
+    workers: int | None = None
+    device: str = "auto"
+    teacher: TeacherConfig = field(default_factory=TeacherConfig)

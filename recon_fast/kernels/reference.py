@@ -1,8 +1,8 @@
 """What every operator of this package computes, in plain PyTorch: the specification, on any device.
 
 Geometry is computed in float32 (float64 for float64 inputs) from differences, dx*dx + dy*dy + dz*dz summed
-from left to right: the expansion |q|^2 + |p|^2 - 2qp picks wrong neighbours away from the origin. Ties go to the
-smallest index. Arguments are taken as valid; the public functions check them.
+from left to right: the expansion |q|^2 + |p|^2 - 2qp picks wrong neighbours away from the origin. Ties go to
+the smallest index. Arguments are taken as valid; the public functions check them.
 """
 
 from collections.abc import Iterator

@@ -31,7 +31,8 @@ class Tokenizer(nn.Module):
         points = neighborhoods.reshape(B * G * K, 3)
         local = self.local(F.relu(self.lift_norm(self.lift(points)))).view(B * G, K, 256)
         whole = local.amax(1)  # [BG, 256]
-        # The layer on [whole, local] is a sum of two: the half that sees `whole` runs once a group, not a point.
+        # The layer on [whole, local] is a sum of two: the half that sees `whole` runs once a group, not a
+        # point.
         weight_whole, weight_local = self.mix.weight.split(256, dim=1)
         mixed = (
             F.linear(local, weight_local) + F.linear(whole, weight_whole, self.mix.bias)[:, None]

@@ -45,7 +45,7 @@ def test_losses(step):
 
 
 def test_intermediates(step):
-    model, output, want = step.model, step.output, step.want
+    output, want = step.output, step.want
     cls, img, text = output.encoding.global_tokens.unbind(1)
     ours = {
         "center": output.groups.centers,

@@ -1,0 +1,93 @@
+"""The command line. Each command imports what it needs, so help and mistakes answer at once."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from recon_fast import __version__
+from recon_fast.errors import InputError
+
+COMMANDS = {
+    "pretrain": "pretrain ReCon: on a procedural set, ShapeNet, or clouds of your own",
+    "pack": "pack a folder of clouds into one HDF5 file",
+    "info": "versions, devices, operators in use, where teacher weights were found",
+}
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The outer parser: only names of commands, their own parsers come later."""
+    commands = "\n".join(f"  {name:<10}{text}" for name, text in COMMANDS.items())
+    parser = argparse.ArgumentParser(
+        prog="recon-fast",
+        description="ReCon for point clouds: fast operators, a compact pretrainer.",
+        epilog=f"commands:\n{commands}\n\n`recon-fast COMMAND --help` tells more.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"recon-fast {__version__}")
+    parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help=", ".join(COMMANDS))
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit code: 0, 2 for wrong input, 128 + signal where one stopped the run."""
+    arguments = build_parser().parse_args(argv)
+    try:
+        return globals()[f"run_{arguments.command}"](arguments.arguments)
+    except InputError as error:
+        table = getattr(error, "table", None)
+        if table:
+            print(table, file=sys.stderr)
+        print(f"recon-fast: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("recon-fast: interrupted", file=sys.stderr)
+        return 130
+
+
+def run_pretrain(argv: list[str]) -> int:
+    """`recon-fast pretrain`."""
+    from recon_fast.settings import parse_pretrain
+
+    config, resume = parse_pretrain(argv)
+    from rich.console import Console
+
+    from recon_fast.training.pretrain import pretrain
+
+    console = Console(stderr=True)
+    result = pretrain(config, resume, console)
+    print(result.checkpoint)
+    if result.stopped_by is not None:
+        run = result.checkpoint.parent.parent
+        console.print(f"stopped by {result.stopped_by}; continue with: recon-fast pretrain --resume {run}")
+        import signal
+
+        return 128 + int(signal.Signals[result.stopped_by])
+    return 0
+
+
+def run_pack(argv: list[str]) -> int:
+    """`recon-fast pack SRC OUT.h5`."""
+    from recon_fast.settings import parse_pack
+
+    source, out, config = parse_pack(argv)
+    from rich.console import Console
+
+    from recon_fast.data.prepare import pack_shapes
+
+    print(pack_shapes(source, out, config, Console(stderr=True)))
+    return 0
+
+
+def run_info(argv: list[str]) -> int:
+    """`recon-fast info`."""
+    argparse.ArgumentParser(prog="recon-fast info", description=COMMANDS["info"]).parse_args(argv)
+    from recon_fast.info import describe
+
+    for title, rows in describe().items():
+        print(title)
+        width = max(len(name) for name, _ in rows)
+        for name, text in rows:
+            print(f"  {name:<{width}}  {text}")
+    return 0

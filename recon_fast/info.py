@@ -1,0 +1,78 @@
+"""What `recon-fast info` tells."""
+
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+
+import recon_fast
+from recon_fast import kernels
+from recon_fast.config import TeacherConfig
+from recon_fast.settings import packaged_configs
+from recon_fast.training.device import multiplies_bf16_fast
+
+PACKAGES = (
+    "torch",
+    "triton",
+    "numpy",
+    "numba",
+    "h5py",
+    "timm",
+    "open_clip_torch",
+    "safetensors",
+    "jsonargparse",
+)
+
+
+def describe() -> dict[str, list[tuple[str, str]]]:
+    """Sections of (name, text) rows: versions, devices, operators, teacher weights, recipes."""
+    return {
+        "versions": [
+            ("recon-fast", recon_fast.__version__),
+            ("python", platform.python_version()),
+            *((name, _version(name)) for name in PACKAGES),
+        ],
+        "devices": _devices(),
+        "operators": [
+            (name, "reference (PyTorch)")
+            for name in sorted(kernels.__all__)
+            if callable(getattr(kernels, name)) and name.islower()
+        ],
+        "teacher weights": _weights(),
+        "recipes": [(name, str(path)) for name, path in packaged_configs("pretrain").items()],
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _devices() -> list[tuple[str, str]]:
+    import torch
+
+    def precision(device: torch.device) -> str:
+        return "bf16" if multiplies_bf16_fast(device) else "fp32"
+
+    cpu = torch.device("cpu")
+    rows = [
+        (
+            "cpu",
+            f"{torch.backends.cpu.get_cpu_capability()}, {os.cpu_count()} cores, {torch.get_num_threads()}
+            threads, " f"trains in {precision(cpu)}",
+        )
+    ]
+    for i in range(torch.cuda.device_count()):
+        device = torch.cuda.get_device_properties(i)
+        memory = device.total_memory / 2**30
+        rows.append(
+            (f"cuda:{i}", f"{device.name}, {memory:.0f} GiB, trains in {precision(torch.device('cuda', i))}")
+        )
+    return rows
+
+
+def _weights() -> list[tuple[str, str]]:
+    from recon_fast.teachers import describe_weights
+
+    return describe_weights(TeacherConfig())

@@ -1,0 +1,149 @@
+"""From command-line arguments and YAML files to typed settings; mistakes name the nearest key."""
+
+import argparse
+import difflib
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jsonargparse
+
+from recon_fast.config import PackConfig, PretrainConfig
+from recon_fast.errors import InputError
+
+DEFAULT_CONFIG = "quickstart"
+
+
+def config_folder() -> Path:
+    """Where the recipes lie: inside the installed package, or beside it in a checkout."""
+    package = Path(__file__).parent
+    inside = package / "configs"
+    return inside if inside.is_dir() else package.parent / "configs"
+
+
+def packaged_configs(command: str) -> dict[str, Path]:
+    """Recipes of a command by name."""
+    return {path.stem: path for path in sorted((config_folder() / command).glob("*.yaml"))}
+
+
+def find_config(name: str, command: str) -> Path:
+    """The file that `--config name` means: a path, or the name of a recipe."""
+    path = Path(name)
+    if path.is_file():
+        return path
+    known = packaged_configs(command)
+    if name in known:
+        return known[name]
+    raise InputError(
+        f"config must be a YAML file or one of {', '.join(known)}, got {name}{nearest(name, known)}"
+    )
+
+
+def nearest(key: str, keys: Sequence[str] | dict[str, Any]) -> str:
+    """' (did you mean X?)' for the key most like `key`, or nothing."""
+    leaves = {name.rsplit(".", 1)[-1]: name for name in keys}
+    found = difflib.get_close_matches(key, list(keys), 1) or [
+        leaves[leaf] for leaf in difflib.get_close_matches(key.rsplit(".", 1)[-1], list(leaves), 1)
+    ]
+    return f" (did you mean {found[0]}?)" if found else ""
+
+
+def explain(error: Exception, parser: jsonargparse.ArgumentParser) -> InputError:
+    """One line for what the parser could not take, with the nearest key for one it does not know."""
+    text = " ".join(str(error).split())
+    unknown = (
+        re.search(r"[Uu]nrecognized arguments: -*([^\s=]+)", text)
+        or re.search(r"Group '(?P<group>[^']+)' does not accept option '(?P<option>[^']+)'", text)
+        or re.search(r"Option '([^']+)' is not accepted", text)
+    )
+    if unknown:
+        key = ".".join(unknown.groups())
+        keys = [k for k in parser.get_defaults().keys() if k != "config"]  # noqa: SIM118 - leaves, not groups
+        return InputError(f"unknown setting {key}{nearest(key, keys)}")
+    wrong = re.search(r'Parser key "([^"]+)": (.*)', text)
+    if wrong:
+        return InputError(f"setting {wrong[1]}: {wrong[2].replace('typing.', '')}")
+    return InputError(text)
+
+
+def parse(parser: jsonargparse.ArgumentParser, argv: list[str]) -> Any:
+    """Parse and instantiate; wrong arguments raise InputError."""
+    try:
+        return parser.instantiate(parser.parse_args(argv))
+    except (argparse.ArgumentError, jsonargparse.ArgumentError, TypeError) as error:
+        raise explain(error, parser) from error
+
+
+def option(argv: list[str], name: str) -> str | None:
+    """Value of `--name VALUE` or `--name=VALUE` in raw arguments, the last one given."""
+    value = None
+    for i, argument in enumerate(argv):
+        if argument == f"--{name}" and i + 1 < len(argv):
+            value = argv[i + 1]
+        elif argument.startswith(f"--{name}="):
+            value = argument.split("=", 1)[1]
+    return value
+
+
+def without_option(argv: list[str], name: str) -> list[str]:
+    """The raw arguments without `--name VALUE` and `--name=VALUE`."""
+    kept, skip = [], False
+    for argument in argv:
+        if skip or argument.startswith(f"--{name}="):
+            skip = False
+        elif argument == f"--{name}":
+            skip = True
+        else:
+            kept.append(argument)
+    return kept
+
+
+def parse_pretrain(argv: list[str]) -> tuple[PretrainConfig, Path | None]:
+    """Settings of `recon-fast pretrain` and what to resume from.
+
+    The base is the recipe of `--config` (a name or a file), the config of the run for `--resume`, or
+    quickstart.
+    """
+    resume = option(argv, "resume")
+    rest = without_option(without_option(argv, "resume"), "config")
+    if resume is not None:
+        if option(argv, "config") is not None:
+            raise InputError("resume takes the run's own config, got --config as well")
+        run = Path(resume)
+        run = run.parent.parent if (run / "state.json").is_file() else run
+        if not (run / "config.yaml").is_file():
+            raise InputError(
+                f"resume must name a run folder with a config.yaml, or a checkpoint in it, got {resume}"
+            )
+        base = run / "config.yaml"
+        if option(rest, "out") is None:
+            rest = [*rest, "--out", str(run)]  # the folder may have been moved since
+    else:
+        base = find_config(option(argv, "config") or DEFAULT_CONFIG, "pretrain")
+
+    parser = jsonargparse.ArgumentParser(
+        prog="recon-fast pretrain",
+        description=f"Pretrain ReCon; without --config '{DEFAULT_CONFIG}', on a procedural set in memory.",
+        exit_on_error=False,
+    )
+    names = ", ".join(packaged_configs("pretrain"))
+    parser.add_argument("--config", action="config", help=f"a YAML file, or one of: {names}")
+    parser.add_argument("--resume", help="run folder (or its newest checkpoint) to continue, bit by bit")
+    parser.add_class_arguments(PretrainConfig, as_group=False)
+    settings = parse(parser, ["--config", str(base), *rest])
+    config = PretrainConfig(**{name: settings[name] for name in PretrainConfig.__dataclass_fields__})
+    return config, None if resume is None else Path(resume)
+
+
+def parse_pack(argv: list[str]) -> tuple[Path, Path, PackConfig]:
+    """Source, output and settings of `recon-fast pack`."""
+    parser = jsonargparse.ArgumentParser(
+        prog="recon-fast pack", description="Pack a folder of clouds into one HDF5 file.", exit_on_error=False
+    )
+    parser.add_argument("source", help="folder in the ShapeNet55 layout, or any folder of clouds")
+    parser.add_argument("out", help="the .h5 file to write")
+    parser.add_class_arguments(PackConfig, as_group=False)
+    settings = parse(parser, argv)
+    config = PackConfig(**{name: settings[name] for name in PackConfig.__dataclass_fields__})
+    return Path(settings["source"]), Path(settings["out"]), config

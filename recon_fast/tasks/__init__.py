@@ -1,0 +1,1 @@
+"""What a pretrained encoder is judged by."""

@@ -1,0 +1,143 @@
+"""Does it learn? Linear SVM and zero-shot classification with a frozen encoder (ReCon, section 4)."""
+
+import math
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from recon_fast.data.resident import ResidentShapes
+from recon_fast.models import Encoding, PretrainModel
+from recon_fast.training.device import autocast, seed_step
+
+SVM_C = 0.075  # the official protocol's
+
+
+def svm_feature(encoding: Encoding) -> Tensor:
+    """[max of the global tokens, max + mean of the local tokens]: [B, 2 C]."""
+    local = encoding.local_tokens
+    return torch.cat([encoding.global_tokens.amax(1), local.amax(1) + local.mean(1)], 1)
+
+
+def zero_shot_feature(model: PretrainModel, encoding: Encoding, aligned: bool) -> Tensor | None:
+    """What is compared with the features of class texts: [B, D_text], or None without a text head.
+
+    0.25 text_proj(text token) + img_proj(img token) where the image teacher's space is the text teacher's
+    (`aligned`, CLIP), text_proj(text token) elsewhere.
+    """
+    if model.text_proj is None:
+        return None
+    text = model.text_proj(encoding.global_tokens[:, -1])
+    if not aligned or model.img_proj is None:
+        return text
+    return 0.25 * text + model.img_proj(encoding.global_tokens[:, -2])
+
+
+@torch.no_grad()
+def encode_shapes(
+    model: PretrainModel,
+    shapes: ResidentShapes,
+    num_points: int,
+    dtype: torch.dtype,
+    batch_size: int,
+    aligned: bool,
+    progress: Callable[[int], None] | None = None,
+) -> tuple[NDArray, NDArray | None]:
+    """SVM features [S, 2 C] and zero-shot features [S, D] of all shapes, each cloud drawn once, always alike.
+
+    The model's mode and torch's generators are left as found.
+    """
+    was_training = model.training
+    model.eval()
+    svm, zero_shot = [], []
+    for i, index in enumerate(torch.arange(len(shapes)).split(batch_size)):
+        with torch.random.fork_rng():
+            seed_step(0, i)
+            points = shapes.batch(index, num_points).points
+        with autocast(shapes.device, dtype):
+            encoding = model.encode(points)
+            feature = zero_shot_feature(model, encoding, aligned)
+        svm.append(svm_feature(encoding).float().cpu())
+        if feature is not None:
+            zero_shot.append(feature.float().cpu())
+        if progress:
+            progress(len(index))
+    model.train(was_training)
+    return torch.cat(svm).numpy(), torch.cat(zero_shot).numpy() if zero_shot else None
+
+
+def svm_accuracy(
+    train_features: NDArray, train_labels: NDArray, test_features: NDArray, test_labels: NDArray
+) -> float:
+    """Accuracy of a linear SVM with the official C. An encoder that has diverged scores nan."""
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.svm import LinearSVC
+
+    if not (np.isfinite(train_features).all() and np.isfinite(test_features).all()):
+        return math.nan
+    with warnings.catch_warnings():
+        # The official protocol stops at the default number of iterations as well.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        svm = LinearSVC(C=SVM_C, random_state=0).fit(train_features, train_labels)
+    return float((svm.predict(test_features) == test_labels).mean())
+
+
+def zero_shot_accuracy(features: NDArray, class_text: NDArray, labels: NDArray, present: NDArray) -> float:
+    """Share of shapes whose nearest class text, by cosine, is their own.
+
+    Args:
+        features: [S, D].
+        class_text: mean text feature of each class [C, D].
+        labels: [S].
+        present: classes to choose from, indices into `class_text`.
+    """
+    similarity = (
+        F.normalize(torch.from_numpy(features), dim=-1)
+        @ F.normalize(torch.from_numpy(class_text[present]).float(), dim=-1).T
+    )
+    return float((present[similarity.argmax(1).numpy()] == labels).mean())
+
+
+@dataclass
+class ProbeData:
+    """The two sides of the probe, and class texts if there is a text teacher."""
+
+    name: str
+    train: ResidentShapes
+    test: ResidentShapes
+    class_text: NDArray | None  # [C, D]
+    aligned: bool
+    note: str = ""  # what a reader of the numbers must know
+
+
+@dataclass
+class ProbeResult:
+    """Accuracies in percent; None where they do not apply."""
+
+    svm: float | None
+    zero_shot: float | None
+    chance: float  # of a guess among the classes of the held-out shapes
+
+
+def probe(
+    model: PretrainModel, data: ProbeData, num_points: int, dtype: torch.dtype, batch_size: int = 64
+) -> ProbeResult:
+    """Linear SVM trained on one side and tested on the other, and zero-shot accuracy on the test side."""
+    assert data.train.label is not None
+    assert data.test.label is not None
+    train_labels, test_labels = data.train.label.cpu().numpy(), data.test.label.cpu().numpy()
+    present = np.unique(test_labels)
+    test_svm, test_zero = encode_shapes(model, data.test, num_points, dtype, batch_size, data.aligned)
+    train_svm, _ = encode_shapes(model, data.train, num_points, dtype, batch_size, data.aligned)
+    svm = None
+    if len(np.unique(train_labels)) > 1:
+        svm = 100 * svm_accuracy(train_svm, train_labels, test_svm, test_labels)
+    zero = None
+    if test_zero is not None and data.class_text is not None:
+        zero = 100 * zero_shot_accuracy(test_zero, data.class_text, test_labels, present)
+    return ProbeResult(svm, zero, 100 / len(present))

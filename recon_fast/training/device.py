@@ -1,0 +1,56 @@
+"""Which device, which precision, and randomness that depends on the step alone."""
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+
+from recon_fast.errors import InputError
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device that `name` ("auto", "cpu", "cuda", "cuda:1", ...) stands for."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(
+            f"device must be one that works here, got {name}: {str(error).splitlines()[0]}"
+        ) from error
+    return device
+
+
+def multiplies_bf16_fast(device: torch.device) -> bool:
+    """Whether bf16 matrix products have hardware of their own: CUDA and ROCm GPUs that support them, AMX
+    CPUs.
+    """
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type == "cpu" and bool(torch.cpu.get_capabilities().get("amx_bf16", False))
+
+
+def resolve_precision(name: str, device: torch.device) -> torch.dtype:
+    """torch.bfloat16 or torch.float32 for "auto", "bf16" or "fp32"."""
+    if name == "auto":
+        name = "bf16" if multiplies_bf16_fast(device) else "fp32"
+    return {"bf16": torch.bfloat16, "fp32": torch.float32}[name]
+
+
+def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager:
+    """Autocast to `dtype`, nothing for float32."""
+    return nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype)
+
+
+def seed_step(seed: int, step: int) -> None:
+    """Make all that is drawn in a step (points, rotation, mask, drop-path) a function of (seed, step).
+
+    A run that is resumed therefore continues bit by bit without a stored generator state.
+    """
+    torch.manual_seed((seed * 1_000_003 + step + 1) % (1 << 63))
+
+
+def epoch_order(seed: int, epoch: int, count: int) -> torch.Tensor:
+    """The order in which an epoch visits `count` shapes: int64 [count], on the CPU."""
+    generator = torch.Generator().manual_seed((seed * 7_368_787 + epoch) % (1 << 63))
+    return torch.randperm(count, generator=generator)

@@ -1,0 +1,146 @@
+"""What a run needs before its first step: settings that match, a folder, teacher features, a probe."""
+
+import json
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from rich.console import Console
+
+from recon_fast.config import DataConfig, PretrainConfig
+from recon_fast.data.prepare import ProgressBars, prepare_shapes
+from recon_fast.data.resident import ResidentShapes, standardize
+from recon_fast.data.shapes import Features, Shapes
+from recon_fast.errors import InputError
+from recon_fast.tasks.probe import ProbeData
+from recon_fast.teachers import compute_features
+from recon_fast.training.checkpoint import list_checkpoints
+from recon_fast.training.device import resolve_device
+
+# Settings that do not change what is computed, so a resumed run may change them.
+_FREE_ON_RESUME = (
+    "out", "init", "device", "data.path", "data.workers", "data.on_problem", "teacher.store", "save", "probe",
+)  # fmt: skip
+
+
+def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings as {"optim.lr": ...}."""
+    flat = {}
+    for key, value in config.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
+
+
+def check_same_config(old: dict[str, Any], new: dict[str, Any], checkpoint: Path) -> None:
+    """Raise unless all settings that a result depends on are the same."""
+    old, new = flatten(json.loads(json.dumps(old))), flatten(json.loads(json.dumps(new)))
+    changed = [
+        f"{key} was {old.get(key)}, is {new.get(key)}"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key)
+        and not any(key == f or key.startswith(f"{f}.") for f in _FREE_ON_RESUME)
+    ]
+    if changed:
+        raise InputError(f"resume must keep the settings of {checkpoint}: {'; '.join(changed)}")
+
+
+def make_run_folder(config: PretrainConfig, resume: Path | None) -> Path:
+    """Create (or find) the folder of the run and write the resolved config into it."""
+    if config.out is not None:
+        run = Path(config.out)
+    elif resume is not None:
+        run = resume.parent.parent
+    else:
+        run = Path("runs") / f"pretrain-{datetime.now():%Y%m%d-%H%M%S}"
+    if resume is not None and run.resolve() == resume.parent.parent.resolve():
+        newest = list_checkpoints(run)[-1]
+        if newest.resolve() != resume.resolve():
+            raise InputError(
+                f"resume must name the newest checkpoint of its run, {newest}, or get a new --out, got {resume}"
+            )
+    elif run.exists() and (not run.is_dir() or any(run.iterdir())):
+        raise InputError(f"out must be a new or empty folder (or use --resume {run} to continue), got {run}")
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+        aside = run / ".config.yaml.tmp"
+        aside.write_text(yaml.safe_dump(replace(config, out=str(run)).to_dict(), sort_keys=False))
+        aside.rename(run / "config.yaml")
+    except OSError as error:
+        raise InputError(f"out must be a folder that can be written, got {run}: {error.strerror}") from error
+    return run
+
+
+def prepare_features(
+    shapes: Shapes, class_names: list[str], config: PretrainConfig, console: Console
+) -> Features | None:
+    """Teacher features of all shapes and of `class_names`: packed ones, stored ones, or computed now."""
+    features = shapes.features
+    if features is None:
+        path = Path(config.teacher.store) if config.teacher.store is not None else None
+        if path is None and config.data.path is not None:
+            path = Path(config.data.path) / ".recon_fast"
+        with ProgressBars(console) as bars:
+            features = compute_features(
+                replace(shapes, class_names=class_names),
+                config.teacher,
+                device=str(resolve_device(config.device)),
+                store=path,
+                progress=bars,
+                log=lambda text: console.print(text, highlight=False),
+            )
+    elif class_names != shapes.class_names:
+        features = replace(features, class_text=None)
+    if features is None:
+        return None
+    is_random = features.teacher.get("weights") == "random"
+    if is_random:
+        console.print(
+            "[yellow]teachers have random weights[/]: they show that training works, real ones give results",
+            highlight=False,
+        )
+    wanted = is_random if config.standardize == "auto" else config.standardize == "on"
+    return standardize(features) if wanted else features
+
+
+def feature_dim(features: np.ndarray | None, wanted: int | None, kind: str, console: Console) -> int | None:
+    """Width of the teacher's features, None where there are none or the loss is switched off."""
+    if wanted is None:
+        return None
+    if features is None:
+        missing = {"image": "no pictures: csc_img", "text": "no captions: csc_text"}[kind]
+        console.print(f"{missing} is off", highlight=False)
+        return None
+    return features.shape[-1]
+
+
+def prepare_probe_shapes(config: PretrainConfig, shapes: Shapes, console: Console) -> Shapes | None:
+    """The labelled shapes that the encoder is judged on, None (and said so) where there are none."""
+    if config.probe.data is not None:
+        data = DataConfig(path=config.probe.data, num_points=config.data.num_points)
+        shapes = prepare_shapes(data, config.seed, console)
+    if shapes.labels is None or not shapes.held_out.any() or shapes.held_out.all():
+        console.print(f"no probe: {shapes.name} has no labels or no held-out shapes", highlight=False)
+        return None
+    return shapes
+
+
+def split_probe(
+    config: PretrainConfig, probed: Shapes, features: Features | None, device: torch.device
+) -> ProbeData:
+    """Both sides of the probe on the device, at most `probe.max_shapes` of each."""
+    rng = np.random.default_rng(config.seed)
+    sides = [np.flatnonzero(~probed.held_out), np.flatnonzero(probed.held_out)]
+    train, test = (np.sort(rng.permutation(side)[: config.probe.max_shapes]) for side in sides)
+    seen = config.probe.data is None and config.data.split == "all"
+    return ProbeData(
+        probed.name,
+        ResidentShapes(probed, None, train, device),
+        ResidentShapes(probed, None, test, device),
+        features.class_text if features else None,
+        bool(features and features.teacher.get("aligned")),
+        "these shapes were trained on, without labels" if seen else "",
+    )
