@@ -55,14 +55,9 @@ def _devices() -> list[tuple[str, str]]:
     def precision(device: torch.device) -> str:
         return "bf16" if multiplies_bf16_fast(device) else "fp32"
 
-    cpu = torch.device("cpu")
-    rows = [
-        (
-            "cpu",
-            f"{torch.backends.cpu.get_cpu_capability()}, {os.cpu_count()} cores, {torch.get_num_threads()}
-            threads, " f"trains in {precision(cpu)}",
-        )
-    ]
+    capability, threads = torch.backends.cpu.get_cpu_capability(), torch.get_num_threads()
+    cpu = f"{capability}, {os.cpu_count()} cores, {threads} threads"
+    rows = [("cpu", f"{cpu}, trains in {precision(torch.device('cpu'))}")]
     for i in range(torch.cuda.device_count()):
         device = torch.cuda.get_device_properties(i)
         memory = device.total_memory / 2**30

@@ -10,7 +10,8 @@ from recon_fast.config import OptimConfig
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
     """The official split: no decay on 1-d parameters (biases, norms) and tokens, the rest decays."""
-    decay, plain = [], []
+    decay: list[nn.Parameter] = []
+    plain: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         is_plain = parameter.ndim == 1 or name.endswith("_token")
         (plain if is_plain else decay).append(parameter)

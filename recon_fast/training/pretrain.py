@@ -1,9 +1,10 @@
 """The pretraining loop: prepare, build, resume, train, probe, save. It reads from top to bottom."""
 
+import math
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import FrameType
@@ -15,10 +16,11 @@ from rich.console import Console
 from rich.table import Table
 
 import recon_fast
-from recon_fast.checkpoint import load_initial
+from recon_fast.checkpoint import load_initial, load_weights
 from recon_fast.config import PretrainConfig
 from recon_fast.data.prepare import fingerprint, prepare_shapes
 from recon_fast.data.resident import ResidentShapes
+from recon_fast.data.shapes import Shapes
 from recon_fast.errors import InputError
 from recon_fast.models import PretrainModel, build_model
 from recon_fast.tasks.probe import ProbeData, ProbeResult, probe
@@ -26,7 +28,6 @@ from recon_fast.training.checkpoint import (
     find_checkpoint,
     list_checkpoints,
     load_optimizer,
-    load_weights,
     read_state,
     save_checkpoint,
 )
@@ -66,7 +67,7 @@ def signals_as_flag() -> Iterator[list[int]]:
 
     def note(number: int, _frame: FrameType | None) -> None:
         received.append(number)
-        signal.signal(number, previous[number])
+        signal.signal(number, previous[signal.Signals(number)])
 
     previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -77,9 +78,14 @@ def signals_as_flag() -> Iterator[list[int]]:
 
 
 def pretrain(
-    config: PretrainConfig, resume: Path | None = None, console: Console | None = None
+    config: PretrainConfig,
+    resume: Path | None = None,
+    console: Console | None = None,
+    shapes: Shapes | None = None,
 ) -> PretrainResult:
     """Pretrain as `config` says; with `resume`, continue that run or checkpoint bit by bit.
+
+    `shapes` in memory take the place of those that `config.data.path` names.
 
     Raises:
         InputError: anything wrong with the settings, the data, the weights or the disk. Data and settings are
@@ -96,9 +102,10 @@ def pretrain(
         check_same_config(saved["config"], config.to_dict(), resume)
 
     # Data, then teachers: the run folder is made between them, when all input is known to be good.
-    shapes = prepare_shapes(config.data, config.seed, console)
+    if shapes is None:
+        shapes = prepare_shapes(config.data, config.seed, console)
     train_rows = np.arange(len(shapes)) if config.data.split == "all" else np.flatnonzero(~shapes.held_out)
-    batch_size, micro = config.optim.batch_size, config.optim.batch_size // config.optim.accumulate
+    batch_size = config.optim.batch_size
     if len(train_rows) < batch_size:
         raise InputError(
             f"optim.batch_size must be at most the {len(train_rows)} shapes to train on, got {batch_size}"
@@ -157,73 +164,95 @@ def pretrain(
         }
         return save_checkpoint(run, model, optimizer, state, config.save.keep)
 
-    metrics = Metrics(run, console, config.save.log_every, config.save.tensorboard, step)
-    model.train()
-    with signals_as_flag() as received, metrics.showing(total, step):
-        while step < total and not received:
-            epoch, position = divmod(step, steps_per_epoch)
-            if position == 0 or "order" not in locals():
-                order = epoch_order(config.seed, epoch, len(train_set))
-            lr = learning_rate(config.optim, step, steps_per_epoch)
-            for group in optimizer.param_groups:
-                group["lr"] = lr
-
-            values: dict[str, float] = {"clouds": batch_size, "epoch": epoch, "lr": lr, "data_ms": 0.0}
-            started = time.perf_counter()
-            optimizer.zero_grad(set_to_none=True)
-            terms: list[torch.Tensor] = []
-            rows = order[position * batch_size : (position + 1) * batch_size]
-            for i, index in enumerate(rows.split(micro)):
-                seed_step(config.seed, step * config.optim.accumulate + i)
-                drawing = time.perf_counter()
-                batch = train_set.batch(index, config.data.num_points, config.data.rotate)
-                values["data_ms"] += 1e3 * (time.perf_counter() - drawing)
-                with autocast(device, dtype):
-                    output = model(batch.points, batch.image_feature, batch.text_feature, batch.label)
-                (output.loss / config.optim.accumulate).backward()
-                terms.append(torch.stack([term.detach() for term in output.losses.values()]))
-            limit = float("inf") if config.optim.clip_grad is None else config.optim.clip_grad
-            norm = torch.nn.utils.clip_grad_norm_(model.parameters(), limit)
-
-            # The one point of a step where the host waits for the device. Nothing has been updated yet.
-            means = [*torch.stack(terms).mean(0).tolist(), norm.item()]
-            losses = dict(zip([*output.losses, "grad_norm"], means, strict=True))
-            broken = [f"{name} = {value}" for name, value in losses.items() if not np.isfinite(value)]
-            if broken:
-                kept = list_checkpoints(run)
-                raise NonFiniteLoss(
-                    f"step {step + 1} (epoch {epoch}) is not finite: {', '.join(broken)}; "
-                    + (
-                        f"the last good checkpoint is {kept[-1]}"
-                        if kept
-                        else "no checkpoint had been written yet"
+    log = Metrics(run, console, config.save.log_every, config.save.tensorboard, step)
+    with closing(log):
+        model.train()
+        with signals_as_flag() as received, log.showing(total, step):
+            while step < total and not received:
+                epoch, position = divmod(step, steps_per_epoch)
+                rows = epoch_order(config.seed, epoch, len(train_set))[position * batch_size :][:batch_size]
+                values = train_step(model, optimizer, train_set, rows, config, step, steps_per_epoch, dtype)
+                broken = [f"{name} = {value}" for name, value in values.items() if not math.isfinite(value)]
+                if broken:
+                    kept = list_checkpoints(run)
+                    raise NonFiniteLoss(
+                        f"step {step + 1} (epoch {epoch}) is not finite: {', '.join(broken)}; "
+                        + (
+                            f"the last good checkpoint is {kept[-1]}"
+                            if kept
+                            else "there is no checkpoint yet"
+                        )
                     )
-                )
-            optimizer.step()
-            step += 1
-            values |= losses | {"loss": sum(means[:-1])}
-            values["step_ms"] = 1e3 * (time.perf_counter() - started) - values["data_ms"]
-            metrics.step(step, total, values)
+                optimizer.step()
+                step += 1
+                log.step(step, total, {"epoch": epoch, **values})
 
-            if step % steps_per_epoch == 0 and step < total:
-                done = step // steps_per_epoch
-                if probe_data is not None and config.probe.every and done % config.probe.every == 0:
-                    result = run_probe(model, probe_data, config, dtype, console, f"after epoch {done}")
-                    metrics.write(step, {"probe_svm": result.svm, "probe_zero_shot": result.zero_shot})
-                if done % config.save.every == 0:
-                    save()
-        checkpoint = save()
-    if received:
-        metrics.close()
-        return PretrainResult(checkpoint, before, None, signal.Signals(received[0]).name)
-
-    after = None
-    if probe_data is not None:
+                if step % steps_per_epoch == 0 and step < total:
+                    done = step // steps_per_epoch
+                    if probe_data is not None and config.probe.every and done % config.probe.every == 0:
+                        result = run_probe(model, probe_data, config, dtype, console, f"after epoch {done}")
+                        log.write(step, {"probe_svm": result.svm, "probe_zero_shot": result.zero_shot})
+                    if done % config.save.every == 0:
+                        save()
+            checkpoint = save()
+        if received:
+            return PretrainResult(checkpoint, before, None, signal.Signals(received[0]).name)
+        if probe_data is None:
+            return PretrainResult(checkpoint, before, None)
         after = run_probe(model, probe_data, config, dtype, console, "now")
-        metrics.write(step, {"probe_svm": after.svm, "probe_zero_shot": after.zero_shot})
+        log.write(step, {"probe_svm": after.svm, "probe_zero_shot": after.zero_shot})
         console.print(probe_table(probe_data, before, after))
-    metrics.close()
-    return PretrainResult(checkpoint, before, after)
+        return PretrainResult(checkpoint, before, after)
+
+
+def train_step(
+    model: PretrainModel,
+    optimizer: torch.optim.Optimizer,
+    train_set: ResidentShapes,
+    rows: torch.Tensor,
+    config: PretrainConfig,
+    step: int,
+    steps_per_epoch: int,
+    dtype: torch.dtype,
+) -> dict[str, float]:
+    """Gradients of one batch, clipped, and the step's values by name; the optimizer has not stepped yet.
+
+    Args:
+        rows: shapes of the batch, indices into `train_set` [batch_size].
+        step: counted from 0; with the seed it fixes all that is drawn.
+    """
+    started = time.perf_counter()
+    data_seconds = 0.0
+    lr = learning_rate(config.optim, step, steps_per_epoch)
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+    optimizer.zero_grad(set_to_none=True)
+
+    accumulate = config.optim.accumulate
+    terms: list[torch.Tensor] = []
+    for i, index in enumerate(rows.chunk(accumulate)):
+        seed_step(config.seed, step * accumulate + i)
+        drawing = time.perf_counter()
+        batch = train_set.batch(index, config.data.num_points, config.data.rotate)
+        data_seconds += time.perf_counter() - drawing
+        with autocast(train_set.device, dtype):
+            output = model(batch.points, batch.image_feature, batch.text_feature, batch.label)
+        (output.loss / accumulate).backward()
+        terms.append(torch.stack([term.detach() for term in output.losses.values()]))
+    limit = math.inf if config.optim.clip_grad is None else config.optim.clip_grad
+    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), limit)
+
+    # The one point of a step where the host waits for the device.
+    *means, norm_value = torch.cat([torch.stack(terms).mean(0), norm[None]]).tolist()
+    return {
+        "lr": lr,
+        "clouds": len(rows),
+        **dict(zip(output.losses, means, strict=True)),
+        "loss": sum(means),
+        "grad_norm": norm_value,
+        "data_ms": 1e3 * data_seconds,
+        "step_ms": 1e3 * (time.perf_counter() - started - data_seconds),
+    }
 
 
 def run_probe(

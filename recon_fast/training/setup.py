@@ -17,7 +17,6 @@ from recon_fast.data.resident import ResidentShapes, standardize
 from recon_fast.data.shapes import Features, Shapes
 from recon_fast.errors import InputError
 from recon_fast.tasks.probe import ProbeData
-from recon_fast.teachers import compute_features
 from recon_fast.training.checkpoint import list_checkpoints
 from recon_fast.training.device import resolve_device
 
@@ -29,7 +28,7 @@ _FREE_ON_RESUME = (
 
 def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested settings as {"optim.lr": ...}."""
-    flat = {}
+    flat: dict[str, Any] = {}
     for key, value in config.items():
         flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
     return flat
@@ -60,7 +59,7 @@ def make_run_folder(config: PretrainConfig, resume: Path | None) -> Path:
         newest = list_checkpoints(run)[-1]
         if newest.resolve() != resume.resolve():
             raise InputError(
-                f"resume must name the newest checkpoint of its run, {newest}, or get a new --out, got {resume}"
+                f"resume must name the run's newest checkpoint, {newest}, or get a new --out; got {resume}"
             )
     elif run.exists() and (not run.is_dir() or any(run.iterdir())):
         raise InputError(f"out must be a new or empty folder (or use --resume {run} to continue), got {run}")
@@ -80,6 +79,8 @@ def prepare_features(
     """Teacher features of all shapes and of `class_names`: packed ones, stored ones, or computed now."""
     features = shapes.features
     if features is None:
+        from recon_fast.teachers import compute_features
+
         path = Path(config.teacher.store) if config.teacher.store is not None else None
         if path is None and config.data.path is not None:
             path = Path(config.data.path) / ".recon_fast"

@@ -1,0 +1,287 @@
+"""The loop: what it writes, that it continues bit by bit, and how it stops."""
+
+import json
+import os
+import signal
+from dataclasses import replace
+
+import pytest
+import torch
+import yaml
+from rich.console import Console
+from safetensors.torch import load_file
+from tiny import tiny_config, tiny_shapes
+
+from recon_fast.errors import InputError
+from recon_fast.models import ReCon, losses
+from recon_fast.training.checkpoint import list_checkpoints
+from recon_fast.training.pretrain import NonFiniteLoss, pretrain
+
+QUIET = Console(quiet=True)
+
+
+def train(config, resume=None, shapes=None):
+    return pretrain(config, resume, QUIET, tiny_shapes() if shapes is None else shapes)
+
+
+def weights(checkpoint):
+    return {
+        **load_file(checkpoint / "model.safetensors"),
+        **{f"optimizer/{k}": v for k, v in load_file(checkpoint / "optimizer.safetensors").items()},
+    }
+
+
+def assert_same_weights(a, b):
+    a, b = weights(a), weights(b)
+    assert a.keys() == b.keys()
+    for name in a:
+        assert torch.equal(a[name], b[name]), name
+
+
+def stop_after(monkeypatch, steps):
+    """Deliver SIGTERM in the middle of the given step."""
+    model_forward = ReCon.forward
+    calls = 0
+
+    def forward(self, *args, **kwargs):
+        nonlocal calls
+        calls += 1
+        if calls == steps:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return model_forward(self, *args, **kwargs)
+
+    monkeypatch.setattr(ReCon, "forward", forward)
+
+
+def test_run_folder(tmp_path):
+    config = tiny_config(tmp_path / "run", save__keep=2, save__tensorboard=True)
+    result = train(config)
+    run = tmp_path / "run"
+    assert result.checkpoint == run / "checkpoints" / "step-00000009"
+    assert [c.name for c in list_checkpoints(run)] == ["step-00000006", "step-00000009"]
+    assert yaml.safe_load((run / "config.yaml").read_text()) == config.to_dict()
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [*range(1, 10), 9]
+    assert lines[0].keys() >= {
+        "mdm",
+        "csc_img",
+        "csc_text",
+        "loss",
+        "lr",
+        "data_ms",
+        "step_ms",
+        "clouds_per_s",
+    }
+    assert lines[0]["loss"] == pytest.approx(sum(lines[0][n] for n in ("mdm", "csc_img", "csc_text")))
+    assert list((run / "tensorboard").iterdir())
+    state = json.loads((result.checkpoint / "state.json").read_text())
+    assert state["teacher"]["weights"] == "made"
+    assert not list(run.rglob("*.tmp"))
+
+
+def test_loss_falls_and_probe_is_reported(tmp_path):
+    config = tiny_config(tmp_path / "run", optim__epochs=24, optim__lr=2e-3, probe__every=12)
+    result = train(config, shapes=tiny_shapes(count=48))
+    lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    loss = [line["loss"] for line in lines if "loss" in line]
+    assert sum(loss[-3:]) < 0.8 * sum(loss[:3])
+    assert [line["step"] for line in lines if "probe_svm" in line] == [72, 144]
+    assert result.before.chance == pytest.approx(100 / 3)
+    assert 0 <= result.after.svm <= 100
+    assert result.after.zero_shot >= 60  # the text features are the classes themselves
+
+
+@pytest.mark.parametrize("steps", [4, 5])  # in the middle of the second epoch
+def test_resume_is_bit_exact(tmp_path, monkeypatch, steps):
+    whole = train(tiny_config(tmp_path / "whole", model=replace(tiny_config(tmp_path).model, drop_path=0.3)))
+    config = tiny_config(tmp_path / "run", model=replace(tiny_config(tmp_path).model, drop_path=0.3))
+    with monkeypatch.context() as patch:
+        stop_after(patch, steps)
+        stopped = train(config)
+    assert stopped.stopped_by == "SIGTERM"
+    assert stopped.checkpoint.name == f"step-{steps:08d}"
+    torch.manual_seed(1234)  # whatever state the generators are in
+    resumed = train(config, resume=tmp_path / "run")
+    assert_same_weights(resumed.checkpoint, whole.checkpoint)
+    assert resumed.before == whole.before
+    assert resumed.after == whole.after
+
+
+def test_same_seed_same_run_other_seed_other_run(tmp_path):
+    a, b, c = (
+        train(tiny_config(tmp_path / name, seed=seed)) for name, seed in (("a", 0), ("b", 0), ("c", 1))
+    )
+    assert_same_weights(a.checkpoint, b.checkpoint)
+    key = "encoder.blocks.0.mlp.fc1.weight"
+    assert not torch.equal(weights(a.checkpoint)[key], weights(c.checkpoint)[key])
+
+
+def test_log_of_a_resumed_run_has_each_step_once(tmp_path):
+    config = tiny_config(tmp_path / "run")
+    train(config)
+    checkpoints = list_checkpoints(tmp_path / "run")
+    for newer in checkpoints[1:]:
+        for file in newer.iterdir():
+            file.unlink()
+        newer.rmdir()
+    train(config, resume=tmp_path / "run")
+    steps = [json.loads(line)["step"] for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    assert steps == [*range(1, 10), 9]
+
+
+def test_accumulation_adds_up_to_the_batch(tmp_path):
+    """Without batch statistics, drop-path and random draws the halves' mean gradient is the whole's."""
+    lines = []
+    for accumulate in (1, 2):
+        run = tmp_path / str(accumulate)
+        train(tiny_config(run, optim__accumulate=accumulate, optim__epochs=1, optim__warmup_epochs=0))
+        lines.append(json.loads((run / "metrics.jsonl").read_text().splitlines()[0]))
+    assert lines[0]["csc_text"] == pytest.approx(lines[1]["csc_text"], rel=0.3)
+    assert lines[0]["clouds_per_s"] > 0
+
+
+def test_clipping_bounds_the_update(tmp_path):
+    train(tiny_config(tmp_path / "run", optim__clip_grad=1e-3, optim__epochs=1, optim__warmup_epochs=0))
+    moments = load_file(list_checkpoints(tmp_path / "run")[-1] / "optimizer.safetensors")
+    norm = torch.stack([v.norm() for k, v in moments.items() if k.startswith("exp_avg/")]).norm()
+    assert 0 < norm <= 1e-3
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, monkeypatch):
+    original, calls = losses.cross_modal, 0
+
+    def poisoned(prediction, feature):
+        nonlocal calls
+        calls += 1
+        return original(prediction, feature) * (float("nan") if calls == 9 else 1)  # csc_img of step 5
+
+    monkeypatch.setattr(losses, "cross_modal", poisoned)
+    with pytest.raises(NonFiniteLoss, match=r"step 5 \(epoch 1\) .*: csc_img = nan.*step-00000003"):
+        train(tiny_config(tmp_path / "run"))
+    kept = list_checkpoints(tmp_path / "run")
+    assert [c.name for c in kept] == ["step-00000003"]
+    assert all(v.isfinite().all() for v in weights(kept[-1]).values())
+
+
+def test_no_pictures_no_captions_no_labels(tmp_path):
+    shapes = tiny_shapes(features=False)
+    shapes.captions = shapes.labels = None
+    result = train(tiny_config(tmp_path / "run"), shapes=shapes)
+    assert result.after is None
+    line = json.loads((tmp_path / "run/metrics.jsonl").read_text().splitlines()[0])
+    assert "mdm" in line
+    assert "csc_img" not in line
+    config = tiny_config(tmp_path / "other")
+    config = replace(config, model=replace(config.model, single_modal=True))
+    with pytest.raises(InputError, match="single_modal needs labels"):
+        train(config, shapes=shapes)
+    assert not (tmp_path / "other").exists()
+
+
+def test_single_modal_and_two_tower_train(tmp_path):
+    for name, change in {"smc": {"single_modal": True}, "towers": {"arch": "twotower"}}.items():
+        config = tiny_config(tmp_path / name, optim__epochs=1, optim__warmup_epochs=0)
+        result = train(replace(config, model=replace(config.model, **change)))
+        assert result.after.svm is not None
+        line = json.loads((tmp_path / name / "metrics.jsonl").read_text().splitlines()[0])
+        assert ("smc" in line) == (name == "smc")
+
+
+def test_bf16_autocast_trains(tmp_path):
+    config = replace(tiny_config(tmp_path / "run", optim__epochs=8, optim__lr=2e-3), precision="bf16")
+    train(config)
+    losses = [
+        json.loads(line).get("loss") for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()
+    ]
+    assert losses[-2] < losses[0]
+
+
+def test_resume_with_other_settings_is_refused(tmp_path):
+    config = tiny_config(tmp_path / "run")
+    train(config)
+    before = sorted(p.name for p in (tmp_path / "run").rglob("*"))
+    with pytest.raises(InputError, match=r"optim.lr was 0.0005, is 0.001"):
+        train(tiny_config(tmp_path / "run", optim__lr=1e-3), resume=tmp_path / "run")
+    with pytest.raises(InputError, match="other shapes"):
+        train(config, resume=tmp_path / "run", shapes=tiny_shapes(count=27))
+    assert sorted(p.name for p in (tmp_path / "run").rglob("*")) == before
+    train(tiny_config(tmp_path / "run", save__keep=3), resume=tmp_path / "run")  # changes no result
+
+
+def test_resume_from_an_older_checkpoint_needs_a_new_folder(tmp_path):
+    config = tiny_config(tmp_path / "run")
+    whole = train(config)
+    older = list_checkpoints(tmp_path / "run")[0]
+    with pytest.raises(InputError, match="newest checkpoint"):
+        train(config, resume=older)
+    again = train(replace(config, out=str(tmp_path / "branch")), resume=older)
+    assert_same_weights(again.checkpoint, whole.checkpoint)
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "optimizer.safetensors", "state.json"])
+def test_damaged_checkpoint(tmp_path, file):
+    config = tiny_config(tmp_path / "run")
+    result = train(config)
+    path = result.checkpoint / file
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(InputError, match=file):
+        train(config, resume=tmp_path / "run")
+    path.unlink()
+    with pytest.raises(InputError, match=rf"got no {file}|must name a run folder"):
+        train(config, resume=result.checkpoint)
+
+
+def test_out_must_be_new_and_writable(tmp_path):
+    config = tiny_config(tmp_path / "run")
+    train(config)
+    with pytest.raises(InputError, match="out must be a new or empty folder"):
+        train(config)
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(InputError, match="out must be a folder that can be written"):
+        train(tiny_config(tmp_path / "file" / "run"))
+
+
+def test_full_disk_keeps_the_older_checkpoint(tmp_path, monkeypatch):
+    from recon_fast.training import checkpoint
+
+    real, calls = checkpoint.save_file, 0
+
+    def full(*args):
+        nonlocal calls
+        calls += 1
+        if calls > 2:
+            raise OSError(28, "No space left on device")
+        real(*args)
+
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    with pytest.raises(InputError, match="No space left on device"):
+        train(tiny_config(tmp_path / "run"))
+    assert [p.name for p in (tmp_path / "run/checkpoints").iterdir()] == ["step-00000003"]
+
+
+def test_init_from_own_and_from_official_weights(tmp_path):
+    from recon_fast.checkpoint import export_official
+    from recon_fast.models import build_model
+
+    first = train(tiny_config(tmp_path / "first"))
+    own = str(first.checkpoint / "model.safetensors")
+    one_step = {"optim__epochs": 1, "optim__warmup_epochs": 0, "optim__lr": 1e-12, "optim__min_lr": 1e-12}
+    second = train(replace(tiny_config(tmp_path / "second", **one_step), init=own))
+    key = "encoder.blocks.0.mlp.fc1.weight"
+    torch.testing.assert_close(weights(second.checkpoint)[key], weights(first.checkpoint)[key])
+
+    model = build_model(replace(tiny_config(tmp_path).model, image_dim=8, text_dim=8))
+    official = tmp_path / "official.pth"
+    torch.save({"base_model": export_official(model), "epoch": 300}, official)
+    third = train(replace(tiny_config(tmp_path / "third", **one_step), init=str(official)))
+    torch.testing.assert_close(weights(third.checkpoint)[key], model.state_dict()[key])
+
+    other = replace(tiny_config(tmp_path).model, dim=48)
+    with pytest.raises(InputError, match="another architecture"):
+        train(replace(tiny_config(tmp_path / "fourth"), init=own, model=other))
+
+
+def test_too_few_shapes_for_a_batch(tmp_path):
+    with pytest.raises(InputError, match=r"batch_size must be at most the 18 shapes to train on, got 19"):
+        train(tiny_config(tmp_path / "run", optim__batch_size=19))
+    assert not (tmp_path / "run").exists()
