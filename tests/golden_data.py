@@ -23,8 +23,11 @@ def golden(name: str) -> tuple[dict, dict[str, torch.Tensor]]:
 def official_state(config: dict) -> dict[str, torch.Tensor]:
     """The official state dict that a golden file was recorded with."""
     return {
-        name: torch.from_numpy(np.asarray(golden_tensor(name, tuple(shape), config["weight_seed"])))
+        name: torch.from_numpy(
+            np.asarray(value, np.int64 if name.endswith("num_batches_tracked") else np.float32)
+        )
         for name, shape in config["state_shapes"].items()
+        for value in [golden_tensor(name, tuple(shape), config["weight_seed"])]
     }
 
 

@@ -1,0 +1,161 @@
+"""The command line as a user meets it: help, names, mistakes in one line with exit code 2."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from recon_fast import __version__
+from recon_fast.cli import main
+from recon_fast.config import PretrainConfig
+from recon_fast.settings import packaged_configs, parse_pretrain
+
+ROOT = Path(__file__).parent.parent
+
+
+def run(*arguments, cwd=ROOT):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        [sys.executable, "-m", "recon_fast", *arguments],
+        cwd=cwd,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_help_answers_at_once_and_loads_no_torch():
+    code = "import sys; from recon_fast.cli import build_parser; build_parser(); assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+    elapsed = []
+    for _ in range(3):
+        started = time.perf_counter()
+        result = run("--help")
+        elapsed.append(time.perf_counter() - started)
+    assert result.returncode == 0
+    assert min(elapsed) < 1
+    for command in ("pretrain", "pack", "info"):
+        assert command in result.stdout
+
+
+def test_version():
+    assert run("--version").stdout.strip() == f"recon-fast {__version__}"
+
+
+def test_info(capsys):
+    assert main(["info"]) == 0
+    out = capsys.readouterr().out
+    for word in ("torch", "cpu", "farthest_point_sample", "vit_base_patch16_224", "quickstart"):
+        assert word in out
+
+
+def test_pretrain_help_explains_settings(capsys):
+    with pytest.raises(SystemExit) as exit_:
+        main(["pretrain", "--help"])
+    assert exit_.value.code == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "--optim.lr" in out
+    assert "peak learning rate" in out
+
+
+@pytest.mark.parametrize("name", packaged_configs("pretrain"))
+def test_recipes_parse_and_have_a_header(name):
+    config, resume = parse_pretrain(["--config", name])
+    assert isinstance(config, PretrainConfig)
+    assert resume is None
+    header = packaged_configs("pretrain")[name].read_text().split("\nmodel:")[0]
+    for word in ("recon-fast pretrain", "Hardware:", "Time:", "Expected:"):
+        assert word in header
+
+
+def test_official_recipes_are_the_papers():
+    for name, dim, heads in (("base", 384, 6), ("small", 256, 4), ("tiny", 192, 3)):
+        config, _ = parse_pretrain(["--config", name])
+        model = config.model
+        assert (model.dim, model.num_heads, model.depth, model.num_group, model.group_size) == (
+            dim,
+            heads,
+            12,
+            64,
+            32,
+        )
+        assert (config.optim.lr, config.optim.epochs, config.optim.batch_size) == (5e-4, 300, 128)
+        assert config.optim.schedule == "official"
+
+
+def test_command_line_overrides_the_recipe_and_print_config_shows_it(capsys):
+    with pytest.raises(SystemExit) as exit_:
+        main(
+            [
+                "pretrain",
+                "--config",
+                "small",
+                "--optim.lr",
+                "0.1",
+                "--model.image_dim",
+                "null",
+                "--print_config",
+            ]
+        )
+    assert exit_.value.code == 0
+    shown = yaml.safe_load(capsys.readouterr().out)
+    assert shown["optim"]["lr"] == 0.1
+    assert shown["model"]["dim"] == 256
+    assert shown["model"]["image_dim"] is None
+    assert shown["teacher"]["prompts"] == 60
+
+
+MISTAKES = {
+    "unknown key": (["--modle.dim", "3"], "unknown setting modle.dim (did you mean model.dim?)"),
+    "unknown nested key": (["--optim.leraning_rate", "3"], "unknown setting optim.leraning_rate"),
+    "wrong type": (["--model.dim", "wide"], "setting model.dim: Expected a <class 'int'>. Got value: wide"),
+    "wrong choice": (["--data.kind", "shapnet"], "setting data.kind: Expected a Literal["),
+    "wrong value": (
+        ["--model.num_heads", "5"],
+        "model.dim must be a multiple of model.num_heads, got 128 and 5",
+    ),
+    "unknown recipe": (["--config", "bse"], "config must be a YAML file or one of"),
+    "missing folder": (["--data.path", "no/such/folder"], "no/such/folder"),
+    "groups above points": (
+        ["--data.num_points", "20"],
+        "model.num_group must be at most data.num_points, got 32 and 20",
+    ),
+    "resume from nothing": (["--resume", "no/such/run"], "resume must name a run folder"),
+    "unknown device": (["--device", "gpu7"], "device must be one that works here, got gpu7"),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_mistakes_are_one_line_and_exit_code_2(name, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    arguments, message = MISTAKES[name]
+    assert main(["pretrain", *arguments]) == 2
+    err = capsys.readouterr().err
+    assert message in err
+    assert err.count("\n") == 1
+    assert err.startswith("recon-fast: error: ")
+    assert not list(tmp_path.iterdir())
+
+
+def test_mistakes_in_a_file_name_the_nearest_key(tmp_path, capsys):
+    path = tmp_path / "mine.yaml"
+    path.write_text("model: {dmi: 3}\n")
+    assert main(["pretrain", "--config", str(path)]) == 2
+    assert "unknown setting model.dmi (did you mean model.dim?)" in capsys.readouterr().err
+    path.write_text("optm: {lr: 3}\n")
+    assert main(["pretrain", "--config", str(path)]) == 2
+    assert "unknown setting optm.lr (did you mean optim.lr?)" in capsys.readouterr().err
+    path.write_text("model: {dim: 3\n")
+    assert main(["pretrain", "--config", str(path)]) == 2
+    assert str(path) in capsys.readouterr().err
+
+
+def test_unknown_command_is_refused(capsys):
+    with pytest.raises(SystemExit) as exit_:
+        main(["pretrian"])
+    assert exit_.value.code == 2
+    assert "pretrain" in capsys.readouterr().err
