@@ -17,6 +17,7 @@ from recon_fast.data.resident import ResidentShapes, standardize
 from recon_fast.data.shapes import Features, Shapes
 from recon_fast.errors import InputError
 from recon_fast.tasks.probe import ProbeData
+from recon_fast.teachers import compute_features
 from recon_fast.training.checkpoint import list_checkpoints
 from recon_fast.training.device import resolve_device
 
@@ -79,8 +80,6 @@ def prepare_features(
     """Teacher features of all shapes and of `class_names`: packed ones, stored ones, or computed now."""
     features = shapes.features
     if features is None:
-        from recon_fast.teachers import compute_features
-
         path = Path(config.teacher.store) if config.teacher.store is not None else None
         if path is None and config.data.path is not None:
             path = Path(config.data.path) / ".recon_fast"

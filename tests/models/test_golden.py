@@ -23,7 +23,6 @@ def step(request) -> SimpleNamespace:
     tokens: list[torch.Tensor] = []
     model.encoder.tokenizer.register_forward_hook(lambda _module, _args, out: tokens.append(out.detach()))
     output = model(want["pts"], want["img_feature"], want["text_feature"], want.get("label"), want["mask"])
-    output.loss.backward()
     return SimpleNamespace(model=model, output=output, tokens=tokens[0], want=want, config=config)
 
 
@@ -64,21 +63,32 @@ def test_intermediates(step):
     torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-6)
 
 
-def test_gradients(step):
-    model, want = step.model, step.want
-    holder = golden_model(step.config)  # its export gives our gradients the official names and shapes
+# One max-pool of the second file has two points 1 ulp apart: in float32 the winner, and with it the gradient,
+# depends on how the matrix product was rounded. In float64 nothing does.
+@pytest.mark.parametrize(
+    ("name", "dtype", "bound"),
+    [
+        ("pretrain_cdl2", torch.float32, 1e-3),
+        ("pretrain_cdl2", torch.float64, 1e-4),
+        ("pretrain_cdl1_smc", torch.float64, 1e-4),
+    ],
+)
+def test_gradients(name, dtype, bound):
+    config, want = golden(name)
+    model = golden_model(config).train().to(dtype)
+    inputs = (want[key].to(dtype) for key in ("pts", "img_feature", "text_feature"))
+    model(*inputs, want.get("label"), want["mask"]).loss.backward()
+    holder = golden_model(config)  # its export gives our gradients the official names and shapes
     for held, parameter in zip(holder.parameters(), model.parameters(), strict=True):
         held.data = parameter.grad
     ours = export_official(holder)
-    golden_grads = {
-        key.removeprefix("grad/"): value for key, value in want.items() if key.startswith("grad/")
-    }
-    largest = max(g.norm() for g in golden_grads.values())
-    for name, value in golden_grads.items():
-        if value.norm() < 1e-6 * largest:  # e.g. a bias in front of a batch norm: zero up to rounding
-            assert ours[name].norm() < 1e-5 * largest, name
+    theirs = {key.removeprefix("grad/"): value for key, value in want.items() if key.startswith("grad/")}
+    largest = max(gradient.norm() for gradient in theirs.values())
+    for key, value in theirs.items():
+        if value.norm() < 1e-6 * largest:  # a bias in front of a batch norm: zero up to rounding
+            assert ours[key].norm() < 1e-5 * largest, key
         else:
-            assert relative(ours[name], value) < 1e-3, name
+            assert relative(ours[key], value) < bound, key
 
 
 def test_running_statistics_after_the_step(step):
