@@ -1,0 +1,204 @@
+"""Things that stand on the ground and are entered or climbed. One unit is about three metres."""
+
+import math
+
+from recon_fast.data.procedural.family import NUMBERS, Dice, Words, family
+from recon_fast.data.procedural.parts import Parts
+
+
+def windows(b: Parts, d: Dice, w: float, h: float, depth: float) -> None:
+    """Rows of panes on the front and back."""
+    columns, rows = d.whole(2, 4), max(1, round(h / 0.8))
+    for row in range(rows):
+        for column in range(columns):
+            x = (column + 0.5) / columns * w - w / 2
+            y = (row + 0.4) / rows * h
+            for sz in (-1, 1):
+                b.box((x, y, sz * depth / 2), (w / columns * 0.4, h / rows * 0.4, 0.05))
+
+
+@family("house")
+def house(b: Parts, d: Dice, words: Words) -> None:
+    w, h, depth = d.real(1.2, 2.4), d.real(0.7, 1.8), d.real(1.0, 1.8)
+    words.measure(h, 0.95, "low", 1.4, "tall")
+    b.box((0, 0, 0), (w, h, depth))
+    windows(b, d, w, h, depth)
+    roof = d.pick(["gabled", "hipped", "flat", "lean-to"])
+    rise = d.real(0.4, 1.0)
+    if roof == "gabled":
+        b.box((0, h, 0), (w * 1.1, rise, depth * 1.15), top=(w * 1.1, 0))
+    elif roof == "hipped":
+        b.box((0, h, 0), (w * 1.12, rise, depth * 1.12), top=(w * 0.5, 0.05))
+    elif roof == "flat":
+        b.box((0, h, 0), (w * 1.08, 0.12, depth * 1.08))
+    else:
+        b.box((0, h, 0), (w * 1.1, rise, depth * 1.1), (w * 1.1, 0), (0, -depth * 0.55))
+    words.features.append(f"a {roof} roof")
+    if d.chance() and roof != "flat":
+        b.box((w * 0.3, h + rise * 0.3, 0), (0.18, rise, 0.18))
+        words.features.append("a chimney")
+    if d.chance(0.3):
+        b.box((w * 0.75, 0, 0), (w * 0.5, h * 0.6, depth * 0.7))
+        words.features.append("an annex")
+
+
+@family("church")
+def church(b: Parts, d: Dice, words: Words) -> None:
+    length, w, h = d.real(2.0, 3.4), d.real(0.9, 1.4), d.real(0.8, 1.4)
+    words.measure(length, 2.4, "short", 3.0, "long")
+    b.box((0, 0, 0), (length, h, w))
+    b.box((0, h, 0), (length, d.real(0.4, 0.8), w * 1.1), top=(length, 0))
+    tower, side = d.real(1.6, 2.8), d.real(0.5, 0.8)
+    x = length / 2 if d.chance(0.7) else 0.0
+    b.box((x, 0, 0), (side, tower, side))
+    spire = d.pick(["pointed spire", "dome", "flat top"])
+    if spire == "pointed spire":
+        b.box((x, tower, 0), (side * 1.1, d.real(0.8, 1.6), side * 1.1), top=(0, 0))
+    elif spire == "dome":
+        b.ball((x, tower, 0), side * 0.55, low=0)
+    words.features.append(f"a {spire}")
+    if d.chance(0.35):
+        b.box((-length * 0.15, 0, 0), (w, h, w * 2.2))
+        b.box((-length * 0.15, h, 0), (w * 1.1, 0.5, w * 2.2), top=(0, w * 2.2))
+        words.features.append("a transept")
+    if d.chance(0.4):
+        b.cylinder((-length / 2, 0, 0), h, w * 0.45)
+        words.features.append("an apse")
+
+
+@family("castle")
+def castle(b: Parts, d: Dice, words: Words) -> None:
+    w, h, r = d.real(1.8, 3.0), d.real(0.7, 1.2), d.real(0.25, 0.45)
+    words.measure(h / w, 0.34, "wide", 0.48, "high-walled")
+    tall, pointed = h * d.real(1.2, 1.9), d.chance()
+    for sx, sz in ((-1, -1), (-1, 1), (1, 1), (1, -1)):
+        b.cylinder((sx * w / 2, 0, sz * w / 2), tall, r)
+        if pointed:
+            b.cylinder((sx * w / 2, tall, sz * w / 2), r * 2, r * 1.2, 0.0)
+        else:
+            for i in range(5):
+                a = 2 * math.pi * i / 5
+                b.box((sx * w / 2 + r * math.cos(a), tall, sz * w / 2 + r * math.sin(a)), (0.14, 0.16, 0.14))
+    words.features.append("pointed towers" if pointed else "battlements")
+    for sign in (-1, 1):
+        b.box((0, 0, sign * w / 2), (w, h, 0.15))
+        b.box((sign * w / 2, 0, 0), (0.15, h, w))
+    if d.chance(0.6):
+        b.box((0, 0, 0), (w * 0.35, h * d.real(1.3, 2.2), w * 0.35))
+        words.features.append("a keep")
+    if d.chance(0.5):
+        b.box((0, 0, w / 2), (w * 0.28, h * 1.2, 0.45))
+        words.features.append("a gatehouse")
+
+
+@family("skyscraper")
+def skyscraper(b: Parts, d: Dice, words: Words) -> None:
+    w, depth, h = d.real(0.6, 1.2), d.real(0.6, 1.2), d.real(2.5, 5.0)
+    words.measure(h / max(w, depth), 2.8, "broad", 4.5, "slender")
+    steps = d.whole(1, 4)
+    y = 0.0
+    for i in range(steps):
+        rise, k = h / steps * d.real(0.7, 1.3), 0.82**i
+        b.box((0, y, 0), (w * k, rise, depth * k))
+        for j in range(3):
+            b.box((0, y + rise * (j + 0.5) / 3, 0), (w * k * 1.04, 0.06, depth * k * 1.04))
+        y += rise
+    if steps > 1:
+        words.features.append(f"{NUMBERS[steps]} setbacks")
+    if d.chance():
+        b.cylinder((0, y, 0), d.real(0.4, 1.0), 0.05, 0.01)
+        words.features.append("an antenna")
+    if d.chance(0.4):
+        b.box((0, 0, 0), (w * 1.7, 0.5, depth * 1.7))
+        words.features.append("a plinth")
+
+
+@family("lighthouse")
+def lighthouse(b: Parts, d: Dice, words: Words) -> None:
+    h, r = d.real(2.0, 4.0), d.real(0.4, 0.7)
+    words.measure(r / h, 0.15, "slender", 0.24, "stout")
+    top = r * d.real(0.5, 0.85)
+    b.cylinder((0, 0, 0), h, r, top)
+    b.cylinder((0, h, 0), 0.1, top * 1.4)
+    b.ring((0, h + 0.35, 0), top * 1.3, 0.03)
+    words.features.append("a gallery")
+    b.cylinder((0, h + 0.1, 0), 0.5, top * 0.7)
+    if d.chance():
+        b.ball((0, h + 0.6, 0), top * 0.75, low=0)
+        words.features.append("a dome")
+    else:
+        b.cylinder((0, h + 0.6, 0), 0.5, top * 0.9, 0.0)
+        words.features.append("a pointed roof")
+    if d.chance(0.5):
+        b.box((r * 1.4, 0, 0), (1.0, 0.5, 0.7))
+        b.box((r * 1.4, 0.5, 0), (1.05, 0.35, 0.75), top=(1.05, 0))
+        words.features.append("a keeper's hut")
+
+
+@family("windmill")
+def windmill(b: Parts, d: Dice, words: Words) -> None:
+    h, r = d.real(1.8, 3.6), d.real(0.3, 0.8)
+    slim = r < 0.45
+    words.adjectives.append("slim" if slim else "broad")
+    b.cylinder((0, 0, 0), h, r * 0.4 if slim else r, r * (0.25 if slim else 0.65))
+    if slim:
+        b.box((0, h, 0), (0.35, 0.3, 0.8))
+    else:
+        b.ball((0, h, 0), r * 0.7, low=0)
+        words.features.append("a rounded cap")
+    blades, reach = (3, d.real(1.0, 1.9)) if slim else (d.pick([4, 4, 6]), d.real(1.0, 1.7))
+    turn, hub = d.real(0, 1.5), 0.5 if slim else r * 0.8
+    for i in range(blades):
+        a = turn + 2 * math.pi * i / blades
+        axis = (math.cos(a), math.sin(a), 0.0)
+        if slim:
+            b.box((0, h + 0.15, hub), (0.16, reach, 0.16), (0.05, 0.03), axis=axis)
+        else:
+            b.rod((0, h, hub), (axis[0] * reach, h + axis[1] * reach, hub), 0.03)
+            b.box((axis[0] * 0.3, h + axis[1] * 0.3, hub), (0.3, reach * 0.75, 0.04), axis=axis)
+    words.features.append(f"{NUMBERS[blades]} sails")
+
+
+@family("bridge")
+def bridge(b: Parts, d: Dice, words: Words) -> None:
+    length, w = d.real(3.0, 6.0), d.real(0.6, 1.1)
+    deck = d.real(0.6, 1.2)
+    words.measure(length, 3.8, "short", 5.2, "long")
+    b.box((0, deck, 0), (length, 0.12, w))
+    style = d.pick(["arch", "suspension", "beam", "truss"])
+    words.adjectives.insert(0, style)
+    if style == "arch":
+        for sz in (-1, 1):
+            b.ring(
+                (0, deck - length * 0.45, sz * w * 0.45), length * 0.5, 0.08, axis=(0, 0, 1), arc=(-155, -25)
+            )
+    elif style == "beam":
+        for i in range(d.whole(2, 4)):
+            b.box((-length * 0.3 + i * length * 0.2, 0, 0), (0.2, deck, w * 0.8))
+    for sz in (-1, 1):
+        z = sz * w * 0.48
+        if style == "suspension":
+            for x in (-length * 0.25, length * 0.25):
+                b.box((x, 0, z), (0.14, deck + 1.3, 0.14))
+            points = [
+                (-length / 2, deck),
+                (-length / 4, deck + 1.25),
+                (0, deck + 0.25),
+                (length / 4, deck + 1.25),
+                (length / 2, deck),
+            ]
+            for (x0, y0), (x1, y1) in zip(points, points[1:], strict=False):
+                b.rod((x0, y0, z), (x1, y1, z), 0.03)
+            for i in range(8):
+                x = -length * 0.22 + i * length * 0.44 / 7
+                b.rod((x, deck, z), (x, deck + 0.25 + abs(x) / length * 4, z), 0.012)
+        elif style == "truss":
+            bays = 6
+            b.box((0, deck + 0.7, z), (length * 0.9, 0.08, 0.08))
+            for i in range(bays):
+                x0, x1 = (i / bays - 0.5) * length * 0.9, ((i + 1) / bays - 0.5) * length * 0.9
+                b.rod((x0, deck + (0.7 if i % 2 else 0), z), (x1, deck + (0 if i % 2 else 0.7), z), 0.03)
+        else:
+            b.box((0, deck + 0.3, z), (length, 0.05, 0.05))
+            for i in range(7):
+                b.cylinder(((i / 6 - 0.5) * length * 0.97, deck, z), 0.3, 0.02)
