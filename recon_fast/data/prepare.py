@@ -8,8 +8,9 @@ import numpy as np
 from rich.console import Console
 from rich.progress import Progress, TaskID, TimeElapsedColumn
 
-from recon_fast.config import DataConfig
-from recon_fast.data.shapes import Shapes
+from recon_fast.config import DataConfig, PackConfig
+from recon_fast.data.shapes import Features, Problem, Shapes
+from recon_fast.errors import InputError
 
 
 class ProgressBars:
@@ -59,11 +60,11 @@ def prepare_shapes(config: DataConfig, seed: int, console: Console) -> Shapes:
 
             done = bars.bar("making procedural shapes")
             return procedural_shapes(config.shapes, seed, progress=lambda count: done(count, config.shapes))
-        path = Path(config.path)
+        path = Path(config.path).expanduser()
         if path.is_file() and is_packed(path):
             return read_packed(path, num_points=config.num_points)
         source = open_source(path, config.kind, held_out_fraction=config.held_out_fraction)
-        shapes, _ = load(
+        shapes, left_out = load(
             source,
             num_points=config.num_points,
             max_points=config.max_points,
@@ -72,7 +73,72 @@ def prepare_shapes(config: DataConfig, seed: int, console: Console) -> Shapes:
             workers=config.workers,
             progress=bars.bar("reading shapes"),
         )
-        return shapes
+    say_left_out(left_out, console)
+    return shapes
+
+
+def say_left_out(problems: list[Problem], console: Console) -> None:
+    """Say once how many shapes were left out, and why; nothing where there were none."""
+    from recon_fast.data.loading import problem_table
+
+    if problems:
+        text = (
+            f"{problem_table(problems)}\nleft out {len({p.key for p in problems})} shapes that cannot be used"
+        )
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def pack_shapes(source: str | Path, out: str | Path, config: PackConfig, console: Console) -> str:
+    """Pack what `source` names into the file `out`; returns a line that says what was written.
+
+    Raises:
+        InputError: a missing or broken file, or a table of them (`DataProblems`) unless `on_problem` is
+            "skip"; `out` exists or cannot be written; weights of teachers are absent.
+    """
+    from recon_fast.data.loading import open_source
+    from recon_fast.data.packed import check_out, is_packed, pack, partial_folder
+    from recon_fast.teachers import compute_features
+    from recon_fast.teachers.weights import image_weights, text_weights
+    from recon_fast.training.device import resolve_device
+
+    source, out = Path(source).expanduser(), Path(out).expanduser()
+    if source.is_file() and is_packed(source):
+        raise InputError(f"source must be a folder of clouds, got {source}, which is packed already")
+    check_out(out, config.overwrite)
+    listed = open_source(source, config.kind, held_out_fraction=config.held_out_fraction)
+    if config.features:  # absent weights are known before anything is read
+        if config.teacher.image is not None and any(entry.picture for entry in listed.entries):
+            image_weights(config.teacher).require()
+        if config.teacher.text is not None and any(entry.caption for entry in listed.entries):
+            text_weights(config.teacher).require()
+    device = str(resolve_device(config.device))
+
+    with ProgressBars(console) as bars:
+
+        def features(shapes: Shapes) -> Features | None:
+            return compute_features(
+                shapes,
+                config.teacher,
+                device=device,
+                store=partial_folder(out) / "features",
+                progress=bars,
+                log=lambda text: console.print(text, highlight=False),
+            )
+
+        packed = pack(
+            listed,
+            out,
+            dtype=np.float16 if config.dtype == "fp16" else np.float32,
+            num_points=config.num_points,
+            max_points=config.max_points,
+            on_problem=config.on_problem,
+            workers=config.workers,
+            progress=bars.bar("reading shapes"),
+            features_fn=features if config.features else None,
+            overwrite=config.overwrite,
+        )
+    say_left_out(packed.problems, console)
+    return packed.summary()
 
 
 def fingerprint(shapes: Shapes) -> str:

@@ -69,7 +69,9 @@ class Features:
     text: NDArray[np.floating] | None  # [U, P, D_text]: P prompts of each distinct caption
     caption_index: NDArray[np.int64] | None  # [S]: row of `text` that belongs to the shape
     class_text: NDArray[np.floating] | None  # [C, D_text]: mean over the prompts of each class name
-    teacher: dict[str, Any]  # which models, which weights, which seeds; JSON-able, goes into log and checkpoint
+    teacher: dict[
+        str, Any
+    ]  # which models, which weights, which seeds; JSON-able, goes into log and checkpoint
 
 
 @dataclass
@@ -113,7 +115,9 @@ class ArrayPictures:
         return blake2b(np.ascontiguousarray(self.array[index]).tobytes(), digest_size=16).digest()
 
 
-def stack_clouds(clouds: Sequence[NDArray[np.floating]], dtype: Any = np.float32) -> tuple[NDArray, NDArray[np.int64]]:
+def stack_clouds(
+    clouds: Sequence[NDArray[np.floating]], dtype: Any = np.float32
+) -> tuple[NDArray, NDArray[np.int64]]:
     """Concatenate clouds [N_i, 3] into (points [T, 3], offsets [S + 1])."""
     offsets = np.zeros(len(clouds) + 1, np.int64)
     np.cumsum([len(c) for c in clouds], out=offsets[1:])

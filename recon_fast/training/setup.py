@@ -82,7 +82,8 @@ def prepare_features(
     if features is None:
         path = Path(config.teacher.store) if config.teacher.store is not None else None
         if path is None and config.data.path is not None:
-            path = Path(config.data.path) / ".recon_fast"
+            data = Path(config.data.path).expanduser()
+            path = (data.parent if data.is_file() else data) / ".recon_fast"
         with ProgressBars(console) as bars:
             features = compute_features(
                 replace(shapes, class_names=class_names),

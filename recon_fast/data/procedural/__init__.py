@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from recon_fast.data.procedural import buildings, furniture, nature, tools, vehicles, vessels
+from recon_fast.data.procedural import buildings, furniture, nature, tools, vehicles, vessels  # noqa: F401
 from recon_fast.data.procedural.family import FAMILIES, Dice, Words, caption
 from recon_fast.data.procedural.parts import Parts
 from recon_fast.data.shapes import ArrayPictures, Shapes
@@ -29,7 +29,8 @@ def procedural_shapes(
     picture_size: int = 96,
     progress: Callable[[int], None] | None = None,
 ) -> Shapes:
-    """Make shapes 0 to `num_shapes`; shape i is a function of (seed, i) alone and of family i modulo their number.
+    """Make shapes 0 to `num_shapes`; shape i is a function of (seed, i) alone, its family is i modulo their
+    number.
 
     Proportions are free, and every shape is turned about y, stretched along each axis by up to a third, bent
     and tilted a little, and jittered.
@@ -51,9 +52,8 @@ def procedural_shapes(
     captions: list[str] = []
     for start in range(0, num_shapes, _CHUNK):
         stop = min(start + _CHUNK, num_shapes)
-        captions += _make(
-            nouns, seed, start, points[start:stop], None if shown is None else shown[start:stop]
-        )
+        some = None if shown is None else shown[start:stop]
+        captions += _make(nouns, seed, start, points[start:stop], some)
         if progress is not None:
             progress(stop)
     return Shapes(
@@ -72,7 +72,7 @@ def procedural_shapes(
 def _make(
     nouns: list[str], seed: int, start: int, points: NDArray[np.float32], shown: NDArray[np.uint8] | None
 ) -> list[str]:
-    """Fill points [S, N, 3] and pictures [S, size, size, 3] with the shapes from `start` on; their captions."""
+    """Fill points [S, N, 3] and pictures [S, size, size, 3] with the shapes from `start` on; give captions."""
     # Imported here: numba takes a second to load.
     from recon_fast.data.procedural.render import render
     from recon_fast.data.procedural.surface import sample_shapes

@@ -1,6 +1,7 @@
 """Things that stand on the ground and are entered or climbed. One unit is about three metres."""
 
 import math
+from itertools import pairwise
 
 from recon_fast.data.procedural.family import NUMBERS, Dice, Words, family
 from recon_fast.data.procedural.parts import Parts
@@ -180,15 +181,9 @@ def bridge(b: Parts, d: Dice, words: Words) -> None:
         if style == "suspension":
             for x in (-length * 0.25, length * 0.25):
                 b.box((x, 0, z), (0.14, deck + 1.3, 0.14))
-            points = [
-                (-length / 2, deck),
-                (-length / 4, deck + 1.25),
-                (0, deck + 0.25),
-                (length / 4, deck + 1.25),
-                (length / 2, deck),
-            ]
-            for (x0, y0), (x1, y1) in zip(points, points[1:], strict=False):
-                b.rod((x0, y0, z), (x1, y1, z), 0.03)
+            cable = [(-0.5, 0.0), (-0.25, 1.25), (0.0, 0.25), (0.25, 1.25), (0.5, 0.0)]
+            for (x0, y0), (x1, y1) in pairwise(cable):
+                b.rod((x0 * length, deck + y0, z), (x1 * length, deck + y1, z), 0.03)
             for i in range(8):
                 x = -length * 0.22 + i * length * 0.44 / 7
                 b.rod((x, deck, z), (x, deck + 0.25 + abs(x) / length * 4, z), 0.012)

@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 class Dice:
-    """A generator's numbers, drawn a hundred at a time: a call to numpy for each would take longer than the shape."""
+    """A generator's numbers, drawn a hundred at a time because a call to numpy for each would be slow."""
 
     def __init__(self, rng: np.random.Generator) -> None:
         self.rng = rng

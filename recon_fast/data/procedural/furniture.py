@@ -248,7 +248,7 @@ def table(b: Parts, d: Dice, words: Words) -> None:
 @family("coffee table")
 def coffee_table(b: Parts, d: Dice, words: Words) -> None:
     w, depth, height = d.real(0.7, 1.3), d.real(0.5, 0.9), d.real(0.25, 0.42)
-    words.measure(height, 0.3, "low", 1.0, "")
+    words.measure(w, 0.85, "small", 1.15, "large")
     is_round = tabletop(b, d, w, depth, height, words)
     table_base(b, d, w, depth, height, is_round, words)
     if d.chance(0.55):

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +27,7 @@ def _frame(axis: Point) -> tuple[float, ...]:
 
 
 class Parts:
-    """The parts of one shape, collected by its family. Lengths are in any unit: shapes are scaled at the end."""
+    """The parts of one shape, collected by its family, in any unit: shapes are scaled at the end."""
 
     def __init__(self) -> None:
         self.rows: list[tuple[float, ...]] = []
@@ -95,9 +96,9 @@ class Parts:
         axis: Point = (0.0, 1.0, 0.0),
         arc: tuple[float, float] = (0.0, 360.0),
     ) -> None:
-        """A torus, or the arc of it between two angles in degrees, about `axis`. `thickness` is the tube's radius.
+        """A torus, or the arc of it between two angles in degrees, about `axis`.
 
-        About z, 0 degrees points to x and 90 degrees down.
+        `thickness` is the tube's radius. About z, 0 degrees points to x and 90 degrees down.
         """
         start, stop = math.radians(arc[0]), math.radians(arc[1])
         area = 2 * math.pi * thickness * radius * (stop - start)
@@ -105,7 +106,7 @@ class Parts:
 
     def revolve(self, at: Point, profile: Sequence[tuple[float, float]]) -> None:
         """A surface of revolution about y: `profile` lists (radius, height above `at`)."""
-        for (r0, y0), (r1, y1) in zip(profile, profile[1:], strict=False):
+        for (r0, y0), (r1, y1) in pairwise(profile):
             if y1 == y0:  # a flat ring or floor
                 y1 = y0 + 1e-6
             self.rod((at[0], at[1] + y0, at[2]), (at[0], at[1] + y1, at[2]), r0, r1, caps=False)

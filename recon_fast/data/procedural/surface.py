@@ -72,7 +72,7 @@ def _on_box(corners, areas, state, p, n):
 
 @njit(cache=True)
 def _on_cone(own, area, state, p, n):
-    """A point on the side or on a lid of a cone along y; every distance from the axis by its circumference."""
+    """A point on the side or on a lid of a cone along y, uniform by area."""
     r0, r1, h, side = own[0], own[1], own[2], own[3]
     angle = 2 * math.pi * _uniform(state)
     c, s = math.cos(angle), math.sin(angle)
@@ -224,7 +224,7 @@ def sample_shapes(
     seeds: NDArray[np.uint64],  # [S]
     num_points: int,
 ) -> NDArray[np.float32]:
-    """Points, unit normals and piece numbers [S, N, 7], each shape a function of its own rows and seed alone."""
+    """Points, unit normals and piece numbers [S, N, 7]; a shape depends on its own rows and seed alone."""
     shapes = len(offsets) - 1
     surfaces = np.empty((shapes, num_points, 7), np.float32)
     for i in prange(shapes):

@@ -89,10 +89,9 @@ def wrench(b: Parts, d: Dice, words: Words) -> None:
         gap = d.real(35, 60)
         arc = (0.0, 360.0) if end == "ring" else (sign * -90 + gap, sign * -90 + 360 - gap)
         b.ring((0, y + sign * r * 0.8, 0), r, t, axis=(0, 0, 1), arc=arc)
+    kinds = {"open": "an open end", "ring": "a ring end"}
     words.features.append(
-        {1: f"one {ends[0]} end"}.get(
-            len(ends), f"an {ends[0]} and {'an' if ends[-1] == 'open' else 'a'} {ends[-1]} end"
-        )
+        kinds[ends[0]] if len(ends) == 1 else "two open ends" if "ring" not in ends else "two ends"
     )
 
 

@@ -89,13 +89,11 @@ def bus(b: Parts, d: Dice, words: Words) -> None:
             x = (i + 0.5) / count * length * 0.94 - length * 0.47
             for sz in (-1, 1):
                 b.box((x, y, sz * w * 0.49), (length * 0.8 / count, height * 0.15, 0.06))
-    wheels(
-        b,
-        [-length * 0.3, length * 0.34] + ([-length * 0.3 + 2.4 * r] if d.chance(0.3) else []),
-        w * 0.9,
-        r,
-        0.3,
-    )
+    axles = [-length * 0.3, length * 0.34]
+    if d.chance(0.3):
+        axles.append(-length * 0.3 + 2.4 * r)
+        words.features.append("three axles")
+    wheels(b, axles, w * 0.9, r, 0.3)
     if d.chance(0.3):
         b.box((-length * 0.1, r * 0.8 + height, 0), (length * 0.35, 0.25, w * 0.6))
         words.features.append("a roof unit")
@@ -139,11 +137,11 @@ def aeroplane(b: Parts, d: Dice, words: Words) -> None:
     words.features.append({-0.5: "low wings", 0.0: "middle wings", 0.9: "high wings"}[round(y / r, 1)])
     decks = 2 if d.chance(0.12) else 1
     if decks == 2:
-        words.adjectives.insert(0, "biplane")
+        words.features.append("two decks of wings")
+    tip = (chord * d.real(0.35, 0.9), 0.06)
     for deck in range(decks):
         for sz in (-1, 1):
-            b.box((0.2, y + deck * r * 2.2, 0), (chord, span, 0.14), (chord * d.real(0.35, 0.9), 0.06), (-sweep, 0),
-                  axis=(0, 0.06, sz))  # fmt: skip
+            b.box((0.2, y + deck * r * 2.2, 0), (chord, span, 0.14), tip, (-sweep, 0), axis=(0, 0.06, sz))
     if sweep > 1.2:
         words.adjectives.append("swept-wing")
     tail = length * -0.46
@@ -151,8 +149,9 @@ def aeroplane(b: Parts, d: Dice, words: Words) -> None:
     fin = length * d.real(0.12, 0.18)
     b.box((tail, r * 0.4, 0), (chord * 0.7, fin, 0.12), (chord * 0.4, 0.06), (-fin * 0.5, 0))
     for sz in (-1, 1):
-        b.box((tail - (fin * 0.5 if high else 0), fin + r * 0.3 if high else r * 0.4, 0), (chord * 0.6, span * 0.35, 0.1),
-              (chord * 0.35, 0.05), (-sweep * 0.3, 0), axis=(0, 0, sz))  # fmt: skip
+        root = (tail - fin * 0.5, fin + r * 0.3, 0.0) if high else (tail, r * 0.4, 0.0)
+        end = (chord * 0.35, 0.05)
+        b.box(root, (chord * 0.6, span * 0.35, 0.1), end, (-sweep * 0.3, 0), axis=(0, 0, sz))
     if high:
         words.features.append("a T-tail")
     engine = d.pick(["propeller", "two jets", "four jets", "rear jets"])
@@ -192,7 +191,6 @@ def helicopter(b: Parts, d: Dice, words: Words) -> None:
                 b.rod((x * r, -r * 1.35, sz * r * 0.8), (x * r, -r * 0.6, sz * r * 0.4), 0.05)
         words.features.append("skids")
     else:
-        wheels(b, [], 0, 0, 0)
         for x, z in ((r * 0.8, 0.0), (-r * 0.6, r * 0.8), (-r * 0.6, -r * 0.8)):
             b.rod((x, -r * 1.2, z - 0.1), (x, -r * 1.2, z + 0.1), 0.25)
             b.rod((x, -r * 1.2, z), (x, -r * 0.5, z * 0.6), 0.06)

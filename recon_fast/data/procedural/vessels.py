@@ -95,8 +95,8 @@ def bottle(b: Parts, d: Dice, words: Words) -> None:
     shoulder = d.real(0.5, 0.75)
     words.measure(r / h, 0.17, "slim", 0.25, "stout")
     words.measure(shoulder, 0.57, "long-necked", 0.69, "short-necked")
-    profile = [(r * (neck / r + (1 - neck / r) * (1 + math.cos(math.pi * t / 6)) / 2), h * (shoulder + t * 0.02))
-               for t in range(7)]  # fmt: skip
+    slope = [(1 + math.cos(math.pi * t / 6)) / 2 for t in range(7)]
+    profile = [(neck + (r - neck) * s, h * (shoulder + t * 0.02)) for t, s in enumerate(slope)]
     b.revolve((0, 0, 0), [(0, 0), (r * 0.95, 0.01), (r, 0.08), *profile, (neck, h)])
     if d.chance():
         b.cylinder((0, h, 0), 0.12, neck * 1.25)
@@ -111,8 +111,8 @@ def bowl(b: Parts, d: Dice, words: Words) -> None:
     r, h = d.real(0.5, 1.0), d.real(0.3, 0.6)
     words.measure(h / r, 0.45, "shallow", 0.75, "deep")
     foot = r * d.real(0.3, 0.5)
-    profile = [(foot + (r - foot) * math.sin(math.pi / 2 * t / 8), h * (1 - math.cos(math.pi / 2 * t / 8)) + 0.06)
-               for t in range(9)]  # fmt: skip
+    angles = [math.pi / 2 * t / 8 for t in range(9)]
+    profile = [(foot + (r - foot) * math.sin(a), h * (1 - math.cos(a)) + 0.06) for a in angles]
     hollow(b, profile, 0.04)
     b.cylinder((0, 0, 0), 0.08, foot)
     if d.chance(0.25):

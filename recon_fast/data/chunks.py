@@ -1,0 +1,139 @@
+"""The chunks that an interrupted packing leaves: what was read so far, with checksums, in a folder."""
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import cache
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recon_fast.data.loading import Reading, blocks, in_order, read_block
+from recon_fast.data.shapes import Entry, Problem
+
+_VERSION = 1  # of reading: chunks of another one are read again
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Some shapes that were read."""
+
+    keys: list[str]
+    points: NDArray[np.floating]  # [T, 3], clouds one after another
+    sizes: list[int]  # points of each shape, 0 where it has problems
+    problems: list[Problem]
+
+
+class Chunks:
+    """Entries in chunks of `size`, each in a file once it was read; a chunk's name depends on its entries,
+    on their files' sizes and times and on the settings, so what has changed since is read again.
+
+    Args:
+        entries: all of them.
+        reading: settings.
+        folder: where chunks are kept.
+        workers: threads; None takes one per core.
+        size: shapes in a chunk.
+    """
+
+    def __init__(
+        self, entries: Sequence[Entry], reading: Reading, folder: Path, workers: int | None, size: int = 512
+    ) -> None:
+        self.reading = reading
+        self.workers = workers
+        self.parts = [entries[i : i + size] for i in range(0, len(entries), size)]
+        stat = cache(_stat)
+        self.files = [folder / f"chunk-{_fingerprint(part, reading, stat)}.npz" for part in self.parts]
+        self.sizes: dict[str, int] = {}  # points by key, known once filled
+        self.reused = 0
+
+    def fill(self) -> Iterator[Chunk]:
+        """Read what is not there yet, chunk by chunk."""
+        for part, file in zip(self.parts, self.files, strict=True):
+            chunk = _load(file, self.reading.dtype)
+            if chunk is None:
+                chunk = self._read(part)
+                _save(file, chunk)
+            else:
+                self.reused += 1
+            self.sizes.update(zip(chunk.keys, chunk.sizes, strict=True))
+            yield chunk
+
+    def __iter__(self) -> Iterator[Chunk]:
+        """All chunks in order, from their files."""
+        for file in self.files:
+            chunk = _load(file, self.reading.dtype)
+            if chunk is None:
+                raise OSError(f"{file} was removed or damaged while packing")
+            yield chunk
+
+    def _read(self, part: Sequence[Entry]) -> Chunk:
+        clouds: list[NDArray[np.floating]] = []
+        sizes: list[int] = []
+        problems: list[Problem] = []
+        for found in in_order(lambda b: read_block(b, self.reading), blocks(part), self.workers):
+            for read in found:
+                if isinstance(read, list):
+                    problems += read
+                    sizes.append(0)
+                else:
+                    clouds.append(read)
+                    sizes.append(len(read))
+        points = np.concatenate(clouds) if clouds else np.empty((0, 3), self.reading.dtype)
+        return Chunk([entry.key for entry in part], points, sizes, problems)
+
+
+def _stat(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_size, found.st_mtime_ns
+
+
+def _fingerprint(part: Sequence[Entry], reading: Reading, stat: Any) -> str:
+    settings = asdict(reading) | {"dtype": np.dtype(reading.dtype).name, "version": _VERSION}
+    state = blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=16)
+    for entry in part:
+        files = [(str(f.absolute()), stat(f)) for f in (entry.cloud, entry.picture) if f is not None]
+        state.update(json.dumps([entry.key, entry.row, files]).encode())
+    return state.hexdigest()
+
+
+def _checksum(points: NDArray, text: str) -> str:
+    state = blake2b(text.encode(), digest_size=16)
+    state.update(np.ascontiguousarray(points).reshape(-1).view(np.uint8).data)
+    return state.hexdigest()
+
+
+def _save(file: Path, chunk: Chunk) -> None:
+    problems = [{"key": p.key, "file": str(p.file), "what": p.what} for p in chunk.problems]
+    text = json.dumps({"keys": chunk.keys, "sizes": chunk.sizes, "problems": problems})
+    aside = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        with aside.open("wb") as target:
+            np.savez(target, points=chunk.points, text=text, checksum=_checksum(chunk.points, text))
+        aside.replace(file)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def _load(file: Path, dtype: Any) -> Chunk | None:
+    """The chunk in a file; None if it is absent or damaged."""
+    from zipfile import BadZipFile
+
+    try:
+        with file.open("rb") as opened, np.load(opened, allow_pickle=False) as content:
+            points, text = content["points"], str(content["text"])
+            checksum = str(content["checksum"])
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile):
+        return None
+    if checksum != _checksum(points, text) or points.dtype != dtype:
+        return None
+    stated = json.loads(text)
+    problems = [Problem(p["key"], Path(p["file"]), p["what"]) for p in stated["problems"]]
+    return Chunk(stated["keys"], points, stated["sizes"], problems)

@@ -1,0 +1,209 @@
+"""Any folder of clouds, and the HDF5 layout of ModelNet and ScanObjectNN.
+
+chair/a.npy, table/b.off      subfolders are classes; without subfolders there are no labels
+chair/train/a.off, test/...   a folder named test is held out; without one, a share chosen by hash is
+chair/a.png, chair/a.txt      picture and caption beside the cloud, under its stem
+captions.json                 {key: caption} in the root, where the key is the path without suffix
+ply_data_train0.h5, ...       `data` [S, N, 3 or more], `label` [S] or [S, 1]; shape_names.txt
+"""
+
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from hashlib import blake2b
+from pathlib import Path
+
+import numpy as np
+
+from recon_fast.data.clouds import SUFFIXES, BadFile, hdf5_data
+from recon_fast.data.pictures import PICTURE_SUFFIXES
+from recon_fast.data.shapes import Entry, Problem, Source
+from recon_fast.errors import InputError
+
+_SPLITS = ("train", "test")
+
+
+def is_held_out(key: str, fraction: float) -> bool:
+    """A share of all keys that depends on each key alone."""
+    return int.from_bytes(blake2b(key.encode(), digest_size=8).digest(), "little") < fraction * 2**64
+
+
+def list_folder(path: Path, held_out_fraction: float) -> Source:
+    """Entries of a folder and its subfolders, hidden ones aside.
+
+    Raises:
+        InputError: there is no cloud, or captions.json cannot be used.
+    """
+    folders = dict(_walk(path))
+    clouds = [
+        folder / name
+        for folder, names in folders.items()
+        for name in names
+        if Path(name).suffix.lower() in SUFFIXES and not _is_packed_file(folder / name)
+    ]
+    if not clouds:
+        raise InputError(f"data must be a folder with clouds ({' '.join(SUFFIXES)}), got none in {path}")
+    if all(cloud.suffix.lower() == ".h5" for cloud in clouds):
+        return list_hdf5(path, clouds, held_out_fraction)
+
+    relative = [cloud.relative_to(path) for cloud in clouds]
+    stems = Counter(file.with_suffix("").as_posix() for file in relative)
+    captions = _read_captions_json(path / "captions.json")
+    entries: list[Entry] = []
+    problems: list[Problem] = []
+    for cloud, file in zip(clouds, relative, strict=True):
+        stem = file.with_suffix("").as_posix()
+        key = stem if stems[stem] == 1 else file.as_posix()
+        if cloud.suffix.lower() == ".h5":
+            rows, _, found = _hdf5_rows(cloud, key)
+            entries += rows
+            problems += found
+            continue
+        beside = folders[cloud.parent]
+        picture = next((beside[n] for s in PICTURE_SUFFIXES if (n := cloud.stem + s) in beside), None)
+        caption = captions.get(key, captions.get(stem))
+        if caption is None and (text := beside.get(f"{cloud.stem}.txt")):
+            try:
+                caption = text.read_text(encoding="utf-8").strip()
+            except (OSError, UnicodeDecodeError) as error:
+                problems.append(Problem(key, text, f"must be a caption in UTF-8: {error}"))
+        entries.append(Entry(key, cloud, picture=picture, caption=caption or None))
+
+    classes = [_class_of(entry.cloud.relative_to(path)) for entry in entries]
+    names = sorted({name for name in classes if name is not None})
+    labelled = None not in classes and len(names) > 1
+    has_test = any("test" in _folders(file) for file in relative)
+    for i, entry in enumerate(entries):
+        in_test = "test" in _folders(entry.cloud.relative_to(path))
+        entries[i] = replace(
+            entry,
+            label=names.index(str(classes[i])) if labelled else None,
+            held_out=in_test if has_test else is_held_out(entry.key, held_out_fraction),
+        )
+    problems += _gaps(entries, {problem.key for problem in problems})
+    return Source(path.resolve().name, path, entries, names if labelled else [], problems)
+
+
+def list_hdf5(root: Path, files: list[Path], held_out_fraction: float) -> Source:
+    """Every row of `data` of .h5 files as one entry; files with test in their name are held out."""
+    entries: list[Entry] = []
+    problems: list[Problem] = []
+    labels: list[np.ndarray | None] = []
+    has_test = any(_is_test_file(file) for file in files)
+    for file in sorted(files):
+        rows, label, found = _hdf5_rows(file, file.relative_to(root).with_suffix("").as_posix())
+        problems += found
+        if not found:  # a broken file does not take the others' labels away
+            labels.append(label)
+        for row, entry in enumerate(rows):
+            held_out = _is_test_file(file) if has_test else is_held_out(entry.key, held_out_fraction)
+            entries.append(
+                replace(entry, held_out=held_out, label=None if label is None else int(label[row]))
+            )
+    names: list[str] = []
+    if labels and all(label is not None for label in labels) and entries:
+        highest = max(int(entry.label or 0) for entry in entries)
+        names = _shape_names(root) or [str(i) for i in range(highest + 1)]
+        for entry in entries:
+            if not 0 <= (entry.label or 0) < len(names):
+                what = f"row {entry.row}: label must be below {len(names)}, got {entry.label}"
+                problems.append(Problem(entry.key, entry.cloud, what))
+    else:
+        entries = [replace(entry, label=None) for entry in entries]
+    return Source(root.resolve().name, root, entries, names, problems)
+
+
+def _walk(root: Path) -> Iterator[tuple[Path, dict[str, Path]]]:
+    """(folder, its files by name) of all folders that are not hidden, in order; links are followed once."""
+    seen: set[str] = set()
+
+    def fail(error: OSError) -> None:
+        raise InputError(f"{error.filename} cannot be read: {error.strerror}") from error
+
+    for folder, subfolders, names in os.walk(root, followlinks=True, onerror=fail):
+        real = os.path.realpath(folder)
+        subfolders[:] = [] if real in seen else sorted(name for name in subfolders if name[0] != ".")
+        if real not in seen:
+            seen.add(real)
+            yield Path(folder), {name: Path(folder) / name for name in sorted(names) if name[0] != "."}
+
+
+def _folders(file: Path) -> list[str]:
+    return [part.lower() for part in file.parts[:-1]]
+
+
+def _class_of(file: Path) -> str | None:
+    """The first folder that is not the name of a split."""
+    return next((part for part in file.parts[:-1] if part.lower() not in _SPLITS), None)
+
+
+def _is_test_file(file: Path) -> bool:
+    return re.search(r"(?<![a-z])test", file.stem.lower()) is not None
+
+
+def _is_packed_file(file: Path) -> bool:
+    """A packed file that lies among the clouds it was made from is not one of them."""
+    if file.suffix.lower() != ".h5":
+        return False
+    from recon_fast.data.packed import is_packed
+
+    try:
+        return is_packed(file)
+    except InputError:
+        return False  # broken: reported with the other files
+
+
+def _hdf5_rows(file: Path, key: str) -> tuple[list[Entry], np.ndarray | None, list[Problem]]:
+    """(entries of all rows, label [S] or None, problems) of one .h5 file."""
+    import h5py
+
+    try:
+        with h5py.File(file, "r") as content:
+            count = len(hdf5_data(file, content))
+            label = np.asarray(content["label"][()]) if "label" in content else None
+    except BadFile as error:
+        return [], None, [Problem(key, file, error.what)]
+    except OSError as error:
+        return [], None, [Problem(key, file, f"must be a whole HDF5 file: {error}")]
+    if label is not None and (label.size != count or label.dtype.kind not in "iu"):
+        what = f"`label` must be {count} integers, got {label.dtype} {list(label.shape)}"
+        return [], None, [Problem(key, file, what)]
+    rows = [Entry(f"{key}/{row}", file, row) for row in range(count)]
+    return rows, None if label is None else label.reshape(-1).astype(np.int64), []
+
+
+def _shape_names(root: Path) -> list[str]:
+    """Class names, one a line, of the first *shape_names.txt; none without it."""
+    for file in sorted(root.glob("*shape_names.txt")):
+        try:
+            return [line.strip() for line in file.read_text().splitlines() if line.strip()]
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"{file} must list the classes, one a line: {error}") from error
+    return []
+
+
+def _read_captions_json(file: Path) -> dict[str, str]:
+    if not file.exists():
+        return {}
+    try:
+        captions = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{file} must be JSON {{key: caption}}: {error}") from error
+    if not isinstance(captions, dict) or not all(isinstance(text, str) for text in captions.values()):
+        raise InputError(f"{file} must be JSON {{key: caption}} of texts, got something else")
+    return {key: text.strip() for key, text in captions.items()}
+
+
+def _gaps(entries: list[Entry], known: set[str]) -> list[Problem]:
+    """A problem for each shape that lacks what others have."""
+    problems = []
+    if any(entry.picture for entry in entries):
+        what = f"must have a picture beside it ({' '.join(PICTURE_SUFFIXES)}) as others have, got none"
+        problems += [Problem(e.key, e.cloud, what) for e in entries if e.picture is None]
+    if any(entry.caption for entry in entries):
+        what = "must have a caption (.txt beside it, or in captions.json) as others have, got none"
+        problems += [Problem(e.key, e.cloud, what) for e in entries if not e.caption and e.key not in known]
+    return problems

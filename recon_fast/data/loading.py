@@ -1,0 +1,314 @@
+"""From a source to shapes in memory: every file is read once, and everything broken is reported at once."""
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recon_fast.data.clouds import (
+    SUFFIXES,
+    SURFACE_POINTS,
+    BadFile,
+    check_points,
+    key_seed,
+    read_cloud,
+    read_rows,
+)
+from recon_fast.data.folder import list_folder, list_hdf5
+from recon_fast.data.pictures import FilePictures, check_picture
+from recon_fast.data.shapenet import is_shapenet, list_shapenet
+from recon_fast.data.shapes import Entry, Problem, Shapes, Source
+from recon_fast.errors import InputError
+
+_BLOCK = 32  # shapes that one thread reads in a row
+_HDF5_BLOCK = 512  # rows for which an .h5 file is opened once
+_TABLE_ROWS = 50
+
+Progress = Callable[[int, int], None]
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class DataProblems(InputError):
+    """Files that cannot be used, all of them.
+
+    Attributes:
+        problems: one for each file.
+        table: the same as text, for people.
+    """
+
+    def __init__(self, source: Source, problems: Sequence[Problem], flag: str) -> None:
+        count = len({problem.key for problem in problems})
+        total = len({entry.key for entry in source.entries} | {problem.key for problem in problems})
+        super().__init__(
+            f"{count} of {total} shapes in {source.root} cannot be used: fix them, "
+            f"or leave those shapes out with {flag} skip"
+        )
+        self.problems = list(problems)
+        self.table = problem_table(problems)
+
+
+def problem_table(problems: Sequence[Problem]) -> str:
+    """Key, file and what is wrong in columns, the first 50."""
+    rows = [("shape", "file", "problem")]
+    rows += [(p.key, str(p.file), " ".join(p.what.split())) for p in problems[:_TABLE_ROWS]]
+    widths = [max(len(row[i]) for row in rows) for i in range(2)]
+    lines = [f"{key:<{widths[0]}}  {file:<{widths[1]}}  {what}" for key, file, what in rows]
+    if len(problems) > _TABLE_ROWS:
+        lines.append(f"and {len(problems) - _TABLE_ROWS} more")
+    return "\n".join(lines)
+
+
+def open_source(path: Path, kind: str = "auto", *, held_out_fraction: float = 0.1) -> Source:
+    """List the shapes of a folder, or of one .h5 file with an array `data`.
+
+    Args:
+        path: where they are.
+        kind: "shapenet", "folder", or "auto" to look for the ShapeNet55 layout first.
+        held_out_fraction: share that is held out where the layout names no test split.
+
+    Raises:
+        InputError: nothing that can be read is there.
+    """
+    path = path.expanduser()
+    if not 0 <= held_out_fraction < 1:
+        raise InputError(f"data.held_out_fraction must be in [0, 1), got {held_out_fraction}")
+    if not path.exists():
+        raise InputError(
+            f"data.path must be a folder of clouds or an .h5 file, got {path}: no such file or folder"
+        )
+    if path.is_file():
+        if path.suffix.lower() != ".h5":
+            raise InputError(f"data.path must be a folder of clouds or an .h5 file, got the file {path}")
+        source = list_hdf5(path.parent, [path], held_out_fraction)
+        source.name = path.stem
+        return source
+    if kind == "shapenet" or (kind == "auto" and is_shapenet(path)):
+        return list_shapenet(path)
+    return list_folder(path, held_out_fraction)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a cloud becomes an array: clouds below `num_points` are problems, larger than `max_points` are cut
+    to a random subset, and meshes are sampled with 8192 points, or as many as these two allow.
+
+    With dtype float16 a cloud is centred and scaled into the unit sphere first, so that it neither overflows
+    nor loses its digits to an offset; training does the same to every cloud it draws.
+    """
+
+    num_points: int
+    max_points: int
+    dtype: Any = np.float32
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.num_points <= self.max_points:
+            raise InputError(
+                "max_points must be at least num_points, and that at least 1, "
+                f"got {self.max_points} and {self.num_points}"
+            )
+
+    @property
+    def surface_points(self) -> int:
+        """Points sampled on a mesh."""
+        return max(self.num_points, min(SURFACE_POINTS, self.max_points))
+
+    def fit(self, points: NDArray[np.float32], key: str) -> NDArray[np.floating]:
+        """A valid cloud [N, 3] cut to size and cast."""
+        if len(points) > self.max_points:
+            rng = np.random.default_rng(key_seed(key, self.seed))
+            points = points[np.sort(rng.choice(len(points), self.max_points, replace=False))]
+        if np.dtype(self.dtype) == np.float16:
+            centred = points.astype(np.float64)
+            centred -= centred.mean(0)
+            radius = np.sqrt((centred**2).sum(1).max())
+            return (centred / radius if radius > 0 else centred).astype(np.float16)
+        return points.astype(self.dtype, copy=False)
+
+
+Read = NDArray[np.floating] | list[Problem]  # a shape's cloud, or what is wrong with it
+
+
+def read_block(entries: Sequence[Entry], reading: Reading) -> list[Read]:
+    """Cloud or problems of each entry; pictures are checked but not kept. .h5 entries share one file."""
+    raw: list[NDArray] | None = None
+    failed: BadFile | None = None
+    if entries and entries[0].cloud.suffix.lower() == ".h5":
+        try:
+            raw = read_rows(entries[0].cloud, [entry.row or 0 for entry in entries])
+        except BadFile as error:
+            failed = error
+    found: list[Read] = []
+    for i, entry in enumerate(entries):
+        problems: list[Problem] = []
+        points = None
+        try:
+            if failed is not None:
+                raise failed
+            if raw is not None:
+                points = check_points(entry.cloud, raw[i], reading.num_points)
+            else:
+                points = read_cloud(
+                    entry.cloud,
+                    num_surface_points=reading.surface_points,
+                    min_points=reading.num_points,
+                    seed=key_seed(entry.key, reading.seed),
+                )
+        except BadFile as error:
+            what = error.what if entry.row is None else f"row {entry.row}: {error.what}"
+            problems.append(Problem(entry.key, error.file, what))
+        if entry.picture is not None:
+            try:
+                check_picture(entry.picture)
+            except BadFile as error:
+                problems.append(Problem(entry.key, error.file, error.what))
+        found.append(problems if points is None or problems else reading.fit(points, entry.key))
+    return found
+
+
+def blocks(entries: Sequence[Entry]) -> list[Sequence[Entry]]:
+    """Entries in order, in blocks for `read_block`; a block of .h5 rows is of one file."""
+    cut: list[Sequence[Entry]] = []
+    start = 0
+    while start < len(entries):
+        file = entries[start].cloud if entries[start].cloud.suffix.lower() == ".h5" else None
+        stop = start
+        while stop < len(entries) and stop - start < (_HDF5_BLOCK if file else _BLOCK):
+            cloud = entries[stop].cloud
+            if (cloud.suffix.lower() == ".h5") != (file is not None) or (file and cloud != file):
+                break
+            stop += 1
+        cut.append(entries[start:stop])
+        start = stop
+    return cut
+
+
+def in_order(work: Callable[[T], R], items: Sequence[T], workers: int | None = None) -> Iterator[R]:
+    """`work` of each item in order, done by threads that run only a little ahead of the consumer."""
+    count = workers or os.cpu_count() or 1
+    with ThreadPoolExecutor(count) as pool:
+        pending: deque[Future[R]] = deque()
+        try:
+            for item in items:
+                pending.append(pool.submit(work, item))
+                if len(pending) > 2 * count:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+class _Points:
+    """Clouds appended to one array that is allocated for the expected total, so that memory is used once."""
+
+    def __init__(self, expected: int, dtype: Any) -> None:
+        self.expected = expected
+        self.buffer = np.empty((0, 3), dtype)
+        self.sizes: list[int] = []
+        self.used = 0
+
+    def append(self, cloud: NDArray[np.floating]) -> None:
+        end = self.used + len(cloud)
+        self.sizes.append(len(cloud))
+        if end > len(self.buffer):
+            mean = end / len(self.sizes)
+            grown = np.empty(
+                (max(end, int(mean * max(self.expected, len(self.sizes))) + 1), 3), self.buffer.dtype
+            )
+            grown[: self.used] = self.buffer[: self.used]
+            self.buffer = grown
+        self.buffer[self.used : end] = cloud
+        self.used = end
+
+
+def load(
+    source: Source,
+    *,
+    num_points: int,
+    max_points: int,
+    dtype: Any = np.float32,
+    on_problem: str = "stop",
+    workers: int | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+    flag: str = "--data.on_problem",
+) -> tuple[Shapes, list[Problem]]:
+    """Read all clouds of a source into memory, and check all its pictures.
+
+    Args:
+        source: from `open_source`.
+        num_points: smaller clouds are problems.
+        max_points: larger clouds are cut to this many random points, the same ones each time.
+        dtype: float32 keeps coordinates; float16 brings each cloud into the unit sphere first (`Reading`).
+        on_problem: "stop" raises if anything is wrong, "skip" leaves those shapes out.
+        workers: threads; None takes one per core.
+        seed: of the cuts, and of samples on meshes.
+        progress: gets (done, total) shapes.
+        flag: the option that a message offers for leaving shapes out.
+
+    Returns:
+        The shapes, and the problems of those that were left out.
+
+    Raises:
+        DataProblems: something is wrong and on_problem is "stop", or no shape is left.
+    """
+    reading = Reading(num_points, max_points, dtype, seed)
+    problems = list(source.problems)
+    bad = {problem.key for problem in problems}
+    points = _Points(len(source.entries), dtype)
+    kept: list[Entry] = []
+    done = 0
+    cut = blocks(source.entries)
+    for block, found in zip(cut, in_order(lambda b: read_block(b, reading), cut, workers), strict=True):
+        for entry, read in zip(block, found, strict=True):
+            if isinstance(read, list):
+                problems += read
+            elif entry.key not in bad:
+                kept.append(entry)
+                points.append(read)
+        done += len(block)
+        if progress is not None:
+            progress(done, len(source.entries))
+    stop_at_problems(source, kept, problems, on_problem, flag)
+    shapes = without_clouds(source, kept)
+    shapes.points = points.buffer[: points.used]
+    np.cumsum(points.sizes, out=shapes.offsets[1:])
+    return shapes, problems
+
+
+def stop_at_problems(
+    source: Source, kept: Sequence[Entry], problems: Sequence[Problem], on_problem: str, flag: str
+) -> None:
+    """Raise DataProblems unless they may be skipped and something is left."""
+    if problems and (on_problem != "skip" or not kept):
+        raise DataProblems(source, problems, flag)
+    if not kept:
+        raise InputError(
+            f"data must have at least one cloud ({' '.join(SUFFIXES)}), got none in {source.root}"
+        )
+
+
+def without_clouds(source: Source, kept: Sequence[Entry]) -> Shapes:
+    """Shapes of `kept` with everything but their clouds, which are empty."""
+    pictures = [entry.picture for entry in kept if entry.picture is not None]
+    captions = [entry.caption for entry in kept if entry.caption is not None]
+    labels = [entry.label for entry in kept if entry.label is not None]
+    return Shapes(
+        name=source.name,
+        keys=[entry.key for entry in kept],
+        points=np.empty((0, 3), np.float32),
+        offsets=np.zeros(len(kept) + 1, np.int64),
+        held_out=np.array([entry.held_out for entry in kept], np.bool_),
+        labels=np.array(labels, np.int64) if kept and len(labels) == len(kept) else None,
+        class_names=list(source.class_names),
+        captions=captions if kept and len(captions) == len(kept) else None,
+        pictures=FilePictures(pictures) if kept and len(pictures) == len(kept) else None,
+    )
