@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import jsonargparse
+import yaml
 
 from recon_fast.config import PackConfig, PretrainConfig
 from recon_fast.errors import InputError
@@ -75,6 +76,16 @@ def parse(parser: jsonargparse.ArgumentParser, argv: list[str]) -> Any:
         raise explain(error, parser) from error
 
 
+def check_yaml(path: Path) -> None:
+    """Raise InputError, which names the file, unless it is YAML with settings."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"config must be a YAML file, got {path}: {error}") from error
+    if content is not None and not isinstance(content, dict):
+        raise InputError(f"config must be YAML with settings by name, got {path}: {type(content).__name__}")
+
+
 def option(argv: list[str], name: str) -> str | None:
     """Value of `--name VALUE` or `--name=VALUE` in raw arguments, the last one given."""
     value = None
@@ -122,6 +133,7 @@ def parse_pretrain(argv: list[str]) -> tuple[PretrainConfig, Path | None]:
     else:
         base = find_config(option(argv, "config") or DEFAULT_CONFIG, "pretrain")
 
+    check_yaml(base)
     parser = jsonargparse.ArgumentParser(
         prog="recon-fast pretrain",
         description=f"Pretrain ReCon; without --config '{DEFAULT_CONFIG}', on a procedural set in memory.",

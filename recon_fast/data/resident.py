@@ -21,28 +21,35 @@ class Batch:
 
 
 class Standardizer:
-    """Per-dimension affine map to zero mean and unit variance over a set of features [..., D]."""
+    """Affine map to zero mean and unit variance per dimension, for each view (or prompt) of its own.
+
+    What a prompt or a kind of view adds to all features says nothing about the shape. With random teachers it
+    would be a third of the variance of texts.
+    """
 
     def __init__(self, features: np.ndarray) -> None:
-        flat = features.reshape(-1, features.shape[-1]).astype(np.float32)
-        self.mean = flat.mean(0)
-        self.scale = 1 / np.maximum(flat.std(0), 1e-6)
+        features = features.astype(np.float32)  # [S, V, D]
+        self.mean = features.mean(0)  # [V, D]
+        self.scale = 1 / np.maximum(features.std(0), 1e-6)
 
     def __call__(self, features: np.ndarray) -> np.ndarray:
+        """Features [S, V, D]."""
         return (features.astype(np.float32) - self.mean) * self.scale
+
+    def mean_view(self, features: np.ndarray) -> np.ndarray:
+        """Features [S, D] that were averaged over the views."""
+        return (features.astype(np.float32) - self.mean.mean(0)) * self.scale.mean(0)
 
 
 def standardize(features: Features) -> Features:
-    """Features brought to zero mean and unit variance per dimension; class texts with the captions'
-    statistics.
-    """
+    """Features brought to zero mean and unit variance; class texts with the captions' statistics."""
     image, text, class_text = features.image, features.text, features.class_text
     if image is not None:
         image = Standardizer(image)(image)
     if text is not None:
         scaler = Standardizer(text)
         text = scaler(text)
-        class_text = None if class_text is None else scaler(class_text)
+        class_text = None if class_text is None else scaler.mean_view(class_text)
     teacher = {**features.teacher, "standardized": True}
     return Features(image, text, features.caption_index, class_text, teacher)
 

@@ -1,8 +1,8 @@
 """What every reader hands on: entries that name files, and shapes loaded into memory.
 
 A `Source` is cheap: it lists which files make up each shape and reads none of the big ones. `load` (in
-`recon_fast.data.loading`) turns a source into `Shapes`, or reports every broken file at once. Packed files and
-the procedural set give `Shapes` directly.
+`recon_fast.data.loading`) turns a source into `Shapes`, or reports every broken file at once. Packed files
+and the procedural set give `Shapes` directly.
 """
 
 from collections.abc import Sequence

@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 import torch
 
 from recon_fast.teachers.config import TeacherConfig
+from recon_fast.training.device import multiplies_bf16_fast
 
 
 def autocast(device: torch.device, config: TeacherConfig) -> AbstractContextManager:
@@ -13,9 +14,7 @@ def autocast(device: torch.device, config: TeacherConfig) -> AbstractContextMana
 
     Random teachers always run in float32: the differences between their features are small against the mean.
     """
-    capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
-    fast = device.type == "cuda" or capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")
-    if config.weights == "random" or not fast:
+    if config.weights == "random" or not multiplies_bf16_fast(device):
         return nullcontext()
     return torch.autocast(device.type, torch.bfloat16)
 

@@ -22,12 +22,13 @@ def resolve_device(name: str) -> torch.device:
 
 
 def multiplies_bf16_fast(device: torch.device) -> bool:
-    """Whether bf16 matrix products have hardware of their own: CUDA and ROCm GPUs that support them, AMX
-    CPUs.
+    """Whether bf16 matrix products have hardware of their own: on GPUs that support them, on CPUs with AMX or
+    AVX512-BF16, whose products are 2 to 5 times as fast as in fp32.
     """
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    return device.type == "cpu" and bool(torch.cpu.get_capabilities().get("amx_bf16", False))
+    capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
+    return device.type == "cpu" and any(capabilities.get(name) for name in ("amx_bf16", "avx512_bf16"))
 
 
 def resolve_precision(name: str, device: torch.device) -> torch.dtype:

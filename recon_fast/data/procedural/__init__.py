@@ -72,7 +72,7 @@ def procedural_shapes(
 def _make(
     nouns: list[str], seed: int, start: int, points: NDArray[np.float32], shown: NDArray[np.uint8] | None
 ) -> list[str]:
-    """Fill points [S, N, 3] and pictures [S, size, size, 3] with the shapes from `start` on; give captions."""
+    """Fill points [S, N, 3] and pictures [S, size, size, 3] with shapes `start` and on; give captions."""
     # Imported here: numba takes a second to load.
     from recon_fast.data.procedural.render import render
     from recon_fast.data.procedural.surface import sample_shapes
@@ -92,7 +92,7 @@ def _make(
         warps[i], bends[i] = _warp(dice), dice.real(-0.1, 0.1) / (height + 0.1)
         jitters[i] = dice.real(0.0, 0.012)
         views[i] = dice.real(0, 2 * math.pi), dice.real(0.1, 0.7)
-        colors[i] = [dice.real(120, 255) for _ in range(3)]
+        colors[i] = [dice.real(160, 240) for _ in range(3)]
         seeds[i] = rng.integers(2**63)
     offsets = np.zeros(size + 1, np.int64)
     np.cumsum([len(r) for r in rows], out=offsets[1:])
