@@ -225,7 +225,8 @@ class PretrainConfig:
         init: weights to start from: an official checkpoint, or a model.safetensors of ours.
         seed: the whole run is a function of it, on one machine.
         device: where to train; auto takes the GPU if there is one.
-        precision: auto takes bf16 where the device multiplies it fast (GPUs, CPUs with AMX or AVX512-BF16), fp32 elsewhere.
+        precision: auto takes bf16 where the device multiplies it fast (GPUs, CPUs with AMX or AVX512-BF16),
+            fp32 elsewhere.
         model: architecture.
         data: what to train on.
         teacher: frozen image and text models.
