@@ -141,6 +141,7 @@ class OptimConfig:
         lr: peak learning rate.
         min_lr: learning rate at the start of the warm-up and at the end.
         weight_decay: AdamW's; none on biases, norms and tokens.
+        beta2: AdamW's memory of squared gradients; 0.95 forgets the first steps sooner, for short runs.
         warmup_epochs: epochs of linear warm-up.
         schedule: "cosine" is the textbook schedule, a function of the step, and the default because it wastes
             no step of a short run. "official" is what the official loop really applies: a constant rate per
@@ -154,6 +155,7 @@ class OptimConfig:
     lr: float = 5e-4
     min_lr: float = 1e-6
     weight_decay: float = 0.05
+    beta2: float = 0.999
     warmup_epochs: float = 10
     schedule: Literal["cosine", "official"] = "cosine"
     clip_grad: float | None = None
@@ -171,6 +173,8 @@ class OptimConfig:
             raise InputError(
                 f"optim.warmup_epochs must be in [0, optim.epochs), got {self.warmup_epochs} of {self.epochs}"
             )
+        if not 0 <= self.beta2 < 1:
+            raise InputError(f"optim.beta2 must be in [0, 1), got {self.beta2}")
         for name in ("lr", "min_lr"):
             if not getattr(self, name) > 0:
                 raise InputError(f"optim.{name} must be above 0, got {getattr(self, name)}")

@@ -54,6 +54,9 @@ def prepare_shapes(config: DataConfig, seed: int, console: Console) -> Shapes:
     from recon_fast.data.loading import load, open_source
     from recon_fast.data.packed import is_packed, read_packed
 
+    if config.path is None:
+        text = f"making {config.shapes} procedural shapes (the first time, 5 s more to compile)"
+        console.print(text, highlight=False)
     with ProgressBars(console) as bars:
         if config.path is None:
             from recon_fast.data.procedural import procedural_shapes

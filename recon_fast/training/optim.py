@@ -20,7 +20,8 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
 
 def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
     """AdamW over the official groups, in its fused form."""
-    return torch.optim.AdamW(parameter_groups(model, config.weight_decay), lr=config.lr, fused=True)
+    groups = parameter_groups(model, config.weight_decay)
+    return torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, config.beta2), fused=True)
 
 
 def num_epochs(config: OptimConfig) -> int:

@@ -86,7 +86,8 @@ def prepare_features(
             path = (data.parent if data.is_file() else data) / ".recon_fast"
         with ProgressBars(console) as bars:
             features = compute_features(
-                replace(shapes, class_names=class_names),
+                # Folders are called night_stand; a caption would say night stand.
+                replace(shapes, class_names=[name.replace("_", " ") for name in class_names]),
                 config.teacher,
                 device=str(resolve_device(config.device)),
                 store=path,
