@@ -112,6 +112,7 @@ class ProbeData:
     test: ResidentShapes
     class_text: NDArray | None  # [C, D]
     aligned: bool
+    centered: bool = False  # zero-shot: subtract the mean prediction of the train side, which takes no labels
     note: str = ""  # what a reader of the numbers must know
 
 
@@ -133,11 +134,13 @@ def probe(
     train_labels, test_labels = data.train.label.cpu().numpy(), data.test.label.cpu().numpy()
     present = np.unique(test_labels)
     test_svm, test_zero = encode_shapes(model, data.test, num_points, dtype, batch_size, data.aligned)
-    train_svm, _ = encode_shapes(model, data.train, num_points, dtype, batch_size, data.aligned)
+    train_svm, train_zero = encode_shapes(model, data.train, num_points, dtype, batch_size, data.aligned)
     svm = None
     if len(np.unique(train_labels)) > 1:
         svm = 100 * svm_accuracy(train_svm, train_labels, test_svm, test_labels)
     zero = None
     if test_zero is not None and data.class_text is not None:
+        if data.centered and train_zero is not None:
+            test_zero = test_zero - train_zero.mean(0)
         zero = 100 * zero_shot_accuracy(test_zero, data.class_text, test_labels, present)
     return ProbeResult(svm, zero, 100 / len(present))

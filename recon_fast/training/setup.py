@@ -137,12 +137,19 @@ def split_probe(
     rng = np.random.default_rng(config.seed)
     sides = [np.flatnonzero(~probed.held_out), np.flatnonzero(probed.held_out)]
     train, test = (np.sort(rng.permutation(side)[: config.probe.max_shapes]) for side in sides)
-    seen = config.probe.data is None and config.data.split == "all"
+    notes = []
+    if config.probe.data is None and config.data.split == "all":
+        notes.append("these shapes were trained on, without labels")
+    # Standardised targets have no mean, so what predictions have of one is error.
+    centered = bool(features and features.teacher.get("standardized"))
+    if centered:
+        notes.append("zero-shot predictions less their mean over the shapes that train the SVM")
     return ProbeData(
         probed.name,
         ResidentShapes(probed, None, train, device),
         ResidentShapes(probed, None, test, device),
         features.class_text if features else None,
         bool(features and features.teacher.get("aligned")),
-        "these shapes were trained on, without labels" if seen else "",
+        centered,
+        "; ".join(notes),
     )

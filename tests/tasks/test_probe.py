@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -68,6 +70,22 @@ def test_svm_accuracy_of_separable_and_of_random_labels():
     assert 0.3 < svm_accuracy(features[:100], shuffled[:100], features[100:], shuffled[100:]) < 0.7
     features[3] = np.nan
     assert np.isnan(svm_accuracy(features[:100], labels[:100], features[100:], labels[100:]))
+
+
+def test_centered_zero_shot_takes_the_mean_prediction_away():
+    shapes = tiny_shapes()
+    torch.manual_seed(0)
+    model = ReCon(replace(TINY_MODEL, image_dim=8, text_dim=8))
+    rows = np.arange(len(shapes))
+    sides = [
+        ResidentShapes(shapes, None, rows[shapes.held_out == out], torch.device("cpu")) for out in (0, 1)
+    ]
+    data = ProbeData("tiny", *sides, shapes.features.class_text, aligned=False, centered=True)
+    before = probe(model, data, 64, torch.float32)
+    with torch.no_grad():
+        model.text_proj.bias.add_(100.0)  # one direction for all shapes
+    assert probe(model, data, 64, torch.float32) == before
+    assert probe(model, replace(data, centered=False), 64, torch.float32).zero_shot <= before.chance
 
 
 def test_zero_shot_accuracy_chooses_among_present_classes():
