@@ -116,7 +116,7 @@ MISTAKES = {
     "wrong choice": (["--data.kind", "shapnet"], "setting data.kind: Expected a Literal["),
     "wrong value": (
         ["--model.num_heads", "5"],
-        "model.dim must be a multiple of model.num_heads, got 128 and 5",
+        "model.dim must be a multiple of model.num_heads, got 384 and 5",
     ),
     "unknown recipe": (["--config", "bse"], "config must be a YAML file or one of"),
     "missing folder": (["--data.path", "no/such/folder"], "no/such/folder"),
