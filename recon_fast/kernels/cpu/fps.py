@@ -16,34 +16,35 @@ from recon_fast.kernels.reference import NEAR_ORIGIN
 
 _NEAR_ORIGIN = np.float32(NEAR_ORIGIN)
 _CHOSEN = np.int32(-2)
-_BLOCK = 256
-_LEAF = 256
-_PRUNE_FROM = 4096  # points; 8 x 8192 -> 512 takes 2.1 ms with blocks skipped, 5.5 without
+_NONE = np.int32(2147483647)
+_BLOCK = 512  # 32 x 1024 -> 64, one thread: 0.57, 0.47, 0.46, 0.45 ms at 128, 256, 512, 1024
+_LEAF = 256  # 1 x 100k -> 4096, one thread: 11.0, 8.9, 9.2, 10.9 ms at 128, 256, 512, 1024
+_PRUNE_FROM = 4096  # points
 
 
 @compiled
-def update(x, y, z, d, bits, cx, cy, cz):
+def update(x, y, z, d, cx, cy, cz):
     """Lower the distances [n] to the new center; the bits of the largest."""
+    top = np.int32(-3)
     for i in range(x.shape[0]):
         dx = x[i] - cx
         dy = y[i] - cy
         dz = z[i] - cz
         v = dx * dx + dy * dy + dz * dz
         o = d[i]
-        d[i] = v if v < o else o
-    m = np.int32(-3)
-    for i in range(x.shape[0]):
-        m = max(m, bits[i])
-    return m
+        v = v if v < o else o
+        d[i] = v
+        top = max(top, np.float32(v).view(np.int32))
+    return top
 
 
 @compiled
-def find(bits, value):
-    """First position of `value`."""
+def first_equal(bits, index, value):
+    """The smallest index [n] of those whose bits equal `value`; 2^31 - 1 if none does."""
+    smallest = _NONE
     for i in range(bits.shape[0]):
-        if bits[i] == value:
-            return i
-    return 0
+        smallest = min(smallest, index[i] if bits[i] == value else _NONE)
+    return smallest
 
 
 @compiled
@@ -69,6 +70,7 @@ def sample_all(x, y, z, index, start, center, out):
     n = x.shape[0]
     d = np.full(n, INF, np.float32)
     bits = d.view(np.int32)
+    position = np.arange(n).astype(np.int32)
     blocks = (n + _BLOCK - 1) // _BLOCK
     current = start
     cx, cy, cz = center
@@ -78,22 +80,13 @@ def sample_all(x, y, z, index, start, center, out):
         best, at = np.int32(-3), 0
         for j in range(blocks):
             s, e = j * _BLOCK, min(n, j * _BLOCK + _BLOCK)
-            top = update(x[s:e], y[s:e], z[s:e], d[s:e], bits[s:e], cx, cy, cz)
+            top = update(x[s:e], y[s:e], z[s:e], d[s:e], cx, cy, cz)
             if top > best:
                 best, at = top, s
-        current = at + find(bits[at : min(n, at + _BLOCK)], best)
+        e = min(n, at + _BLOCK)
+        current = first_equal(bits[at:e], position[at:e], best)
         out[m] = index[current]
         cx, cy, cz = x[current], y[current], z[current]
-
-
-@compiled
-def find_smallest(bits, index, value, best):
-    """Of the positions that hold `value`, the one with the smallest index below `best`; -1 if there is none."""
-    at = -1
-    for i in range(bits.shape[0]):
-        if bits[i] == value and index[i] < best:
-            best, at = index[i], i
-    return at
 
 
 @compiled
@@ -103,16 +96,14 @@ def sample_pruned(px, py, pz, pindex, start, center, out):
     order = np.empty(n, np.int32)
     morton_order(px, py, pz, order)
     x, y, z = np.empty(n, np.float32), np.empty(n, np.float32), np.empty(n, np.float32)
-    index = np.empty(n, np.int32)
-    current = -1
+    position = np.empty(n, np.int32)  # of each point in the new order
     for i in range(n):
         k = order[i]
         x[i] = px[k]
         y[i] = py[k]
         z[i] = pz[k]
-        index[i] = pindex[k]
-        if k == start:
-            current = i
+        position[k] = i
+    current = position[start] if start >= 0 else -1
     blocks = (n + _LEAF - 1) // _LEAF
     bounds = np.empty((6, blocks), np.float32)
     boxes(x, y, z, _LEAF, bounds)
@@ -126,23 +117,22 @@ def sample_pruned(px, py, pz, pindex, start, center, out):
         if current >= 0:
             bits[current] = _CHOSEN
         box_distances(bounds, cx, cx, cy, cy, cz, cz, near)
-        home = current // _LEAF if current >= 0 else -1
+        if current >= 0:
+            near[current // _LEAF] = np.float32(-1)  # its farthest point may be the one just chosen
         for j in range(blocks):
-            if near[j] < top[j] or j == home:
+            if near[j] < top[j]:
                 s, e = j * _LEAF, min(n, j * _LEAF + _LEAF)
-                top_bits[j] = update(x[s:e], y[s:e], z[s:e], d[s:e], bits[s:e], cx, cy, cz)
+                top_bits[j] = update(x[s:e], y[s:e], z[s:e], d[s:e], cx, cy, cz)
         best = np.int32(-3)
         for j in range(blocks):
             best = max(best, top_bits[j])
-        smallest = np.int32(2147483647)
+        smallest = _NONE
         for j in range(blocks):
             if top_bits[j] == best:
                 s, e = j * _LEAF, min(n, j * _LEAF + _LEAF)
-                at = find_smallest(bits[s:e], index[s:e], best, smallest)
-                if at >= 0:
-                    current = s + at
-                    smallest = index[current]
-        out[m] = index[current]
+                smallest = min(smallest, first_equal(bits[s:e], order[s:e], best))
+        out[m] = pindex[smallest]
+        current = position[smallest]
         cx, cy, cz = x[current], y[current], z[current]
 
 

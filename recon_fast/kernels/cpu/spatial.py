@@ -6,7 +6,7 @@ from recon_fast.kernels.cpu.launch import compiled
 
 INF = np.float32(np.inf)
 INF_BITS = np.int32(0x7F800000)  # bits of a non-negative float sort like the float
-_GRID = 32  # cells per axis of the Morton grid
+_FINE_FROM = 1 << 15  # points from which the Morton grid has 32 cells per axis, not 16
 _SAMPLE = 256  # coordinates from which the range of the grid is taken
 
 
@@ -19,7 +19,7 @@ def spread(v):
 
 
 @compiled
-def grid_range(values):
+def grid_range(values, cells):
     """Lower end and cells per unit for one axis, from finite values [n]; outliers fall into the border cells."""
     n = values.shape[0]
     step = max(1, n // _SAMPLE)
@@ -40,15 +40,15 @@ def grid_range(values):
     width = hi - lo
     if not (width > np.float32(1e-30) and width < np.float32(1e30)):
         return lo, np.float32(0)
-    return lo, np.float32(_GRID) / width
+    return lo, np.float32(cells) / width
 
 
 @compiled
-def cell(v, lo, scale):
+def cell(v, lo, scale, cells):
     """Grid cell of one coordinate; NaN falls into cell 0."""
     t = (v - lo) * scale
     t = t if t > np.float32(0) else np.float32(0)
-    t = t if t < np.float32(_GRID - 1) else np.float32(_GRID - 1)
+    t = t if t < np.float32(cells - 1) else np.float32(cells - 1)
     return np.int32(t)
 
 
@@ -56,16 +56,17 @@ def cell(v, lo, scale):
 def morton_order(x, y, z, order):
     """Stable counting sort of points [n] along a Z-curve, into `order` [n] int32."""
     n = x.shape[0]
-    lox, sx = grid_range(x)
-    loy, sy = grid_range(y)
-    loz, sz = grid_range(z)
+    cells = 32 if n >= _FINE_FROM else 16
+    lox, sx = grid_range(x, cells)
+    loy, sy = grid_range(y, cells)
+    loz, sz = grid_range(z, cells)
     keys = np.empty(n, np.int32)
-    start = np.zeros(_GRID * _GRID * _GRID + 1, np.int32)
+    start = np.zeros(cells * cells * cells + 1, np.int32)
     for i in range(n):
         k = (
-            spread(cell(x[i], lox, sx))
-            | (spread(cell(y[i], loy, sy)) << 1)
-            | (spread(cell(z[i], loz, sz)) << 2)
+            spread(cell(x[i], lox, sx, cells))
+            | (spread(cell(y[i], loy, sy, cells)) << 1)
+            | (spread(cell(z[i], loz, sz, cells)) << 2)
         )
         keys[i] = k
         start[k + 1] += np.int32(1)
