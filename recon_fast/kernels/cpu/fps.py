@@ -11,12 +11,11 @@ import torch
 from torch import Tensor
 
 from recon_fast.kernels.cpu.launch import as_lengths, as_points, compiled, next_item, run
-from recon_fast.kernels.cpu.spatial import INF, INF_BITS, box_distances, boxes, morton_order
+from recon_fast.kernels.cpu.spatial import INF, NONE, box_distances, boxes, first_equal, morton_order
 from recon_fast.kernels.reference import NEAR_ORIGIN
 
 _NEAR_ORIGIN = np.float32(NEAR_ORIGIN)
 _CHOSEN = np.int32(-2)
-_NONE = np.int32(2147483647)
 _BLOCK = 512  # 32 x 1024 -> 64, one thread: 0.57, 0.47, 0.46, 0.45 ms at 128, 256, 512, 1024
 _LEAF = 256  # 1 x 100k -> 4096, one thread: 11.0, 8.9, 9.2, 10.9 ms at 128, 256, 512, 1024
 _PRUNE_FROM = 4096  # points
@@ -36,15 +35,6 @@ def update(x, y, z, d, cx, cy, cz):
         d[i] = v
         top = max(top, np.float32(v).view(np.int32))
     return top
-
-
-@compiled
-def first_equal(bits, index, value):
-    """The smallest index [n] of those whose bits equal `value`; 2^31 - 1 if none does."""
-    smallest = _NONE
-    for i in range(bits.shape[0]):
-        smallest = min(smallest, index[i] if bits[i] == value else _NONE)
-    return smallest
 
 
 @compiled
@@ -126,7 +116,7 @@ def sample_pruned(px, py, pz, pindex, start, center, out):
         best = np.int32(-3)
         for j in range(blocks):
             best = max(best, top_bits[j])
-        smallest = _NONE
+        smallest = NONE
         for j in range(blocks):
             if top_bits[j] == best:
                 s, e = j * _LEAF, min(n, j * _LEAF + _LEAF)

@@ -11,13 +11,12 @@ import torch
 from torch import Tensor
 
 from recon_fast.kernels.cpu.launch import as_lengths, as_points, compiled, next_item, run
-from recon_fast.kernels.cpu.spatial import INF, INF_BITS, box_distances, boxes, morton_order
+from recon_fast.kernels.cpu.spatial import INF, INF_BITS, NONE, box_distances, boxes, morton_order
 
 _QUERIES = 16  # queries of one item of work
 _RANKED = 96  # candidates up to which counting ranks beats a heap
 _LEAF = 128
-_PRUNE_FROM = 16384  # points
-_BEYOND = np.int32(0x7FFFFFFF)  # sorts after every distance
+_PRUNE_FROM = 8192  # points
 
 
 @compiled
@@ -153,11 +152,11 @@ def select_pruned(points, order, bounds, q, k, near, near_blocks, buffer, minima
     """The same keys; blocks farther than a bound on the k-th distance are skipped."""
     x, y, z = points
     qx, qy, qz = q
-    n, blocks = x.shape[0], bounds.shape[1]
+    n, blocks = x.shape[0], near.shape[0]
     bits = buffer.view(np.int32)
     box_distances(bounds, qx, qx, qy, qy, qz, qz, near)
     near_bits = near.view(np.int32)
-    closest = _BEYOND
+    closest = NONE
     for j in range(blocks):
         closest = min(closest, near_bits[j])
     home = 0
@@ -216,7 +215,7 @@ def _prepare(counter, items, xyz, lengths, prune, columns, order, bounds):
             for i in range(n):
                 p = order[b, i]
                 x[i], y[i], z[i] = cloud[p, 0], cloud[p, 1], cloud[p, 2]
-            boxes(x, y, z, _LEAF, bounds[b, :, : (n + _LEAF - 1) // _LEAF])
+            boxes(x, y, z, _LEAF, bounds[b])
 
 
 @compiled
@@ -237,13 +236,22 @@ def _knn(counter, items, queries, xyz, lengths, prune, columns, order, bounds, d
         k = min(K, n)
         blocks = (n + _LEAF - 1) // _LEAF
         points = (columns[b, 0, :n], columns[b, 1, :n], columns[b, 2, :n])
-        boxed = bounds[b, :, :blocks]
         for i in range((item - b * parts) * _QUERIES, min(M, (item - b * parts + 1) * _QUERIES)):
             q = (queries[b, i, 0], queries[b, i, 1], queries[b, i, 2])
             if k > 0:
                 if prune:
                     select_pruned(
-                        points, order[b], boxed, q, k, near[:blocks], near_blocks, buffer, minima, picks, keys
+                        points,
+                        order[b],
+                        bounds[b],
+                        q,
+                        k,
+                        near[:blocks],
+                        near_blocks,
+                        buffer,
+                        minima,
+                        picks,
+                        keys,
                     )
                 else:
                     select_all(points, q, k, buffer, minima, picks, keys)

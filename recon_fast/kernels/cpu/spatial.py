@@ -6,6 +6,7 @@ from recon_fast.kernels.cpu.launch import compiled
 
 INF = np.float32(np.inf)
 INF_BITS = np.int32(0x7F800000)  # bits of a non-negative float sort like the float
+NONE = np.int32(0x7FFFFFFF)  # sorts after every distance and every index
 _FINE_FROM = 1 << 15  # points from which the Morton grid has 32 cells per axis, not 16
 _SAMPLE = 256  # coordinates from which the range of the grid is taken
 
@@ -93,9 +94,9 @@ def box(values, s, e):
 
 @compiled
 def boxes(x, y, z, leaf, out):
-    """Bounding boxes [6, ceil(n / leaf)] (low x, high x, low y, …) of consecutive blocks of `leaf` points."""
+    """Bounding boxes (low x, high x, low y, …) of consecutive blocks of `leaf` points, into out [6, J]."""
     n = x.shape[0]
-    for j in range(out.shape[1]):
+    for j in range((n + leaf - 1) // leaf):
         s, e = j * leaf, min(n, j * leaf + leaf)
         out[0, j], out[1, j] = box(x, s, e)
         out[2, j], out[3, j] = box(y, s, e)
@@ -104,7 +105,7 @@ def boxes(x, y, z, leaf, out):
 
 @compiled
 def box_distances(b, lox, hix, loy, hiy, loz, hiz, out):
-    """Squared distance from the box (lox … hiz) to each box of `b` [6, J].
+    """Squared distance from the box (lox … hiz) to the first boxes of `b` [6, J], into out.
 
     Rounding is monotone and the terms are summed in the order of the point distance, so no computed distance
     between points inside is below it. A NaN bound counts as distance 0.
@@ -125,3 +126,12 @@ def box_distances(b, lox, hix, loy, hiy, loz, hiz, out):
         dz = u if u > v else v
         dz = dz if dz > zero else zero
         out[j] = dx * dx + dy * dy + dz * dz
+
+
+@compiled
+def first_equal(bits, index, value):
+    """The smallest index [n] of those whose bits equal `value`; 2^31 - 1 if none does."""
+    smallest = NONE
+    for i in range(bits.shape[0]):
+        smallest = min(smallest, index[i] if bits[i] == value else NONE)
+    return smallest
