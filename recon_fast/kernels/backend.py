@@ -22,6 +22,7 @@ _MODULES = {
     "chamfer_distance": "nearest",
     "masked_cross_attention": "attention",
 }
+OPERATORS = tuple(_MODULES)
 _DESCRIPTIONS = {"cpu": "numba kernels", "triton": "Triton kernels", "reference": "plain PyTorch"}
 _chosen: list[str] = []  # by the use_backend blocks the process is in
 
@@ -31,8 +32,8 @@ def use_backend(name: str) -> Iterator[None]:
     """Run the operators of the whole process (all threads) through one backend.
 
     Args:
-        name: "auto" (the fastest that suits each tensor), "triton", "cpu" or "reference". Takes precedence over
-            the environment variable RECON_FAST_BACKEND. float64 goes to the reference under each of them.
+        name: "auto" (the fastest that suits each tensor), "triton", "cpu" or "reference". Takes precedence
+            over the environment variable RECON_FAST_BACKEND. float64 always goes to the reference.
 
     Raises:
         ValueError: unknown name.
@@ -60,7 +61,7 @@ def backend_in_use(
         RuntimeError: the backend asked for does not take such tensors.
     """
     if operator not in _MODULES:
-        raise ValueError(f"operator must be one of {tuple(_MODULES)}, got {operator!r}")
+        raise ValueError(f"operator must be one of {OPERATORS}, got {operator!r}")
     kind, module = torch.device(device).type, _MODULES[operator]
     name, by = _requested()
     if name == "reference":

@@ -251,3 +251,32 @@ def masked_cross_attention(
     scores = scores.masked_fill(~attend & some, float("-inf"))
     weights = scores.softmax(-1, dtype=geometry_dtype(query)) * some
     return weights.to(value.dtype) @ value
+
+
+def masked_cross_attention_backward(
+    grad: Tensor,  # [B, H, Q, D]
+    query: Tensor,  # [B, H, Q, D]
+    key: Tensor,  # [B, H, S, D]
+    value: Tensor,  # [B, H, S, D]
+    key_mask: Tensor | None,  # [B, S] bool
+    scale: float,
+) -> tuple[Tensor, Tensor, Tensor]:  # shapes of query, key, value
+    """Gradients of `masked_cross_attention`, which computes the weights again."""
+    dtype = query.dtype
+    grad, query, key, value = (t.to(geometry_dtype(t)) for t in (grad, query, key, value))
+    if key_mask is not None:
+        column = key_mask[:, None, :, None]
+        key, value = key.where(column, 0), value.where(column, 0)
+    scores = (query * scale) @ key.transpose(-2, -1)  # [B, H, Q, S]
+    if key_mask is not None:
+        attend = key_mask[:, None, None]
+        some = attend.any(-1, keepdim=True)
+        weights = scores.masked_fill(~attend & some, float("-inf")).softmax(-1) * some
+    else:
+        weights = scores.softmax(-1)
+    change = grad @ value.transpose(-2, -1)
+    change = weights * (change - (weights * change).sum(-1, keepdim=True)) * scale
+    to_key, to_value = change.transpose(-2, -1) @ query, weights.transpose(-2, -1) @ grad
+    if key_mask is not None:
+        to_key, to_value = to_key.where(column, 0), to_value.where(column, 0)
+    return (change @ key).to(dtype), to_key.to(dtype), to_value.to(dtype)

@@ -1,9 +1,10 @@
 """Farthest-point sampling on the CPU.
 
-Distances to the chosen set are non-negative, so the farthest is found by an integer maximum over their bits, which
-vectorises where a float maximum does not. A chosen point gets negative bits: as a float a NaN that no distance
-replaces, as an integer below all others. Large clouds are put in Morton order and cut into blocks; a new sample
-touches only the blocks whose bounding box is nearer to it than their farthest point is to the chosen set.
+Distances to the chosen set are non-negative, so the farthest is found by an integer maximum over their bits,
+which vectorises where a float maximum does not. A chosen point gets negative bits: as a float a NaN that no
+distance replaces, as an integer below all others. Large clouds are put in Morton order and cut into blocks;
+a new sample touches only the blocks whose bounding box is nearer to it than their farthest point is to the
+chosen set.
 """
 
 import numpy as np

@@ -1,9 +1,10 @@
 """K nearest neighbours on the CPU.
 
-Points are dealt into groups (point i into group i modulo G). Any T that at least K group minima do not exceed is an
-upper bound on the K-th distance, found by bisection over their bits with vectorised counts; only members of groups
-whose minimum is within T are looked at, and what passes is sorted by rank counting, without a branch. Large clouds
-are put in Morton order and cut into blocks: T comes from the nearest block, and blocks beyond it are skipped.
+Points are dealt into groups (point i into group i modulo G). Any T that at least K group minima do not
+exceed is an upper bound on the K-th distance, found by bisection over their bits with vectorised counts;
+only members of groups whose minimum is within T are looked at, and what passes is sorted by counting ranks,
+without a branch. Large clouds are put in Morton order and cut into blocks: T comes from the nearest block,
+blocks beyond it are skipped.
 """
 
 import numpy as np
@@ -88,7 +89,7 @@ def sort_smallest(keys, n, k, out):
         few = keys[:n]
         for i in range(n):
             key = few[i]
-            rank = 0
+            rank = np.int64(0)
             for j in range(few.shape[0]):
                 rank += np.int64(few[j] < key)
             if rank < k:

@@ -1,9 +1,9 @@
-"""The nearest point of another cloud on the CPU, and the gradient of squared distances between indexed points.
+"""The nearest point of another cloud on the CPU, and the gradient of distances between indexed points.
 
-Queries fill the SIMD lanes, targets are broadcast one after the other in ascending index: no horizontal reduction,
-and a strict "less than" keeps the smallest index and never takes a NaN. In large clouds the
-targets fill the lanes instead: both clouds are put in Morton order, a query starts at the block where the one before
-it ended and skips every block whose bounding box is farther than the nearest point so far.
+Queries fill the SIMD lanes, targets are broadcast one after the other in ascending index: no horizontal
+reduction, and a strict "less than" keeps the smallest index and never takes a NaN. In large clouds the
+targets fill the lanes instead: both clouds are put in Morton order, a query starts at the block where the
+one before it ended and skips every block whose bounding box is farther than the nearest point so far.
 """
 
 import numpy as np
@@ -29,7 +29,7 @@ _PRUNE_FROM = 1 << 20  # pairs of points in a cloud; 8 x 2048², both ways, one 
 
 @compiled
 def sweep(ax, ay, az, tx, ty, tz, best, idx):
-    """Lower `best` [n] and set `idx` [n] int32 where one of the targets [m] is strictly nearer, in their order."""
+    """Lower `best` [n] and set `idx` [n] int32 where one of the targets [m] is nearer, in their order."""
     m = tx.shape[0]
     for j in range(0, m - 3, 4):
         x0, x1, x2, x3 = tx[j], tx[j + 1], tx[j + 2], tx[j + 3]
@@ -147,7 +147,7 @@ def nearest_small(counter, items, src, dst, lengths, parts, dist, idx):
 def nearest_pruned(
     counter, items, src, dst, lengths, src_columns, src_order, dst_columns, dst_order, dst_bounds, dist, idx
 ):
-    """Item: some queries of one cloud, consecutive in Morton order, so one starts where the last one ended."""
+    """Item: some queries of one cloud, consecutive in Morton order."""
     N = src.shape[1]
     parts = (N + _QUERIES - 1) // _QUERIES
     gap = np.empty(dst_bounds.shape[2], np.float32)

@@ -21,7 +21,7 @@ def spread(v):
 
 @compiled
 def grid_range(values, cells):
-    """Lower end and cells per unit for one axis, from finite values [n]; outliers fall into the border cells."""
+    """Lower end and cells per unit of one axis [n]; outliers fall into the border cells."""
     n = values.shape[0]
     step = max(1, n // _SAMPLE)
     sample = np.empty(n // step + 1, np.float32)
