@@ -5,8 +5,8 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 
 import recon_fast
-from recon_fast import kernels
 from recon_fast.config import TeacherConfig
+from recon_fast.kernels.backend import OPERATORS, backend_in_use
 from recon_fast.settings import packaged_configs
 from recon_fast.training.device import multiplies_bf16_fast
 
@@ -25,6 +25,8 @@ PACKAGES = (
 
 def describe() -> dict[str, list[tuple[str, str]]]:
     """Sections of (name, text) rows: versions, devices, operators, teacher weights, recipes."""
+    import torch
+
     return {
         "versions": [
             ("recon-fast", recon_fast.__version__),
@@ -33,13 +35,21 @@ def describe() -> dict[str, list[tuple[str, str]]]:
         ],
         "devices": _devices(),
         "operators": [
-            (name, "reference (PyTorch)")
-            for name in sorted(kernels.__all__)
-            if callable(getattr(kernels, name)) and name.islower()
+            (name if device == "cpu" else f"{name} ({device})", _backend(name, device))
+            for name in OPERATORS
+            for device in ("cpu", *(["cuda"] if torch.cuda.is_available() else []))
         ],
         "teacher weights": _weights(),
         "recipes": [(name, str(path)) for name, path in packaged_configs("pretrain").items()],
     }
+
+
+def _backend(operator: str, device: str) -> str:
+    try:
+        name, why = backend_in_use(operator, device)
+    except (RuntimeError, ValueError) as error:
+        return f"none: {error}"
+    return f"{name}: {why}"
 
 
 def _version(package: str) -> str:

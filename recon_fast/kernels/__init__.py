@@ -12,6 +12,7 @@ masked_cross_attention   (query [B,H,Q,D], key [B,H,S,D], value [B,H,S,D], key_m
 
 from recon_fast.kernels import reference
 from recon_fast.kernels.attention import masked_cross_attention
+from recon_fast.kernels.backend import use_backend
 from recon_fast.kernels.chamfer import chamfer_distance, nearest_neighbor
 from recon_fast.kernels.fps import farthest_point_sample
 from recon_fast.kernels.knn import PointGroups, knn, sample_and_group
@@ -25,4 +26,5 @@ __all__ = [
     "nearest_neighbor",
     "reference",
     "sample_and_group",
+    "use_backend",
 ]

@@ -3,8 +3,107 @@
 import torch
 from torch import Tensor
 
-from recon_fast.kernels import reference
+from recon_fast.kernels import backend, reference
 from recon_fast.kernels._check import check_same_device
+
+# Queries up to which reading each key once beats matrix products on a CPU; ReCon asks three.
+_FEW = 4
+
+
+def _reference(
+    query: Tensor, key: Tensor, value: Tensor, key_mask: Tensor | None, scale: float
+) -> tuple[Tensor, Tensor]:
+    with torch.autocast(query.device.type, enabled=False):
+        out = reference.masked_cross_attention(query, key, value, key_mask, scale=scale)
+    return out, query.new_zeros(query.shape[:3], dtype=torch.float32)
+
+
+def _reference_backward(
+    grad: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    key_mask: Tensor | None,
+    scale: float,
+    out: Tensor,
+    logsumexp: Tensor,
+    need_key_grad: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    with torch.autocast(query.device.type, enabled=False):
+        return reference.masked_cross_attention_backward(grad, query, key, value, key_mask, scale)
+
+
+@torch.library.custom_op("recon_fast::masked_cross_attention", mutates_args=())
+def _attention(
+    query: Tensor, key: Tensor, value: Tensor, key_mask: Tensor | None, scale: float
+) -> tuple[Tensor, Tensor]:
+    """The output and, where the backend keeps it, the log-sum-exp of the scores [B, H, Q]."""
+    return _reference(query, key, value, key_mask, scale)
+
+
+@_attention.register_kernel(("cpu", "cuda"))
+def _(query, key, value, key_mask, scale):
+    run = backend.kernel("masked_cross_attention", "masked_cross_attention_forward", query) or _reference
+    return run(query, key, value, key_mask, scale)
+
+
+@_attention.register_fake
+def _(query, key, value, key_mask, scale):
+    return query.new_empty(query.shape), query.new_empty(query.shape[:3], dtype=torch.float32)
+
+
+@torch.library.custom_op("recon_fast::masked_cross_attention_backward", mutates_args=())
+def _attention_backward(
+    grad: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    key_mask: Tensor | None,
+    scale: float,
+    out: Tensor,
+    logsumexp: Tensor,
+    need_key_grad: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of query, key and value; the last two are empty unless needed."""
+    return _gradients(
+        _reference_backward, grad, query, key, value, key_mask, scale, out, logsumexp, need_key_grad
+    )
+
+
+@_attention_backward.register_kernel(("cpu", "cuda"))
+def _(grad, query, *rest):
+    run = backend.kernel("masked_cross_attention", "masked_cross_attention_backward", query)
+    return _gradients(run or _reference_backward, grad, query, *rest)
+
+
+@_attention_backward.register_fake
+def _(grad, query, key, value, key_mask, scale, out, logsumexp, need_key_grad):
+    of_keys = (key.shape, value.shape) if need_key_grad else ((0,), (0,))
+    return tuple(query.new_empty(shape) for shape in (query.shape, *of_keys))
+
+
+def _gradients(run, *arguments):
+    to_query, to_key, to_value = run(*arguments)
+    if arguments[-1]:
+        return to_query, to_key, to_value
+    return to_query, to_query.new_empty(0), to_query.new_empty(0)
+
+
+def _setup_context(ctx, inputs, output):
+    query, key, value, key_mask, ctx.scale = inputs
+    ctx.save_for_backward(query, key, value, key_mask, *output)
+
+
+def _backward(ctx, grad, _):
+    query, key, value, key_mask, out, logsumexp = ctx.saved_tensors
+    needed = ctx.needs_input_grad[1] or ctx.needs_input_grad[2]
+    to_query, to_key, to_value = _attention_backward(
+        grad, query, key, value, key_mask, ctx.scale, out, logsumexp, needed
+    )
+    return to_query, to_key if needed else None, to_value if needed else None, None, None
+
+
+_attention.register_autograd(_backward, setup_context=_setup_context)
 
 
 def masked_cross_attention(
@@ -50,4 +149,10 @@ def masked_cross_attention(
             f"key_mask must be bool [{B}, {key.shape[2]}], got {key_mask.dtype} {tuple(key_mask.shape)}"
         )
     check_same_device(query=query, key=key, value=value, key_mask=key_mask)
-    return reference.masked_cross_attention(query, key, value, key_mask, scale=scale)
+    if torch.is_autocast_enabled(query.device.type) and query.dtype != torch.float64:
+        dtype = torch.get_autocast_dtype(query.device.type)
+        query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
+    scale = D**-0.5 if scale is None else scale
+    if query.dtype == torch.float64 or (query.device.type == "cpu" and query.shape[2] > _FEW):
+        return reference.masked_cross_attention(query, key, value, key_mask, scale=scale)
+    return _attention(query, key, value, key_mask, scale)[0]

@@ -3,10 +3,32 @@
 Eldar et al., "The farthest point strategy for progressive image sampling" (1997); PointNet++, section 3.2.
 """
 
+import torch
 from torch import Tensor
 
-from recon_fast.kernels import reference
+from recon_fast.kernels import backend, reference
 from recon_fast.kernels._check import check_cloud, check_count, check_lengths, check_same_device
+
+
+@torch.library.custom_op("recon_fast::farthest_point_sample", mutates_args=())
+def _farthest_point_sample(
+    xyz: Tensor, num_samples: int, lengths: Tensor | None, start_index: int, skip_near_origin: bool
+) -> Tensor:
+    return reference.farthest_point_sample(
+        xyz, num_samples, lengths=lengths, start_index=start_index, skip_near_origin=skip_near_origin
+    )
+
+
+@_farthest_point_sample.register_kernel(("cpu", "cuda"))
+def _(xyz, num_samples, lengths, start_index, skip_near_origin):
+    run = backend.kernel("farthest_point_sample", "farthest_point_sample", xyz)
+    run = run or reference.farthest_point_sample
+    return run(xyz, num_samples, lengths=lengths, start_index=start_index, skip_near_origin=skip_near_origin)
+
+
+@_farthest_point_sample.register_fake
+def _(xyz, num_samples, lengths, start_index, skip_near_origin):
+    return xyz.new_empty(xyz.shape[0], num_samples, dtype=torch.int64)
 
 
 def farthest_point_sample(
@@ -40,6 +62,4 @@ def farthest_point_sample(
     check_same_device(xyz=xyz, lengths=lengths)
     if not 0 <= start_index < xyz.shape[1]:
         raise ValueError(f"start_index must be between 0 and {xyz.shape[1] - 1}, got {start_index}")
-    return reference.farthest_point_sample(
-        xyz, num_samples, lengths=lengths, start_index=start_index, skip_near_origin=skip_near_origin
-    )
+    return _farthest_point_sample(xyz.detach(), num_samples, lengths, start_index, skip_near_origin)

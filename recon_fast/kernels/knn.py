@@ -2,10 +2,13 @@
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
-from recon_fast.kernels import reference
+from recon_fast.kernels import backend, reference
 from recon_fast.kernels._check import check_cloud, check_count, check_lengths, check_same_device
+from recon_fast.kernels.distance import distance_backward
+from recon_fast.kernels.fps import farthest_point_sample
 
 
 class PointGroups(NamedTuple):
@@ -15,6 +18,35 @@ class PointGroups(NamedTuple):
     neighborhoods: Tensor  # [B, G, K, 3], relative to the center
     center_idx: Tensor  # [B, G] int64
     neighbor_idx: Tensor  # [B, G, K] int64, nearest first
+
+
+@torch.library.custom_op("recon_fast::knn", mutates_args=())
+def _knn(queries: Tensor, points: Tensor, k: int, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
+    return reference.knn(queries, points, k, lengths=lengths)
+
+
+@_knn.register_kernel(("cpu", "cuda"))
+def _(queries, points, k, lengths):
+    run = backend.kernel("knn", "knn", queries) or reference.knn
+    return run(queries, points, k, lengths=lengths)
+
+
+@_knn.register_fake
+def _(queries, points, k, lengths):
+    shape = (*queries.shape[:2], k)
+    dtype = reference.geometry_dtype(queries)
+    return queries.new_empty(shape, dtype=dtype), queries.new_empty(shape, dtype=torch.int64)
+
+
+def _setup_context(ctx, inputs, output):
+    ctx.save_for_backward(inputs[0], inputs[1], output[1])
+
+
+def _backward(ctx, grad, _):
+    return *distance_backward(grad, *ctx.saved_tensors), None, None
+
+
+_knn.register_autograd(_backward, setup_context=_setup_context)
 
 
 def knn(queries: Tensor, points: Tensor, k: int, *, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -40,7 +72,7 @@ def knn(queries: Tensor, points: Tensor, k: int, *, lengths: Tensor | None = Non
     check_count("k", k, points.shape[1], "points")
     check_lengths("lengths", lengths, points.shape[0])
     check_same_device(queries=queries, points=points, lengths=lengths)
-    return reference.knn(queries, points, k, lengths=lengths)
+    return _knn(queries, points, k, lengths)
 
 
 def sample_and_group(
@@ -72,7 +104,8 @@ def sample_and_group(
     check_count("group_size", group_size, xyz.shape[1], "points of xyz")
     check_lengths("lengths", lengths, xyz.shape[0])
     check_same_device(xyz=xyz, lengths=lengths)
-    groups = reference.sample_and_group(
-        xyz, num_groups, group_size, lengths=lengths, skip_near_origin=skip_near_origin
-    )
-    return PointGroups(*groups)
+    xyz = xyz.to(reference.geometry_dtype(xyz))
+    center_idx = farthest_point_sample(xyz, num_groups, lengths=lengths, skip_near_origin=skip_near_origin)
+    centers = reference.gather_points(xyz, center_idx)
+    _, neighbor_idx = _knn(centers.detach(), xyz.detach(), group_size, lengths)
+    return PointGroups(*reference.group(xyz, centers, center_idx, neighbor_idx, padded=lengths is not None))

@@ -127,8 +127,20 @@ def sample_and_group(
     center_idx = farthest_point_sample(xyz, num_groups, lengths=lengths, skip_near_origin=skip_near_origin)
     centers = gather_points(xyz, center_idx)
     _, neighbor_idx = knn(centers.detach(), xyz.detach(), group_size, lengths=lengths)
+    return group(xyz, centers, center_idx, neighbor_idx, padded=lengths is not None)
+
+
+def group(
+    xyz: Tensor,  # [B, N, 3]
+    centers: Tensor,  # [B, G, 3]
+    center_idx: Tensor,  # [B, G] int64
+    neighbor_idx: Tensor,  # [B, G, K] int64
+    *,
+    padded: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # as sample_and_group
+    """The neighbours relative to their centers; with `padded`, index -1 gives coordinates 0."""
     neighborhoods = gather_points(xyz, neighbor_idx) - centers[:, :, None]
-    if lengths is not None:
+    if padded:
         no_center = center_idx < 0
         neighbor_idx = neighbor_idx.masked_fill(no_center[..., None], -1)
         centers = centers.masked_fill(no_center[..., None], 0)
@@ -158,6 +170,22 @@ def nearest_neighbor(
     return _squared_norm(src - gather_points(dst, idx)), idx
 
 
+def distance_backward(
+    grad: Tensor,  # [B, N, K]
+    src: Tensor,  # [B, N, 3]
+    dst: Tensor,  # [B, M, 3]
+    idx: Tensor,  # [B, N, K] int64, -1 for none
+) -> tuple[Tensor, Tensor]:  # [B, N, 3], [B, M, 3]
+    """Gradients of |src_i - dst_idx[i, k]|^2, weighted by `grad`."""
+    dtype = geometry_dtype(src)
+    diff = src.to(dtype)[:, :, None] - gather_points(dst.to(dtype), idx)
+    flow = (2 * grad[..., None] * diff).masked_fill(idx[..., None] < 0, 0)  # [B, N, K, 3]
+    batch = torch.arange(idx.shape[0], device=idx.device)[:, None, None]
+    # index_put adds in a fixed order on CUDA, scatter_add does not.
+    into = torch.zeros_like(dst, dtype=dtype).index_put((batch, idx.clamp_min(0)), -flow, accumulate=True)
+    return flow.sum(2).to(src.dtype), into.to(dst.dtype)
+
+
 def _root(d2: Tensor) -> Tensor:
     """Square root whose gradient at 0 is 0."""
     positive = d2 > 0
@@ -183,6 +211,17 @@ def chamfer_distance(
 ) -> Tensor:  # [] or [B]
     forth, _ = nearest_neighbor(pred, target, dst_lengths=target_lengths)
     back, _ = nearest_neighbor(target, pred, dst_lengths=pred_lengths)
+    return chamfer_loss(forth, back, pred_lengths, target_lengths, norm, reduction)
+
+
+def chamfer_loss(
+    forth: Tensor,  # [B, N] squared distances from pred to target
+    back: Tensor,  # [B, M] squared distances from target to pred
+    pred_lengths: Tensor | None,  # [B]
+    target_lengths: Tensor | None,  # [B]
+    norm: str,
+    reduction: str,
+) -> Tensor:  # [] or [B]
     if norm == "l1":
         forth, back = _root(forth) / 2, _root(back) / 2
     loss = _mean_over_points(forth, pred_lengths) + _mean_over_points(back, target_lengths)
@@ -212,3 +251,32 @@ def masked_cross_attention(
     scores = scores.masked_fill(~attend & some, float("-inf"))
     weights = scores.softmax(-1, dtype=geometry_dtype(query)) * some
     return weights.to(value.dtype) @ value
+
+
+def masked_cross_attention_backward(
+    grad: Tensor,  # [B, H, Q, D]
+    query: Tensor,  # [B, H, Q, D]
+    key: Tensor,  # [B, H, S, D]
+    value: Tensor,  # [B, H, S, D]
+    key_mask: Tensor | None,  # [B, S] bool
+    scale: float,
+) -> tuple[Tensor, Tensor, Tensor]:  # shapes of query, key, value
+    """Gradients of `masked_cross_attention`, which computes the weights again."""
+    dtype = query.dtype
+    grad, query, key, value = (t.to(geometry_dtype(t)) for t in (grad, query, key, value))
+    if key_mask is not None:
+        column = key_mask[:, None, :, None]
+        key, value = key.where(column, 0), value.where(column, 0)
+    scores = (query * scale) @ key.transpose(-2, -1)  # [B, H, Q, S]
+    if key_mask is not None:
+        attend = key_mask[:, None, None]
+        some = attend.any(-1, keepdim=True)
+        weights = scores.masked_fill(~attend & some, float("-inf")).softmax(-1) * some
+    else:
+        weights = scores.softmax(-1)
+    change = grad @ value.transpose(-2, -1)
+    change = weights * (change - (weights * change).sum(-1, keepdim=True)) * scale
+    to_key, to_value = change.transpose(-2, -1) @ query, weights.transpose(-2, -1) @ grad
+    if key_mask is not None:
+        to_key, to_value = to_key.where(column, 0), to_value.where(column, 0)
+    return (change @ key).to(dtype), to_key.to(dtype), to_value.to(dtype)

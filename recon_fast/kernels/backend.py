@@ -1,0 +1,117 @@
+"""Which implementation an operator runs: `use_backend`, RECON_FAST_BACKEND, or what suits the tensor."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
+
+import torch
+from torch import Tensor
+
+BACKENDS = ("auto", "triton", "cpu", "reference")
+VARIABLE = "RECON_FAST_BACKEND"
+
+# The module that holds an operator's kernels, in kernels/cpu and in kernels/triton.
+_MODULES = {
+    "farthest_point_sample": "fps",
+    "knn": "knn",
+    "sample_and_group": "knn",
+    "nearest_neighbor": "nearest",
+    "chamfer_distance": "nearest",
+    "masked_cross_attention": "attention",
+}
+OPERATORS = tuple(_MODULES)
+_DESCRIPTIONS = {"cpu": "numba kernels", "triton": "Triton kernels", "reference": "plain PyTorch"}
+_chosen: list[str] = []  # by the use_backend blocks the process is in
+
+
+@contextmanager
+def use_backend(name: str) -> Iterator[None]:
+    """Run the operators of the whole process (all threads) through one backend.
+
+    Args:
+        name: "auto" (the fastest that suits each tensor), "triton", "cpu" or "reference". Takes precedence
+            over the environment variable RECON_FAST_BACKEND. float64 always goes to the reference.
+
+    Raises:
+        ValueError: unknown name.
+        RuntimeError: the backend cannot run here; for tensors it does not take, when an operator is called.
+    """
+    _check_name(name, "name")
+    if name in ("cpu", "triton"):
+        problem = _missing(name, "fps")
+        if problem:
+            raise RuntimeError(f"backend {name!r} cannot be used: {problem}")
+    _chosen.append(name)
+    try:
+        yield
+    finally:
+        _chosen.pop()
+
+
+def backend_in_use(
+    operator: str, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
+) -> tuple[str, str]:
+    """The backend ("triton", "cpu" or "reference") `operator` runs with for such tensors, and why.
+
+    Raises:
+        ValueError: unknown operator or RECON_FAST_BACKEND.
+        RuntimeError: the backend asked for does not take such tensors.
+    """
+    if operator not in _MODULES:
+        raise ValueError(f"operator must be one of {OPERATORS}, got {operator!r}")
+    kind, module = torch.device(device).type, _MODULES[operator]
+    name, by = _requested()
+    if name == "reference":
+        return name, f"chosen by {by}"
+    if dtype == torch.float64:
+        return "reference", "float64 is left to plain PyTorch"
+    if name == "auto":
+        name = {"cuda": "triton", "cpu": "cpu"}.get(kind, "")
+        problem = _missing(name, module) if name else f"there are no kernels for {kind}"
+        return ("reference", problem) if problem else (name, f"{_DESCRIPTIONS[name]} for {kind} tensors")
+    interpreted = name == "triton" and os.environ.get("TRITON_INTERPRET") == "1"
+    problem = _missing(name, module)
+    if not problem and kind != {"triton": "cuda", "cpu": "cpu"}[name] and not (interpreted and kind == "cpu"):
+        problem = f"it takes no {kind} tensors"
+    if problem:
+        raise RuntimeError(f"backend {name!r}, chosen by {by}, cannot run {operator}: {problem}")
+    return name, f"chosen by {by}"
+
+
+def kernel(operator: str, function: str, tensor: Tensor) -> Callable | None:
+    """The backend's `function` for a tensor like this, or None where the reference is to be used."""
+    name, _ = backend_in_use(operator, tensor.device, tensor.dtype)
+    return None if name == "reference" else _load(name, _MODULES[operator], function)
+
+
+def _requested() -> tuple[str, str]:
+    if _chosen:
+        return _chosen[-1], "use_backend"
+    name = os.environ.get(VARIABLE) or "auto"
+    _check_name(name, VARIABLE)
+    return name, VARIABLE
+
+
+def _check_name(name: str, what: str) -> None:
+    if name not in BACKENDS:
+        raise ValueError(f"{what} must be one of {BACKENDS}, got {name!r}")
+
+
+@cache
+def _missing(backend: str, module: str) -> str:
+    """Why the kernels of a module cannot be loaded; empty if they can."""
+    package = {"cpu": "numba", "triton": "triton"}[backend]
+    if find_spec(package) is None:
+        return f"{package} is not installed"
+    folder = f"{__package__}.{backend}"
+    if find_spec(folder) is None or find_spec(f"{folder}.{module}") is None:
+        return f"there are no {_DESCRIPTIONS[backend]} for it"
+    return ""
+
+
+@cache
+def _load(backend: str, module: str, function: str) -> Callable | None:
+    return getattr(import_module(f"{__package__}.{backend}.{module}"), function, None)

@@ -1,0 +1,283 @@
+"""K nearest neighbours on the CPU.
+
+Points are dealt into groups (point i into group i modulo G). Any T that at least K group minima do not
+exceed is an upper bound on the K-th distance, found by bisection over their bits with vectorised counts;
+only members of groups whose minimum is within T are looked at, and what passes is sorted by counting ranks,
+without a branch. Large clouds are put in Morton order and cut into blocks: T comes from the nearest block,
+blocks beyond it are skipped.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from recon_fast.kernels.cpu.launch import as_lengths, as_points, compiled, next_item, run
+from recon_fast.kernels.cpu.spatial import INF, INF_BITS, NONE, box_distances, boxes, morton_order
+
+_QUERIES = 16  # queries of one item of work
+_RANKED = 96  # candidates up to which counting ranks beats a heap
+_LEAF = 128
+_PRUNE_FROM = 8192  # points
+
+
+@compiled
+def distances(x, y, z, qx, qy, qz, out):
+    """Squared distances [n]; a NaN counts as inf."""
+    for i in range(x.shape[0]):
+        dx = qx - x[i]
+        dy = qy - y[i]
+        dz = qz - z[i]
+        v = dx * dx + dy * dy + dz * dz
+        out[i] = v if v < INF else INF
+
+
+@compiled
+def lower(minima, bits):
+    """Elementwise minimum, in place."""
+    for i in range(bits.shape[0]):
+        minima[i] = min(minima[i], bits[i])
+
+
+@compiled
+def count_within(bits, bound):
+    count = np.int32(0)
+    for i in range(bits.shape[0]):
+        count = np.int32(count + np.int32(bits[i] <= bound))
+    return count
+
+
+@compiled
+def upper_bound(bits, k):
+    """A value that at least `k` of `bits` do not exceed, and not many more if it can be had."""
+    lo, hi = INF_BITS, np.int32(0)
+    for i in range(bits.shape[0]):
+        lo = min(lo, bits[i])
+    for i in range(bits.shape[0]):
+        hi = max(hi, bits[i] if bits[i] <= INF_BITS else np.int32(0))
+    most = k + (k >> 3)
+    while lo < hi:
+        middle = np.int32(lo + ((hi - lo) >> 1))
+        count = count_within(bits, middle)
+        if count >= k:
+            hi = middle
+            if count <= most:
+                break
+        else:
+            lo = np.int32(middle + 1)
+    return hi
+
+
+@compiled
+def push_down(heap, n, at):
+    """Restore the max-heap [n] below position `at`."""
+    while True:
+        child = 2 * at + 1
+        if child >= n:
+            return
+        if child + 1 < n and heap[child + 1] > heap[child]:
+            child += 1
+        if heap[at] >= heap[child]:
+            return
+        heap[at], heap[child] = heap[child], heap[at]
+        at = child
+
+
+@compiled
+def sort_smallest(keys, n, k, out):
+    """The k smallest of the distinct keys[:n], ascending, into out[:k]."""
+    if n <= _RANKED:
+        few = keys[:n]
+        for i in range(n):
+            key = few[i]
+            rank = np.int64(0)
+            for j in range(few.shape[0]):
+                rank += np.int64(few[j] < key)
+            if rank < k:
+                out[rank] = key
+        return
+    heap = out[:k]
+    heap[:] = keys[:k]
+    for at in range(k // 2 - 1, -1, -1):
+        push_down(heap, k, at)
+    for i in range(k, n):
+        if keys[i] < heap[0]:
+            heap[0] = keys[i]
+            push_down(heap, k, 0)
+    for last in range(k - 1, 0, -1):
+        heap[0], heap[last] = heap[last], heap[0]
+        push_down(heap, last, 0)
+
+
+@compiled
+def select(bits, k, minima, picks, out):
+    """Positions within a bound that at least `k` of `bits` [n] do not exceed, into `out`; how many."""
+    n = bits.shape[0]
+    groups = 64
+    while groups * groups < k * n or groups < 2 * k:
+        groups *= 2
+    if groups >= n:
+        groups = n
+        minima[:n] = bits
+    else:
+        minima[:groups] = bits[:groups]
+        for s in range(groups, n, groups):
+            lower(minima, bits[s : min(n, s + groups)])
+    bound = upper_bound(minima[:groups], k)
+    picked = 0
+    for g in range(groups):
+        picks[picked] = g
+        picked += 1 if minima[g] <= bound else 0
+    m = 0
+    for j in range(picked):
+        for i in range(picks[j], n, groups):
+            out[m] = i
+            m += 1 if bits[i] <= bound else 0
+    return m
+
+
+@compiled
+def select_all(points, q, k, buffer, minima, picks, keys):
+    """Keys (distance bits << 32 | index) of the k nearest of all n points, in keys[n : n + k]."""
+    x, y, z = points
+    n = x.shape[0]
+    bits = buffer.view(np.int32)
+    distances(x, y, z, q[0], q[1], q[2], buffer[:n])
+    m = select(bits[:n], k, minima, picks, keys)
+    for j in range(m):
+        keys[j] |= np.int64(bits[keys[j]]) << 32
+    sort_smallest(keys, m, k, keys[n:])
+
+
+@compiled
+def select_pruned(points, order, bounds, q, k, near, near_blocks, buffer, minima, picks, keys):
+    """The same keys; blocks farther than a bound on the k-th distance are skipped."""
+    x, y, z = points
+    qx, qy, qz = q
+    n, blocks = x.shape[0], near.shape[0]
+    bits = buffer.view(np.int32)
+    box_distances(bounds, qx, qx, qy, qy, qz, qz, near)
+    near_bits = near.view(np.int32)
+    closest = NONE
+    for j in range(blocks):
+        closest = min(closest, near_bits[j])
+    home = 0
+    while near_bits[home] != closest:
+        home += 1
+    # As many consecutive blocks around the nearest as hold k points.
+    span = (k + _LEAF - 1) // _LEAF
+    first = max(0, min(home, blocks - span - 1))
+    s, e = first * _LEAF, min(n, (first + span) * _LEAF)
+    distances(x[s:e], y[s:e], z[s:e], qx, qy, qz, buffer[: e - s])
+    bound = upper_bound(bits[: e - s], k)
+    visited = 0
+    for j in range(blocks):
+        near_blocks[visited] = j
+        visited += 1 if near_bits[j] <= bound else 0
+    size = 0  # only the last block can be short, and it is visited last
+    for v in range(visited):
+        s = near_blocks[v] * _LEAF
+        e = min(n, s + _LEAF)
+        distances(x[s:e], y[s:e], z[s:e], qx, qy, qz, buffer[size : size + e - s])
+        size += e - s
+    m = select(bits[:size], k, minima, picks, keys)
+    for j in range(m):
+        i = keys[j]
+        point = order[near_blocks[i // _LEAF] * _LEAF + i % _LEAF]
+        keys[j] = (np.int64(bits[i]) << 32) | point
+    sort_smallest(keys, m, k, keys[n:])
+
+
+@compiled
+def write(keys, k, cloud, q, idx, dist):
+    """Split keys into indices and distances; a distance of inf may stand for a NaN, so compute it anew."""
+    for j in range(k):
+        i = keys[j] & 0xFFFFFFFF
+        idx[j] = i
+        dx = q[0] - cloud[i, 0]
+        dy = q[1] - cloud[i, 1]
+        dz = q[2] - cloud[i, 2]
+        dist[j] = dx * dx + dy * dy + dz * dz
+
+
+@compiled
+def _prepare(counter, items, xyz, lengths, prune, columns, order, bounds):
+    """Columns [B, 3, N] of the clouds, for pruning in Morton order with bounding boxes."""
+    while True:
+        b = next_item(counter)
+        if b >= items:
+            break
+        n = lengths[b]
+        x, y, z = columns[b, 0, :n], columns[b, 1, :n], columns[b, 2, :n]
+        cloud = xyz[b]
+        for i in range(n):
+            x[i], y[i], z[i] = cloud[i, 0], cloud[i, 1], cloud[i, 2]
+        if prune and n > 0:
+            morton_order(x, y, z, order[b])
+            for i in range(n):
+                p = order[b, i]
+                x[i], y[i], z[i] = cloud[p, 0], cloud[p, 1], cloud[p, 2]
+            boxes(x, y, z, _LEAF, bounds[b])
+
+
+@compiled
+def _knn(counter, items, queries, xyz, lengths, prune, columns, order, bounds, dist, idx):
+    M, N, K = queries.shape[1], xyz.shape[1], idx.shape[2]
+    parts = (M + _QUERIES - 1) // _QUERIES
+    keys = np.empty(N + K + 1, np.int64)
+    minima, picks = np.empty(N, np.int32), np.empty(N + 1, np.int32)
+    buffer = np.empty(N, np.float32)
+    near = np.empty(bounds.shape[2], np.float32)
+    near_blocks = np.empty(bounds.shape[2] + 1, np.int32)
+    while True:
+        item = next_item(counter)
+        if item >= items:
+            break
+        b = item // parts
+        n = lengths[b]
+        k = min(K, n)
+        blocks = (n + _LEAF - 1) // _LEAF
+        points = (columns[b, 0, :n], columns[b, 1, :n], columns[b, 2, :n])
+        for i in range((item - b * parts) * _QUERIES, min(M, (item - b * parts + 1) * _QUERIES)):
+            q = (queries[b, i, 0], queries[b, i, 1], queries[b, i, 2])
+            if k > 0:
+                if prune:
+                    select_pruned(
+                        points,
+                        order[b],
+                        bounds[b],
+                        q,
+                        k,
+                        near[:blocks],
+                        near_blocks,
+                        buffer,
+                        minima,
+                        picks,
+                        keys,
+                    )
+                else:
+                    select_all(points, q, k, buffer, minima, picks, keys)
+                write(keys[n:], k, xyz[b], q, idx[b, i], dist[b, i])
+            idx[b, i, k:] = -1
+            dist[b, i, k:] = INF
+
+
+def knn(
+    queries: Tensor,  # [B, M, 3]
+    points: Tensor,  # [B, N, 3]
+    k: int,
+    lengths: Tensor | None = None,  # [B]
+) -> tuple[Tensor, Tensor]:  # [B, M, k], [B, M, k] int64
+    q, p = as_points(queries), as_points(points)
+    B, M, _ = q.shape
+    N = p.shape[1]
+    dist = torch.empty(B, M, k)
+    idx = torch.empty(B, M, k, dtype=torch.int64)
+    valid = as_lengths(lengths, B, N)
+    prune = N >= _PRUNE_FROM and k <= N // 64
+    columns = np.empty((B, 3, N), np.float32)
+    order = np.empty((B, N if prune else 0), np.int32)
+    bounds = np.empty((B, 6, (N + _LEAF - 1) // _LEAF if prune else 0), np.float32)
+    run(_prepare, B, p, valid, prune, columns, order, bounds, threads=None if B * N > 65536 else 1)
+    items = B * -(-M // _QUERIES)
+    run(_knn, items, q, p, valid, prune, columns, order, bounds, dist.numpy(), idx.numpy())
+    return dist, idx

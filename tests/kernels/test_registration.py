@@ -1,0 +1,124 @@
+"""The operators under torch.library's own checks, torch.compile, torch.export and autocast."""
+
+import pytest
+import torch
+
+from recon_fast import kernels
+
+ops = torch.ops.recon_fast
+pytestmark = pytest.mark.usefixtures("backend")
+
+
+def points(N=20, seed=0, **options):
+    return torch.randn(2, N, 3, generator=torch.Generator().manual_seed(seed)).requires_grad_(**options)
+
+
+LENGTHS = torch.tensor([20, 11])
+IDX = torch.tensor([[[0, 1], [3, -1], [2, 2]]] * 2)
+QKV = [torch.randn(2, 2, n, 8, generator=torch.Generator().manual_seed(n)) for n in (3, 7, 7)]
+MASK = torch.tensor([[True] * 7, [False] * 7])
+
+OPERATIONS = {
+    "fps": (ops.farthest_point_sample.default, (points(requires_grad=False), 5, LENGTHS, 0, False)),
+    "fps-plain": (ops.farthest_point_sample.default, (points(requires_grad=False), 5, None, 2, True)),
+    "knn": (ops.knn.default, (points(7), points(), 4, LENGTHS)),
+    "nearest": (ops.nearest_neighbor.default, (points(7), points(), LENGTHS)),
+    "mutual": (ops.mutual_nearest.default, (points(seed=1), points(), None, LENGTHS)),
+    "distance": (
+        ops.distance_backward.default,
+        (torch.ones(2, 3, 2), points(3, requires_grad=False), points(requires_grad=False), IDX),
+    ),
+    "attention": (
+        ops.masked_cross_attention.default,
+        (*[t.clone().requires_grad_() for t in QKV], MASK, 0.3),
+    ),
+    "attention-backward": (
+        ops.masked_cross_attention_backward.default,
+        (torch.ones(2, 2, 3, 8), *QKV, MASK, 0.3, torch.zeros(2, 2, 3, 8), torch.zeros(2, 2, 3), True),
+    ),
+    "attention-backward-of-queries": (
+        ops.masked_cross_attention_backward.default,
+        (torch.ones(2, 2, 3, 8), *QKV, None, 0.3, torch.zeros(2, 2, 3, 8), torch.zeros(2, 2, 3), False),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_opcheck(name):
+    operation, arguments = OPERATIONS[name]
+    # Without test_aot_dispatch_dynamic, which differs by no more than dynamic shapes and takes 20 s in all.
+    checks = ("test_schema", "test_autograd_registration", "test_faketensor")
+    torch.library.opcheck(operation, arguments, test_utils=checks)
+
+
+class Everything(torch.nn.Module):
+    """All operators in one graph; the loss depends on points, query, key and value."""
+
+    def forward(self, xyz, query, key, value, mask):
+        groups = kernels.sample_and_group(xyz, 6, 4)
+        near, _ = kernels.nearest_neighbor(groups.centers, xyz + 0.1)
+        dist, idx = kernels.knn(groups.centers, xyz, 3)
+        loss = kernels.chamfer_distance(groups.neighborhoods.flatten(1, 2), xyz, norm="l1")
+        loss = loss + near.sum() + dist.sum() + groups.neighborhoods.square().sum()
+        return loss + kernels.masked_cross_attention(query, key, value, mask).square().sum(), idx
+
+
+def test_compiles_into_one_graph():
+    model, leaves = Everything(), [points(), *[t.clone().requires_grad_() for t in QKV]]
+    results = []
+    for run in (model, torch.compile(model, fullgraph=True, backend="aot_eager")):
+        loss, idx = run(*leaves, MASK)
+        results.append((loss, idx, *torch.autograd.grad(loss, leaves)))
+    for got, want in zip(results[1], results[0], strict=True):
+        torch.testing.assert_close(got, want)
+
+
+@pytest.mark.slow
+def test_compiles_with_inductor():
+    model, leaves = Everything(), [points(), *[t.clone().requires_grad_() for t in QKV]]
+    want, idx = model(*leaves, MASK)
+    got, got_idx = torch.compile(model, fullgraph=True)(*leaves, MASK)
+    assert torch.equal(got_idx, idx)
+    torch.testing.assert_close(torch.autograd.grad(got, leaves), torch.autograd.grad(want, leaves))
+
+
+def test_exports():
+    model, arguments = Everything(), (points(requires_grad=False), *QKV, MASK)
+    program = torch.export.export(model, arguments)
+    assert any("recon_fast.knn" in str(node.target) for node in program.graph.nodes)
+    torch.testing.assert_close(program.module()(*arguments), model(*arguments))
+
+
+def test_autocast_leaves_geometry_in_float32():
+    xyz = points(64, requires_grad=False) + 100
+    want = kernels.sample_and_group(xyz, 8, 5), kernels.chamfer_distance(xyz, xyz + 0.01)
+    with torch.autocast("cpu", torch.bfloat16):
+        got = kernels.sample_and_group(xyz, 8, 5), kernels.chamfer_distance(xyz, xyz + 0.01)
+    assert all(torch.equal(a, b) for a, b in zip(got[0], want[0], strict=True))
+    assert torch.equal(got[1], want[1])
+
+
+def test_autocast_casts_attention():
+    leaves = [t.clone().requires_grad_() for t in QKV]
+    with torch.autocast("cpu", torch.bfloat16):
+        out = kernels.masked_cross_attention(*leaves)
+        assert kernels.masked_cross_attention(*[t.double() for t in QKV]).dtype == torch.float64
+    assert out.dtype == torch.bfloat16
+    assert torch.equal(out, kernels.masked_cross_attention(*[t.bfloat16() for t in QKV]))
+    assert all(g.dtype == torch.float32 for g in torch.autograd.grad(out.sum(), leaves))
+
+
+def test_gradients_against_float64():
+    pred, target = points(15), points(20, seed=1)
+    exact = [t.detach().double().requires_grad_() for t in (pred, target)]
+    for norm in ("l1", "l2"):
+        got = torch.autograd.grad(kernels.chamfer_distance(pred, target, norm=norm), (pred, target))
+        want = torch.autograd.grad(kernels.chamfer_distance(*exact, norm=norm), exact)
+        for a, b in zip(got, want, strict=True):
+            torch.testing.assert_close(a.double(), b, rtol=1e-4, atol=1e-6)
+
+
+def test_float64_is_differentiable_twice():
+    inputs = [t.detach().double().requires_grad_() for t in (points(4), points(6, seed=1))]
+    assert torch.autograd.gradgradcheck(lambda p, t: kernels.chamfer_distance(p, t), inputs)
+    assert torch.autograd.gradgradcheck(lambda p, t: kernels.knn(p, t, 2)[0], inputs)
