@@ -1,0 +1,209 @@
+"""Farthest-point sampling in one launch.
+
+    idx[m + 1] = argmax_n min_{j <= m} |p_n - p_idx[j]|^2        ties to the smallest n
+
+All steps are fused: coordinates and running distances stay in registers, a step is one pass over them and two
+integer reductions (largest distance, then smallest index that has it); the next center is one load that hits L1.
+Nothing is written but the indices.
+
+A cloud too large for one program is shared by several, one per multiprocessor. They agree on a step's winner by
+an exchange of 64-bit keys in L2: each stores its own and reads all others until all are there. A key carries a
+tag that alternates, so the data is its own flag, two sets of slots suffice, and no fence or counter is needed.
+"""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from recon_fast.kernels.reference import NEAR_ORIGIN
+from recon_fast.kernels.triton._common import NO_CONTRACTION, load_points, num_processors, on_device_of, squared_norm
+
+# Points one program holds in registers: x, y, z and distance are 16 * 4 of 128 registers at 16 warps.
+MAX_REGISTER_POINTS = 8192
+# Points per program when a cloud is shared: a step is a latency of about a microsecond whatever the tile does.
+SHARED_POINTS = 4096
+POINTS_PER_THREAD = 8
+
+# Distances that are none, in the order in which their points are taken when nothing else is left: as int32 the
+# negative floats sort backwards, and minimum() with a real distance never changes them.
+_LAST_RESORT = tl.constexpr(-3.0)
+_CHOSEN = tl.constexpr(-2.0)
+_OUTSIDE = tl.constexpr(-1.0)
+_NEAR_ORIGIN = tl.constexpr(NEAR_ORIGIN)
+_INDEX_MASK = tl.constexpr(0x7FFFFFFF)
+
+
+@triton.jit
+def _initial_distance(b_x, b_y, b_z, o_n, length, SKIP_NEAR_ORIGIN: tl.constexpr):
+    """inf, or the rank of a point that is passed over."""
+    m_usable = (tl.abs(b_x) < float("inf")) & (tl.abs(b_y) < float("inf")) & (tl.abs(b_z) < float("inf"))
+    if SKIP_NEAR_ORIGIN:
+        m_usable = m_usable & (squared_norm(b_x, b_y, b_z) > _NEAR_ORIGIN)
+    b_dist = tl.where(m_usable, float("inf"), _LAST_RESORT)
+    return tl.where(o_n < length, b_dist, _OUTSIDE)
+
+
+@triton.jit
+def _step(b_x, b_y, b_z, b_dist, o_n, p_xyz, stride_n, stride_c, current):
+    """Distances to the set with `current` in it, the farthest distance's bits and its smallest index."""
+    p_c = p_xyz + current.to(tl.int64) * stride_n
+    c_x = tl.load(p_c).to(tl.float32)
+    c_y = tl.load(p_c + stride_c).to(tl.float32)
+    c_z = tl.load(p_c + stride_c + stride_c).to(tl.float32)
+    b_dist = tl.where(o_n == current, _CHOSEN, b_dist)
+    b_dist = tl.minimum(b_dist, squared_norm(b_x - c_x, b_y - c_y, b_z - c_z))  # keeps b_dist against a NaN
+    b_bits = b_dist.to(tl.int32, bitcast=True)
+    farthest = tl.max(b_bits, 0)
+    return b_dist, farthest, tl.min(tl.where(b_bits == farthest, o_n, _INDEX_MASK), 0)
+
+
+@triton.jit
+def _exchange(p_slots, i_program, farthest, winner, tag, PROGRAMS: tl.constexpr, SLOTS: tl.constexpr):
+    """The winner among all programs of the cloud: key = distance bits | inverted index | tag."""
+    key = (farthest.to(tl.int64) << 32) | ((_INDEX_MASK - winner).to(tl.int64) << 1) | tag
+    tl.atomic_xchg(p_slots + i_program, key, sem="relaxed")
+    o_s = tl.arange(0, SLOTS)
+    m_s = o_s < PROGRAMS
+    b_key = tl.load(p_slots + o_s, mask=m_s, other=0, volatile=True)
+    while tl.min(tl.where(m_s, (b_key & 1) ^ tag ^ 1, 1).to(tl.int32), 0) == 0:
+        b_key = tl.load(p_slots + o_s, mask=m_s, other=0, volatile=True)
+    best = tl.max(tl.where(m_s, b_key, -(1 << 63)), 0)
+    return _INDEX_MASK - ((best >> 1) & _INDEX_MASK).to(tl.int32)
+
+
+@triton.jit
+def _fps_kernel(
+    xyz_ptr,  # [B, N, 3]
+    lengths_ptr,  # [B] or None
+    idx_ptr,  # [B, M] int64
+    slots_ptr,  # [groups, 2, PROGRAMS] int64, zeros; None for one program
+    dist_ptr,  # [groups, PROGRAMS, tiles * BLOCK] fp32; None unless STREAM
+    B,
+    N,
+    num_samples,
+    start_index,
+    strides,  # of xyz
+    PROGRAMS: tl.constexpr,  # per cloud
+    SLOTS: tl.constexpr,  # the power of two above
+    STREAM: tl.constexpr,  # several tiles per program, distances in L2
+    BLOCK: tl.constexpr,
+    SKIP_NEAR_ORIGIN: tl.constexpr,
+):
+    stride_b, stride_n, stride_c = strides
+    i_group = tl.program_id(0) // PROGRAMS
+    i_program = tl.program_id(0) % PROGRAMS
+    num_groups = tl.num_programs(0) // PROGRAMS
+    per_program = tl.cdiv(N, PROGRAMS)
+    tiles = tl.cdiv(per_program, BLOCK)
+    first = i_program * (tiles * BLOCK if STREAM else BLOCK)
+    o_tile = tl.arange(0, BLOCK)
+    exchanges = tl.program_id(0) * 0
+
+    for i_b in range(i_group, B, num_groups):
+        p_xyz = xyz_ptr + tl.cast(i_b, tl.int64) * stride_b
+        p_idx = idx_ptr + tl.cast(i_b, tl.int64) * num_samples
+        length = N
+        if lengths_ptr is not None:
+            length = tl.load(lengths_ptr + i_b).to(tl.int32)
+        if STREAM:
+            p_dist = dist_ptr + tl.program_id(0).to(tl.int64) * tiles * BLOCK
+            for i_tile in range(tiles):
+                o_n = first + i_tile * BLOCK + o_tile
+                b_x, b_y, b_z = load_points(p_xyz, stride_n, stride_c, o_n, o_n < N)
+                b_dist = _initial_distance(b_x, b_y, b_z, o_n, tl.minimum(length, N), SKIP_NEAR_ORIGIN)
+                tl.store(p_dist + i_tile * BLOCK + o_tile, b_dist)
+        else:
+            o_n = first + o_tile
+            b_x, b_y, b_z = load_points(p_xyz, stride_n, stride_c, o_n, o_n < N)
+            b_dist = _initial_distance(b_x, b_y, b_z, o_n, tl.minimum(length, N), SKIP_NEAR_ORIGIN)
+
+        current = tl.cast(start_index, tl.int32)
+        for m in range(num_samples):
+            if i_program == 0:
+                tl.store(p_idx + m, tl.where(m < length, current, -1).to(tl.int64))
+            if STREAM:
+                farthest = -(1 << 31) + current * 0
+                winner = current * 0
+                for i_tile in range(tiles):
+                    tl.debug_barrier()
+                    o_n = first + i_tile * BLOCK + o_tile
+                    b_x, b_y, b_z = load_points(p_xyz, stride_n, stride_c, o_n, o_n < N)
+                    b_dist = tl.load(p_dist + i_tile * BLOCK + o_tile)
+                    b_dist, best, best_idx = _step(
+                        b_x, b_y, b_z, b_dist, o_n, p_xyz, stride_n, stride_c, current
+                    )
+                    tl.store(p_dist + i_tile * BLOCK + o_tile, b_dist)
+                    winner = tl.where(best > farthest, best_idx, winner)
+                    farthest = tl.maximum(best, farthest)
+            else:
+                b_dist, farthest, winner = _step(
+                    b_x, b_y, b_z, b_dist, o_n, p_xyz, stride_n, stride_c, current
+                )
+            if PROGRAMS > 1:
+                # A program is at most one step ahead, so the slots of a step are free again two steps later.
+                p_slots = slots_ptr + (i_group * 2 + exchanges % 2) * PROGRAMS
+                tag = ((exchanges // 2 + 1) % 2).to(tl.int64)
+                winner = _exchange(p_slots, i_program, farthest, winner, tag, PROGRAMS, SLOTS)
+                exchanges += 1
+            current = winner
+
+
+def fps_config(B: int, N: int, processors: int) -> dict[str, int | bool]:
+    """The one place that chooses how N points are held: kernel constants and warps.
+
+    One program per cloud up to MAX_REGISTER_POINTS; beyond, PROGRAMS per cloud, at most one per processor, that
+    hold their points in registers if these suffice and stream them otherwise.
+    """
+    programs, stream, block = 1, False, max(triton.next_power_of_2(N), 32)
+    if N > MAX_REGISTER_POINTS:
+        block = SHARED_POINTS if B * triton.cdiv(N, SHARED_POINTS) <= processors else MAX_REGISTER_POINTS
+        programs = min(triton.cdiv(N, block), processors)
+        stream = programs * block < N
+    return {
+        "PROGRAMS": programs,
+        "SLOTS": triton.next_power_of_2(programs),
+        "STREAM": stream,
+        "BLOCK": block,
+        "num_warps": min(max(block // (32 * POINTS_PER_THREAD), 1), 16),
+    }
+
+
+def farthest_point_sample(
+    xyz: Tensor,  # [B, N, 3]
+    num_samples: int,
+    *,
+    lengths: Tensor | None = None,  # [B]
+    start_index: int = 0,
+    skip_near_origin: bool = False,
+) -> Tensor:  # [B, M] int64
+    """See `recon_fast.kernels.farthest_point_sample`; indices are equal to the reference's."""
+    B, N, _ = xyz.shape
+    processors = num_processors(xyz.device)
+    config = fps_config(B, N, processors)
+    programs = int(config["PROGRAMS"])
+    groups = B if programs == 1 and not config["STREAM"] else min(B, max(processors // programs, 1))
+    idx = torch.empty(B, num_samples, dtype=torch.int64, device=xyz.device)
+    slots = torch.zeros(groups, 2, programs, dtype=torch.int64, device=xyz.device) if programs > 1 else None
+    dist = None
+    if config["STREAM"]:
+        tiles = triton.cdiv(triton.cdiv(N, programs), int(config["BLOCK"]))
+        dist = torch.empty(groups * programs, tiles * int(config["BLOCK"]), device=xyz.device)
+    with on_device_of(xyz):
+        _fps_kernel[(groups * programs,)](
+            xyz,
+            lengths,
+            idx,
+            slots,
+            dist,
+            B,
+            N,
+            num_samples,
+            start_index,
+            xyz.stride(),
+            SKIP_NEAR_ORIGIN=skip_near_origin,
+            launch_cooperative_grid=programs > 1,  # all programs resident, or an error instead of a hang
+            **config,
+            **NO_CONTRACTION,
+        )
+    return idx
