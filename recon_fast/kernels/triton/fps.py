@@ -73,6 +73,71 @@ def _exchange(p_slots, i_program, farthest, winner, tag, PROGRAMS: tl.constexpr,
 
 
 @triton.jit
+def _sample_cloud(
+    p_xyz,  # [N, 3]
+    p_idx,  # [M]
+    p_slots,  # [2, PROGRAMS] or None
+    p_dist,  # [tiles * BLOCK] or None
+    i_program,
+    N,
+    length,
+    num_samples,
+    current,
+    stride_n,
+    stride_c,
+    exchanges,  # done so far by this group of programs
+    PROGRAMS: tl.constexpr,
+    SLOTS: tl.constexpr,
+    STREAM: tl.constexpr,
+    BLOCK: tl.constexpr,
+    SKIP_NEAR_ORIGIN: tl.constexpr,
+):
+    """All samples of one cloud; returns the number of exchanges."""
+    length = tl.minimum(length, N)
+    tiles = tl.cdiv(tl.cdiv(N, PROGRAMS), BLOCK) if STREAM else 1
+    o_tile = i_program * tiles * BLOCK + tl.arange(0, BLOCK)
+    p_tile = None
+    if STREAM:
+        p_tile = p_dist + tl.arange(0, BLOCK)
+        for i_tile in range(tiles):
+            o_n = o_tile + i_tile * BLOCK
+            b_x, b_y, b_z = load_points(p_xyz, stride_n, stride_c, o_n, o_n < N)
+            b_dist = _initial_distance(b_x, b_y, b_z, o_n, length, SKIP_NEAR_ORIGIN)
+            tl.store(p_tile + i_tile * BLOCK, b_dist)
+    else:
+        b_x, b_y, b_z = load_points(p_xyz, stride_n, stride_c, o_tile, o_tile < N)
+        b_dist = _initial_distance(b_x, b_y, b_z, o_tile, length, SKIP_NEAR_ORIGIN)
+
+    for m in range(num_samples):
+        if i_program == 0:
+            tl.store(p_idx + m, tl.where(m < length, current, -1).to(tl.int64))
+        if STREAM:
+            farthest = current * 0 + (-(1 << 31))
+            winner = current
+            for i_tile in range(tiles):
+                tl.debug_barrier()
+                o_n = o_tile + i_tile * BLOCK
+                b_x, b_y, b_z = load_points(p_xyz, stride_n, stride_c, o_n, o_n < N)
+                b_dist = tl.load(p_tile + i_tile * BLOCK)
+                b_dist, best, best_idx = _step(b_x, b_y, b_z, b_dist, o_n, p_xyz, stride_n, stride_c, current)
+                tl.store(p_tile + i_tile * BLOCK, b_dist)
+                winner = tl.where(best > farthest, best_idx, winner)
+                farthest = tl.maximum(best, farthest)
+        else:
+            b_dist, farthest, winner = _step(
+                b_x, b_y, b_z, b_dist, o_tile, p_xyz, stride_n, stride_c, current
+            )
+        if PROGRAMS > 1:
+            # A program is at most one step ahead, so the slots of a step are free again two steps later.
+            p_step = p_slots + (exchanges % 2) * PROGRAMS
+            tag = ((exchanges // 2 + 1) % 2).to(tl.int64)
+            winner = _exchange(p_step, i_program, farthest, winner, tag, PROGRAMS, SLOTS)
+            exchanges += 1
+        current = winner
+    return exchanges
+
+
+@triton.jit
 def _fps_kernel(
     xyz_ptr,  # [B, N, 3]
     lengths_ptr,  # [B] or None
@@ -91,62 +156,46 @@ def _fps_kernel(
     SKIP_NEAR_ORIGIN: tl.constexpr,
 ):
     stride_b, stride_n, stride_c = strides
-    i_group = tl.program_id(0) // PROGRAMS
     i_program = tl.program_id(0) % PROGRAMS
-    num_groups = tl.num_programs(0) // PROGRAMS
-    per_program = tl.cdiv(N, PROGRAMS)
-    tiles = tl.cdiv(per_program, BLOCK)
-    first = i_program * (tiles * BLOCK if STREAM else BLOCK)
-    o_tile = tl.arange(0, BLOCK)
-    exchanges = tl.program_id(0) * 0
+    i_group = tl.program_id(0) // PROGRAMS
+    # Without sharing there is a program per cloud: a loop of one trip, which the compiler removes.
+    ALONE: tl.constexpr = PROGRAMS == 1 and not STREAM
+    i_end = i_group + 1 if ALONE else B
+    num_groups = 1 if ALONE else tl.num_programs(0) // PROGRAMS
+    start = tl.cast(start_index, tl.int32)
+    p_slots = None
+    p_dist = None
+    if PROGRAMS > 1:
+        p_slots = slots_ptr + i_group * 2 * PROGRAMS
+    if STREAM:
+        p_dist = dist_ptr + tl.program_id(0).to(tl.int64) * tl.cdiv(tl.cdiv(N, PROGRAMS), BLOCK) * BLOCK
 
-    for i_b in range(i_group, B, num_groups):
+    exchanges = i_group * 0
+    for i_b in range(i_group, i_end, num_groups):
         p_xyz = xyz_ptr + tl.cast(i_b, tl.int64) * stride_b
         p_idx = idx_ptr + tl.cast(i_b, tl.int64) * num_samples
         length = N
         if lengths_ptr is not None:
             length = tl.load(lengths_ptr + i_b).to(tl.int32)
-        if STREAM:
-            p_dist = dist_ptr + tl.program_id(0).to(tl.int64) * tiles * BLOCK
-            for i_tile in range(tiles):
-                o_n = first + i_tile * BLOCK + o_tile
-                b_x, b_y, b_z = load_points(p_xyz, stride_n, stride_c, o_n, o_n < N)
-                b_dist = _initial_distance(b_x, b_y, b_z, o_n, tl.minimum(length, N), SKIP_NEAR_ORIGIN)
-                tl.store(p_dist + i_tile * BLOCK + o_tile, b_dist)
-        else:
-            o_n = first + o_tile
-            b_x, b_y, b_z = load_points(p_xyz, stride_n, stride_c, o_n, o_n < N)
-            b_dist = _initial_distance(b_x, b_y, b_z, o_n, tl.minimum(length, N), SKIP_NEAR_ORIGIN)
-
-        current = tl.cast(start_index, tl.int32)
-        for m in range(num_samples):
-            if i_program == 0:
-                tl.store(p_idx + m, tl.where(m < length, current, -1).to(tl.int64))
-            if STREAM:
-                farthest = -(1 << 31) + current * 0
-                winner = current * 0
-                for i_tile in range(tiles):
-                    tl.debug_barrier()
-                    o_n = first + i_tile * BLOCK + o_tile
-                    b_x, b_y, b_z = load_points(p_xyz, stride_n, stride_c, o_n, o_n < N)
-                    b_dist = tl.load(p_dist + i_tile * BLOCK + o_tile)
-                    b_dist, best, best_idx = _step(
-                        b_x, b_y, b_z, b_dist, o_n, p_xyz, stride_n, stride_c, current
-                    )
-                    tl.store(p_dist + i_tile * BLOCK + o_tile, b_dist)
-                    winner = tl.where(best > farthest, best_idx, winner)
-                    farthest = tl.maximum(best, farthest)
-            else:
-                b_dist, farthest, winner = _step(
-                    b_x, b_y, b_z, b_dist, o_n, p_xyz, stride_n, stride_c, current
-                )
-            if PROGRAMS > 1:
-                # A program is at most one step ahead, so the slots of a step are free again two steps later.
-                p_slots = slots_ptr + (i_group * 2 + exchanges % 2) * PROGRAMS
-                tag = ((exchanges // 2 + 1) % 2).to(tl.int64)
-                winner = _exchange(p_slots, i_program, farthest, winner, tag, PROGRAMS, SLOTS)
-                exchanges += 1
-            current = winner
+        exchanges = _sample_cloud(
+            p_xyz,
+            p_idx,
+            p_slots,
+            p_dist,
+            i_program,
+            N,
+            length,
+            num_samples,
+            start,
+            stride_n,
+            stride_c,
+            exchanges,
+            PROGRAMS,
+            SLOTS,
+            STREAM,
+            BLOCK,
+            SKIP_NEAR_ORIGIN,
+        )
 
 
 def fps_config(B: int, N: int, processors: int) -> dict[str, int | bool]:
