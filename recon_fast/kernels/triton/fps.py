@@ -137,7 +137,7 @@ def _sample_cloud(
     return exchanges
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["B", "N", "num_samples", "start_index"])
 def _fps_kernel(
     xyz_ptr,  # [B, N, 3]
     lengths_ptr,  # [B] or None
