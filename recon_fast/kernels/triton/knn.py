@@ -4,14 +4,12 @@
 
 The distance matrix is never written to memory. A program holds the distances of a few queries in registers and
 finds the k-th smallest by bisection on their bits (a float's bits sort like the float): the steps count how many
-are below, and end as soon as the count is k. What lies below is compacted by a prefix sum, and only k keys are
-sorted. Then the k points are gathered to write exact distances, and for `group` the centred neighbourhoods.
+are below, and end as soon as the count is k; equal distances at the bound are bisected by index. What is chosen is
+compacted by a prefix sum, and only k keys are sorted. Then the k points are gathered to write exact distances, and for `group` the centred neighbourhoods.
 
 Longer clouds are streamed in tiles past a running bound: only what is nearer than the k-th so far is appended to
 a small buffer in L2, which is cut back to k when full. With few queries several programs share a cloud, each
 takes a span of it, and a second launch selects among their results.
-
-Ties: of equal distances the smallest index comes first; every step keeps equal distances in index order.
 """
 
 import torch
@@ -35,50 +33,73 @@ from recon_fast.kernels.triton._common import (
 MAX_K = 1024  # more neighbours than this are a sort: left to the reference
 MAX_TILE_POINTS = 2048  # clouds up to this are one tile, 64 registers per thread
 STREAM_TILE = 256
+QUERY_TILE = 1024  # queries * points in one warp's registers
 WARPS_PER_PROCESSOR = 8  # enough of them to hide latency; with fewer, a cloud is split among programs
 
 _EXCLUDED = tl.constexpr(0x7FFFFFFF)  # order bits of what can never be chosen
 
 
 @triton.jit
-def _select(b_bits, k):
-    """Bits (low, high] per row such that at most k are <= high, or all in (low, high] are equal and k falls there."""
-    b_low = tl.max(tl.zeros_like(b_bits), 1) - 1
-    b_high = tl.maximum(b_low, 0) + INF_BITS
-    b_open = tl.sum((b_bits <= INF_BITS).to(tl.int32), 1) > k
-    while tl.max(b_open.to(tl.int32), 0) > 0:
-        b_mid = b_low + ((b_high - b_low) >> 1)
-        b_count = tl.sum((b_bits <= b_mid[:, None]).to(tl.int32), 1)
-        b_high = tl.where(b_open & (b_count >= k), b_mid, b_high)
-        b_low = tl.where(b_open & (b_count < k), b_mid, b_low)
-        b_open = b_open & (b_count != k) & (b_high - b_low > 1)
-    return b_low, b_high
+def _choose(b_bits, o_idx, k, K: tl.constexpr):
+    """The k entries [Q, S] smallest by (bits, index) of each row, all if there are fewer, as a mask."""
+    Q: tl.constexpr = b_bits.shape[0]
+    S: tl.constexpr = b_bits.shape[1]
+    m_keep = b_bits < _EXCLUDED
+    if S >= K:
+        # The minima of K columns are K entries, so their largest bounds the k-th smallest from above.
+        COLUMNS: tl.constexpr = max(K, min(S, 32))
+        b_column = tl.min(tl.reshape(b_bits, [Q, S // COLUMNS, COLUMNS]), 1)
+        b_low = tl.min(b_column, 1) - 1
+        b_high = tl.minimum(tl.max(b_column, 1), INF_BITS)
+        m_open = tl.sum((b_bits <= b_high[:, None]).to(tl.int32), 1) > k
+        while tl.max(m_open.to(tl.int32), 0) > 0:
+            b_mid = b_low + ((b_high - b_low) >> 1)
+            b_count = tl.sum((b_bits <= b_mid[:, None]).to(tl.int32), 1)
+            b_high = tl.where(m_open & (b_count >= k), b_mid, b_high)
+            b_low = tl.where(m_open & (b_count < k), b_mid, b_low)
+            m_open = m_open & (b_count != k) & (b_high - b_low > 1)
+        m_keep = b_bits <= b_high[:, None]
+        m_open = tl.sum(m_keep.to(tl.int32), 1) > k
+        if tl.max(m_open.to(tl.int32), 0) > 0:
+            # Too many are equal to b_high: the same bisection on their indices.
+            m_sure = b_bits < b_high[:, None]
+            m_tie = m_keep & ~m_sure
+            b_room = tl.where(m_open, k - tl.sum(m_sure.to(tl.int32), 1), S)
+            b_first = b_room * 0 - 1
+            b_last = tl.max(tl.where(m_tie, o_idx, 0), 1)
+            while tl.max(m_open.to(tl.int32), 0) > 0:
+                b_mid = b_first + ((b_last - b_first) >> 1)
+                b_count = tl.sum((m_tie & (o_idx <= b_mid[:, None])).to(tl.int32), 1)
+                b_last = tl.where(m_open & (b_count >= b_room), b_mid, b_last)
+                b_first = tl.where(m_open & (b_count < b_room), b_mid, b_first)
+                m_open = m_open & (b_count != b_room) & (b_last - b_first > 1)
+            m_keep = m_sure | (m_tie & (o_idx <= b_last[:, None]))
+    return m_keep
 
 
 @triton.jit
-def _compact(b_bits, b_low, b_high, k):
-    """Place of each chosen entry in its row, those <= low before those in (low, high], and which are chosen."""
-    m_sure = b_bits <= b_low[:, None]
-    m_edge = (b_bits > b_low[:, None]) & (b_bits <= b_high[:, None])
-    b_rank = tl.cumsum(m_sure.to(tl.int32) + (m_edge.to(tl.int32) << 16), 1)  # both counts in one scan
-    b_sure = tl.sum(m_sure.to(tl.int32), 1)
-    o_place = tl.where(m_sure, b_rank & 0xFFFF, b_sure[:, None] + (b_rank >> 16)) - 1
-    return o_place, (m_sure | m_edge) & (o_place < k)
+def _places(m_keep):
+    """A place in its row for every kept entry: lane by lane, so that only one scan crosses lanes."""
+    Q: tl.constexpr = m_keep.shape[0]
+    S: tl.constexpr = m_keep.shape[1]
+    b_keep = tl.reshape(m_keep.to(tl.int32), [Q, S // 32, 32])
+    b_lane = tl.sum(b_keep, 1)
+    b_before = tl.cumsum(b_lane, 1) - b_lane
+    return tl.reshape(b_before[:, None, :] + tl.cumsum(b_keep, 1) - 1, [Q, S])
 
 
 @triton.jit
-def _cut_back(p_rows, b_fill, m_q, k, SIZE: tl.constexpr):
+def _cut_back(p_rows, b_fill, m_q, k, K: tl.constexpr, SIZE: tl.constexpr):
     """Keep the k smallest keys of each row's buffer; returns their number and the bound that newcomers must beat."""
     o_c = tl.arange(0, SIZE)
     tl.debug_barrier()
     m_c = m_q[:, None] & (o_c[None, :] < b_fill[:, None])
     b_key = tl.load(p_rows[:, None] + o_c[None, :], mask=m_c, other=NO_KEY)
     b_bits = (b_key >> 32).to(tl.int32)
-    b_low, b_high = _select(b_bits, k)
-    o_place, m_keep = _compact(b_bits, b_low, b_high, k)
+    m_keep = _choose(b_bits, b_key.to(tl.int32), k, K)
     tl.debug_barrier()
-    tl.store(p_rows[:, None] + o_place, b_key, mask=m_keep & m_c)
-    b_largest = tl.max(tl.where(m_keep & m_c, b_bits, -1), 1)
+    tl.store(p_rows[:, None] + _places(m_keep), b_key, mask=m_keep)
+    b_largest = tl.max(tl.where(m_keep, b_bits, -1), 1)
     b_bound = tl.where(b_fill >= k, b_largest, INF_BITS + 1)
     return tl.minimum(b_fill, k), b_bound
 
@@ -182,10 +203,8 @@ def _knn_kernel(
     if SIZE == 0:
         o_n = tl.arange(0, BLOCK_N)
         b_bits = _tile_bits(p_points, stride_n, stride_c, o_n, length, q_x, q_y, q_z)
-        b_low, b_high = _select(b_bits, k)
-        o_place, m_keep = _compact(b_bits, b_low, b_high, k)
-        m_keep = m_keep & m_q[:, None]
-        tl.store(p_rows[:, None] + o_place, sort_key(b_bits, o_n[None, :]), mask=m_keep)
+        m_keep = _choose(b_bits, o_n[None, :], k, K) & m_q[:, None]
+        tl.store(p_rows[:, None] + _places(m_keep), sort_key(b_bits, o_n[None, :]), mask=m_keep)
         b_fill = tl.sum(m_keep.to(tl.int32), 1)
     else:
         span = tl.cdiv(tl.cdiv(N, SPLITS), BLOCK_N) * BLOCK_N
@@ -197,20 +216,15 @@ def _knn_kernel(
             b_bits = _tile_bits(p_points, stride_n, stride_c, o_n, last, q_x, q_y, q_z)
             b_bits = tl.where((b_bits < b_bound[:, None]) & m_q[:, None], b_bits, _EXCLUDED)
             if tl.min(tl.min(b_bits, 1), 0) < _EXCLUDED:
-                b_hits = tl.sum((b_bits < _EXCLUDED).to(tl.int32), 1)
-                b_low = b_fill * 0 - 1
-                b_high = b_fill * 0 + INF_BITS
-                limit = SIZE
-                if tl.max(b_fill + b_hits, 0) > SIZE:
-                    b_fill, b_bound = _cut_back(p_rows, b_fill, m_q, k, SIZE)
+                m_hit = b_bits < _EXCLUDED
+                if tl.max(b_fill + tl.sum(m_hit.to(tl.int32), 1), 0) > SIZE:
+                    b_fill, b_bound = _cut_back(p_rows, b_fill, m_q, k, K, SIZE)
                     b_bits = tl.where(b_bits < b_bound[:, None], b_bits, _EXCLUDED)
-                    b_low, b_high = _select(b_bits, k)
-                    limit = k
-                o_place, m_keep = _compact(b_bits, b_low, b_high, limit)
+                    m_hit = _choose(b_bits, o_n[None, :], k, K)
                 b_key = sort_key(b_bits, o_n[None, :])
-                tl.store(p_rows[:, None] + b_fill[:, None] + o_place, b_key, mask=m_keep)
-                b_fill += tl.sum(m_keep.to(tl.int32), 1)
-        b_fill, b_bound = _cut_back(p_rows, b_fill, m_q, k, SIZE)
+                tl.store((p_rows + b_fill)[:, None] + _places(m_hit), b_key, mask=m_hit)
+                b_fill += tl.sum(m_hit.to(tl.int32), 1)
+        b_fill, b_bound = _cut_back(p_rows, b_fill, m_q, k, K, SIZE)
 
     if SPLITS == 1:
         o_out = i_b * M + o_q
@@ -254,10 +268,9 @@ def _merge_kernel(
     p_e = p_rows[:, None] + (o_s.to(tl.int64) * M * row_size + o_k)[None, :]
     b_key = tl.load(p_e, mask=m_q[:, None] & (o_k < k)[None, :], other=NO_KEY)
     b_bits = (b_key >> 32).to(tl.int32)
-    b_low, b_high = _select(b_bits, k)
-    o_place, m_keep = _compact(b_bits, b_low, b_high, k)
+    m_keep = _choose(b_bits, b_key.to(tl.int32), k, K)
     tl.debug_barrier()
-    tl.store(p_rows[:, None] + o_place, b_key, mask=m_keep)
+    tl.store(p_rows[:, None] + _places(m_keep), b_key, mask=m_keep)
     b_fill = tl.sum(m_keep.to(tl.int32), 1)
     p_points = points_ptr + i_b * stride_b
     _finish(
@@ -271,16 +284,10 @@ def knn_config(B: int, M: int, N: int, k: int, processors: int) -> dict[str, int
     K = triton.next_power_of_2(k)
     if N <= MAX_TILE_POINTS:
         block_n = max(triton.next_power_of_2(N), K, 32)
-        return {
-            "K": K,
-            "SIZE": 0,
-            "SPLITS": 1,
-            "BLOCK_Q": max(1, min(2, 2048 // block_n)),
-            "BLOCK_N": block_n,
-            "num_warps": 1,
-        }
-    size = max(256, 2 * K)
-    block_q = max(1, 2048 // size)
+        block_q = max(1, min(4, QUERY_TILE // block_n))
+        return {"K": K, "SIZE": 0, "SPLITS": 1, "BLOCK_Q": block_q, "BLOCK_N": block_n, "num_warps": 1}
+    size = max(STREAM_TILE, 2 * K)
+    block_q = max(1, QUERY_TILE // size)
     programs = B * triton.cdiv(M, block_q)
     splits = 1
     while splits * programs < WARPS_PER_PROCESSOR * processors and splits * K < 4096 and N > splits * 8192:
@@ -291,7 +298,7 @@ def knn_config(B: int, M: int, N: int, k: int, processors: int) -> dict[str, int
         "SPLITS": splits,
         "BLOCK_Q": block_q,
         "BLOCK_N": STREAM_TILE,
-        "num_warps": 1,
+        "num_warps": max(1, size // QUERY_TILE),
     }
 
 
