@@ -1,9 +1,9 @@
 """What every kernel variant costs before it ever runs: `python -m benchmarks.static [--arch sm_90 ...] [--json]`.
 
-Compiles each variant ahead of time, without a GPU, and prints registers per thread, spilled bytes, shared memory
-and the instructions of the longest innermost loop per warp (the span of SASS up to its backward branch).
-For gfx942 the numbers are those of the amdgcn metadata: vector registers, spills and scratch, LDS; the loop is
-counted in the assembly text. These are facts about the code, not timings.
+Compiles each variant ahead of time, without a GPU, and prints registers per thread, spilled bytes, shared memory,
+all instructions, and those of each loop without the loops inside it (a branch that is rarely taken counts too).
+For gfx942 the numbers are those of the amdgcn metadata: vector registers, spills and scratch, LDS.
+These are facts about the code, not timings.
 """
 
 import argparse
@@ -21,6 +21,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
+from benchmarks.loops import Instruction, loop_sizes
 from benchmarks.variants import VARIANTS, Variant
 
 TARGETS = {
@@ -42,7 +43,8 @@ class Cost:
     registers: int  # per thread
     spills: int  # bytes of stack or scratch per thread
     shared: int  # bytes per program
-    loop: int  # instructions of the longest innermost loop, 0 without a loop
+    instructions: int  # of the whole kernel
+    loops: list[int]  # instructions of each loop, without those of the loops inside it
     contracted: int  # fp32 multiply-adds fused by the compiler in the whole kernel
 
 
@@ -50,7 +52,7 @@ def compile_variant(variant: Variant, arch: str) -> "triton.compiler.CompiledKer
     """The variant's kernel, compiled for `arch` as a launch with aligned pointers would."""
     names = variant.kernel.arg_names
     signature = {name: variant.signature.get(name, "constexpr") for name in names}
-    aligned = {
+    aligned: dict[tuple[int, ...], list[list[object]]] = {
         (i,): [["tt.divisibility", 16]]
         for i, name in enumerate(names)
         if isinstance(signature[name], str) and signature[name].startswith("*")
@@ -61,25 +63,11 @@ def compile_variant(variant: Variant, arch: str) -> "triton.compiler.CompiledKer
     for i, name in enumerate(names):  # "constexpr" within a tuple of strides: the stride of a contiguous axis
         if isinstance(signature[name], tuple):
             constants |= {(i, j): 1 for j, kind in enumerate(signature[name]) if kind == "constexpr"}
+            strides = [(i, j) for j, kind in enumerate(signature[name]) if kind != "constexpr"]
+            if variant.aligned_strides:
+                aligned |= dict.fromkeys(strides, [["tt.divisibility", 16]])
     source = ASTSource(variant.kernel, signature=signature, constexprs=constants, attrs=aligned)
     return triton.compile(source, target=TARGETS[arch], options=dict(variant.options))
-
-
-def innermost_loop(code: list[tuple[str, str | None, str | None]]) -> int:
-    """Instructions of the longest loop that contains no other; rows are (text, label here, branch to)."""
-    position: dict[str, int] = {}
-    loops = []
-    for i, (_, label, target) in enumerate(code):
-        if label is not None:
-            position[label] = i
-        if target is not None and target in position:
-            loops.append((position[target], i))
-    # Of loops with one head (two backward branches) the longest counts; a loop around another one does not.
-    heads = {head: max(end for h, end in loops if h == head) for head, _ in loops}
-    inner = [
-        (a, b) for a, b in heads.items() if b > a and not any(a < c and d < b for c, d in heads.items())
-    ]
-    return max((b - a + 1 for a, b in inner), default=0)
 
 
 def _nvidia_tool(name: str, *arguments: str) -> str:
@@ -94,13 +82,11 @@ def _nvidia_cost(variant: Variant, arch: str, compiled: "triton.compiler.Compile
         usage = _nvidia_tool("cuobjdump", "-res-usage", file.name)
         sass = _nvidia_tool("cuobjdump", "-sass", file.name)
     field = dict(re.findall(r"(REG|STACK|SHARED|LOCAL):(\d+)", usage))
-    rows: list[tuple[str, str | None, str | None]] = []
-    for line in sass.splitlines():
-        match = re.match(r"\s*/\*([0-9a-f]{4,})\*/\s+(.*?);", line)
-        if match:
-            address, text = match.groups()
-            branch = re.search(r"\bBRA\S*\s.*?0x([0-9a-f]+)", text)
-            rows.append((text, str(int(address, 16)), str(int(branch[1], 16)) if branch else None))
+    code = []
+    for address, text in re.findall(r"^\s*/\*([0-9a-f]{4,})\*/\s+(.*?);", sass, re.MULTILINE):
+        branch = re.search(r"\bBRA\S*\s.*?0x([0-9a-f]+)", text)
+        ends = re.match(r"(BRA(?!\S*\s+!?U?P\d)|EXIT|RET)", text) is not None
+        code.append(Instruction(str(int(address, 16)), str(int(branch[1], 16)) if branch else None, ends))
     return Cost(
         variant.name,
         arch,
@@ -108,7 +94,8 @@ def _nvidia_cost(variant: Variant, arch: str, compiled: "triton.compiler.Compile
         int(field["REG"]),
         int(field["STACK"]) + int(field["LOCAL"]),
         max(int(field["SHARED"]), compiled.metadata.shared),
-        innermost_loop(rows),
+        len(code),
+        loop_sizes(code),
         len(re.findall(r"\bfma\.rn(?:\.ftz)?\.f32", compiled.asm["ptx"])),
     )
 
@@ -116,14 +103,15 @@ def _nvidia_cost(variant: Variant, arch: str, compiled: "triton.compiler.Compile
 def _amd_cost(variant: Variant, arch: str, compiled: "triton.compiler.CompiledKernel") -> Cost:
     text = compiled.asm["amdgcn"]
     field = {name: int(value) for name, value in re.findall(r"\.(\w+):\s+(\d+)\s*$", text, re.MULTILINE)}
-    rows: list[tuple[str, str | None, str | None]] = []
+    code = []
     label = None
     for line in text.splitlines():
         if match := re.match(r"(\.L\w+):", line):
             label = match[1]
-        elif match := re.match(r"\t([vs]_|ds_|global_|buffer_|flat_|scratch_)\S+.*", line):
+        elif re.match(r"\t(v|s|ds|global|buffer|flat|scratch)_", line):
             branch = re.match(r"\ts_c?branch\S*\s+(\.L\w+)", line)
-            rows.append((line, label, branch[1] if branch else None))
+            ends = re.match(r"\ts_(branch|endpgm|setpc)", line) is not None
+            code.append(Instruction(label, branch[1] if branch else None, ends))
             label = None
     return Cost(
         variant.name,
@@ -132,7 +120,8 @@ def _amd_cost(variant: Variant, arch: str, compiled: "triton.compiler.CompiledKe
         field["vgpr_count"],
         field["private_segment_fixed_size"] + 4 * field["vgpr_spill_count"],
         max(field["group_segment_fixed_size"], compiled.metadata.shared),
-        innermost_loop(rows),
+        len(code),
+        loop_sizes(code),
         len(re.findall(r"\bv_(?:pk_)?(?:fma|fmac|mad|mac)_f32", text)),
     )
 
@@ -147,11 +136,12 @@ def cost_of(variant: Variant, arch: str) -> Cost:
 def table(costs: list[Cost]) -> str:
     """Markdown, one row per variant and architecture."""
     lines = [
-        "| variant | arch | warps | registers | spilled bytes | shared bytes | inner loop | fp32 fma |",
-        "|---|---|--:|--:|--:|--:|--:|--:|",
+        "| variant | arch | warps | registers | spilled bytes | shared bytes | instructions | loops | fp32 fma |",
+        "|---|---|--:|--:|--:|--:|--:|---|--:|",
     ]
     lines += [
-        f"| {c.variant} | {c.arch} | {c.warps} | {c.registers} | {c.spills} | {c.shared} | {c.loop} | {c.contracted} |"
+        f"| {c.variant} | {c.arch} | {c.warps} | {c.registers} | {c.spills} | {c.shared} | {c.instructions} "
+        f"| {', '.join(map(str, c.loops))} | {c.contracted} |"
         for c in costs
     ]
     return "\n".join(lines)

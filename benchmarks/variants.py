@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from recon_fast.kernels.triton import fps, knn
+from recon_fast.kernels.triton import attention, chamfer, fps, knn, nearest
 from recon_fast.kernels.triton._common import NO_CONTRACTION
 
 
@@ -16,6 +16,7 @@ class Variant:
     signature: dict[str, Any]  # arguments that are neither constants nor None
     constants: dict[str, Any]
     options: dict[str, Any]
+    aligned_strides: bool = False  # multiples of 16, which widens loads
 
 
 CLOUD = ("i32", "i32", "constexpr")  # strides of a contiguous [B, N, 3]
@@ -76,6 +77,63 @@ def _merge(name: str, k: int, splits: int) -> Variant:
     return Variant(name, knn._merge_kernel, signature, constants, options | NO_CONTRACTION)
 
 
+def _nearest(name: str, dtype: str = "fp32", ragged: bool = False) -> Variant:
+    signature = {
+        "src_ptr": f"*{dtype}",
+        "dst_ptr": f"*{dtype}",
+        "dist_ptr": "*fp32",
+        "idx_ptr": "*i64",
+        "N": "i32",
+        "M": "i32",
+        "src_strides": CLOUD,
+        "dst_strides": CLOUD,
+    }
+    if ragged:
+        signature |= {"src_lengths_ptr": "*i64", "dst_lengths_ptr": "*i64"}
+    constants = {"BLOCK_N": nearest.BLOCK_N, "BLOCK_M": nearest.BLOCK_M}
+    options = {"num_warps": nearest.NUM_WARPS}
+    return Variant(name, nearest._nearest_kernel, signature, constants, options | NO_CONTRACTION)
+
+
+def _chamfer(name: str, N: int, M: int, root: bool, grad: bool) -> Variant:
+    constants, options = _split(chamfer.chamfer_config(N, M))
+    signature = {
+        "pred_ptr": "*fp32",
+        "target_ptr": "*fp32",
+        "loss_ptr": "*fp32",
+        "N": "i32",
+        "M": "i32",
+        "pred_strides": CLOUD,
+        "target_strides": CLOUD,
+    }
+    if grad:
+        signature |= {"grad_pred_ptr": "*fp32", "grad_target_ptr": "*fp32"}
+    constants["ROOT"] = root
+    return Variant(name, chamfer._chamfer_pairs_kernel, signature, constants, options | NO_CONTRACTION)
+
+
+ROWS = ("i32", "i32", "i32", "constexpr")  # strides of a [B, H, S, D] that is contiguous in D
+
+
+def _attention(
+    name: str, Q: int, S: int, D: int, dtype: str, backward: bool = False, key_grad: bool = False
+) -> Variant:
+    constants, options = _split(attention.attention_config(Q, S, D))
+    signature: dict[str, Any] = {f"{arg}_ptr": f"*{dtype}" for arg in ("query", "key", "value", "out")}
+    signature |= {"mask_ptr": "*u8", "lse_ptr": "*fp32", "scale": "fp32", "H": "i32", "Q": "i32", "S": "i32"}
+    signature |= {"query_strides": ROWS, "key_strides": ROWS, "value_strides": ROWS}
+    signature["mask_strides"] = ("i32", "constexpr")
+    kernel = attention._forward_kernel
+    if backward:
+        kernel = attention._backward_kernel
+        over_keys = key_grad and constants["BLOCK_Q"] < Q
+        constants["OVER_KEYS"] = over_keys
+        signature |= {"grad_ptr": f"*{dtype}", "grad_strides": ROWS}
+        signature |= {} if over_keys else {"dq_ptr": f"*{dtype}"}
+        signature |= {"dk_ptr": f"*{dtype}", "dv_ptr": f"*{dtype}"} if key_grad else {}
+    return Variant(name, kernel, signature, constants, options, aligned_strides=True)
+
+
 VARIANTS = [
     _fps("fps N=1024", 128, 1024),
     _fps("fps N=1024 bf16 ragged", 128, 1024, "bf16", ragged=True),
@@ -90,4 +148,22 @@ VARIANTS = [
     _knn("knn N=100k k=32", 1, 4096, 100_000, 32),
     _knn("knn N=100k k=1024", 1, 4096, 100_000, 1024),
     _merge("knn merge k=32", 32, 64),
+    _nearest("nearest"),
+    _nearest("nearest bf16 ragged", "bf16", ragged=True),
+    _chamfer("chamfer pairs 32x32 l2 grad", 32, 32, root=False, grad=True),
+    _chamfer("chamfer pairs 32x32 l1 grad", 32, 32, root=True, grad=True),
+    _chamfer("chamfer pairs 32x32 l2 loss", 32, 32, root=False, grad=False),
+    _chamfer("chamfer pairs 128x128 l2 grad", 128, 128, root=False, grad=True),
+    _attention("attention Q3 S26 D64 bf16", 3, 26, 64, "bf16"),
+    _attention("attention Q3 S64 D64 bf16", 3, 64, 64, "bf16"),
+    _attention("attention Q3 S64 D64 fp16", 3, 64, 64, "fp16"),
+    _attention("attention Q3 S64 D64 fp32", 3, 64, 64, "fp32"),
+    _attention("attention Q64 S512 D64 bf16", 64, 512, 64, "bf16"),
+    _attention("attention Q3 S64 D128 bf16", 3, 64, 128, "bf16"),
+    _attention("attention backward Q3 S26 D64 bf16", 3, 26, 64, "bf16", backward=True, key_grad=True),
+    _attention("attention backward Q3 S64 D64 bf16", 3, 64, 64, "bf16", backward=True, key_grad=True),
+    _attention("attention backward Q3 S64 D64 bf16 dq", 3, 64, 64, "bf16", backward=True),
+    _attention("attention backward Q3 S64 D64 fp32", 3, 64, 64, "fp32", backward=True, key_grad=True),
+    _attention("attention backward Q64 S512 D64 bf16", 64, 512, 64, "bf16", backward=True, key_grad=True),
+    _attention("attention backward Q128 S512 D64 bf16", 128, 512, 64, "bf16", backward=True, key_grad=True),
 ]
