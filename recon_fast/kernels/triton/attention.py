@@ -5,7 +5,7 @@
 Scores and weights are never written to memory. A program takes the queries of one head and passes the keys, in
 one tile where a row is short (then there is no online softmax: the loop has one trip) and in several where it is
 long. The byte mask is read directly, and masked keys and values are not read at all, so nothing behind the mask
-can leak. Sums are in float32. The backward needs no atomics: with up to MAX_QUERY_BLOCK queries a single program
+can leak. Sums are in float32. The backward needs no atomics: with as many queries as fit a block a single program
 sees all of a head, and writes dq, dk and dv in one launch; with more, a second launch goes over the keys.
 """
 
@@ -16,8 +16,8 @@ from torch import Tensor
 
 from recon_fast.kernels.triton._common import on_device_of
 
-MAX_QUERY_BLOCK = 64
-MAX_KEY_BLOCK = 64  # keys of a tile; 32 for heads wider than 64
+MAX_QUERY_BLOCK = 64  # 16 where a row of a head is wider than 128 bytes
+MAX_KEY_BLOCK = 64  # half of it there
 LOG2_E = tl.constexpr(1.4426950408889634)
 
 
@@ -189,13 +189,23 @@ def _backward_kernel(
         _store_rows(dq_ptr, i_bh, Q, D, o_q, o_d, b_dq)
 
 
-def attention_config(Q: int, S: int, D: int) -> dict[str, int]:
+def attention_config(Q: int, S: int, D: int, dtype: torch.dtype) -> dict[str, int | bool]:
     """The one place that chooses tiles and warps; 16 is the least a matrix instruction takes."""
     block_d = max(triton.next_power_of_2(D), 16)
-    block_q = min(max(triton.next_power_of_2(Q), 16), MAX_QUERY_BLOCK if block_d <= 64 else 16)
-    most_keys = MAX_KEY_BLOCK if block_d <= 64 else 32
-    block_s = min(max(triton.next_power_of_2(S), 16), most_keys)
-    return {"D": D, "BLOCK_Q": block_q, "BLOCK_S": block_s, "BLOCK_D": block_d, "num_warps": 4}
+    wide = block_d * dtype.itemsize > 128  # bytes of a row
+    block_q = min(max(triton.next_power_of_2(Q), 16), 16 if wide else MAX_QUERY_BLOCK)
+    if Q > block_q:
+        block_q = min(block_q, 32)  # the pass over the keys holds two tiles of sums, dk and dv
+    block_s = min(max(triton.next_power_of_2(S), 16), MAX_KEY_BLOCK // 2 if wide else MAX_KEY_BLOCK)
+    return {
+        "D": D,
+        "BLOCK_Q": block_q,
+        "BLOCK_S": block_s,
+        "BLOCK_D": block_d,
+        "num_warps": 4,
+        "num_stages": 1 if S <= block_s else 2,  # nothing to prefetch in a loop of one trip
+        "enable_fp_fusion": True,
+    }
 
 
 def _mask_strides(key_mask: Tensor | None) -> tuple[int, ...]:
@@ -212,7 +222,7 @@ def masked_cross_attention_forward(
     """See `recon_fast.kernels.masked_cross_attention`; logsumexp (-inf where no key attends) is for the backward."""
     B, H, Q, D = query.shape
     S = key.shape[2]
-    config = attention_config(Q, S, D)
+    config = attention_config(Q, S, D, query.dtype)
     out = torch.empty(B, H, Q, D, dtype=value.dtype, device=query.device)
     lse = torch.empty(B, H, Q, dtype=torch.float32, device=query.device)
     mask = None if key_mask is None else key_mask.view(torch.uint8)
@@ -238,7 +248,7 @@ def masked_cross_attention_backward(
     """Gradients in query, key and value; without `need_key_grad` the last two are None and cost nothing."""
     B, H, Q, D = query.shape
     S = key.shape[2]
-    config = attention_config(Q, S, D)
+    config = attention_config(Q, S, D, query.dtype)
     dq = torch.empty(B, H, Q, D, dtype=query.dtype, device=query.device)
     dk = torch.empty(B, H, S, D, dtype=key.dtype, device=key.device) if need_key_grad else None
     dv = torch.empty(B, H, S, D, dtype=value.dtype, device=value.device) if need_key_grad else None

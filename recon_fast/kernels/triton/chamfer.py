@@ -2,9 +2,9 @@
 
     loss = mean_i f(min_j |p_i - t_j|^2) + mean_j f(min_i |p_i - t_j|^2)        f(x) = x or sqrt(x) / 2
 
-A program holds all differences of one pair in registers. With W_ij = [j nearest to i] f'(d_ij) / N +
-[i nearest to j] f'(d_ij) / M the gradients are row and column sums of 2 W_ij (p_i - t_j): what other libraries
-scatter with atomics is a reduction here, and so deterministic. Neither distances nor indices are written.
+A program takes one pair. A point's gradient is 2 f'(d) (p - t) / N towards its own nearest neighbour, less what
+the points give it whose nearest neighbour it is: what other libraries scatter with atomics is a sum of one-hot
+rows in registers here, and so deterministic. Neither distances nor indices are written.
 """
 
 import torch
@@ -21,21 +21,51 @@ from recon_fast.kernels.triton._common import (
     squared_norm,
 )
 
-MAX_PAIR_POINTS = 128  # per cloud; larger ones go through nearest_neighbor
+MAX_PAIR_POINTS = 64  # per cloud; larger ones go through nearest_neighbor
 
 
 @triton.jit
-def _one_way(b_d2, m_target, m_source, o_target, count, axis: tl.constexpr, ROOT: tl.constexpr):
-    """Mean of f over one direction, and f' / count at each source's nearest target (0 elsewhere)."""
-    b_bits = tl.where(m_target, order_bits(b_d2), INF_BITS)
-    b_first = tl.where(b_bits == tl.min(b_bits, axis, keep_dims=True), o_target, 0x7FFFFFFF)
-    m_hit = (o_target == tl.min(b_first, axis, keep_dims=True)) & m_source
-    b_dist = tl.sum(tl.where(m_hit, b_d2, 0.0), axis)
-    b_slope = tl.where(m_hit, 1.0, 0.0)
+def _one_way(
+    s_x, s_y, s_z, o_s, n_s,  # sources and how many there are
+    p_target, stride_n, stride_c, o_t, n_t,
+    ROOT: tl.constexpr,
+):  # fmt: skip
+    """One direction: mean of f, each source's nearest target, and the gradient in the source [BLOCK] x 3."""
+    t_x, t_y, t_z = load_points(p_target, stride_n, stride_c, o_t, o_t < n_t)
+    # Sources along the lanes: both reductions stay within a thread.
+    b_d2 = squared_norm(t_x[:, None] - s_x[None, :], t_y[:, None] - s_y[None, :], t_z[:, None] - s_z[None, :])
+    b_bits = tl.where((o_t < n_t)[:, None], order_bits(b_d2), INF_BITS)
+    b_idx = tl.min(tl.where(b_bits == tl.min(b_bits, 0)[None, :], o_t[:, None], 0x7FFFFFFF), 0)
+    m_s = o_s < n_s
+    t_x, t_y, t_z = load_points(p_target, stride_n, stride_c, b_idx, m_s)
+    dx = s_x - t_x
+    dy = s_y - t_y
+    dz = s_z - t_z
+    b_d2 = squared_norm(dx, dy, dz)
+    count = tl.maximum(n_s, 1).to(tl.float32)
+    b_weight = b_d2 * 0 + 2.0 / count
+    b_value = b_d2
     if ROOT:
-        b_dist = tl.sqrt(b_dist) * 0.5
-        b_slope = tl.where(m_hit & (b_d2 != 0), 0.25 / tl.sqrt(b_d2), 0.0)  # 0 at distance 0, not inf
-    return tl.sum(b_dist, 0) / count, b_slope / count, m_hit
+        b_value = tl.sqrt(b_d2) * 0.5
+        b_weight = tl.where(b_d2 == 0, 0.0, 0.5 / (b_value * 2 * count))  # 0 at distance 0, not inf
+    b_value = tl.where(m_s, b_value, 0.0)
+    b_weight = tl.where(m_s, b_weight, 0.0)
+    b_idx = tl.where(m_s, b_idx, -1)
+    return tl.sum(b_value, 0) / count, b_idx, b_weight * dx, b_weight * dy, b_weight * dz
+
+
+@triton.jit
+def _received(o_n, b_idx, b_x, b_y, b_z):
+    """What the sources give to the points o_n that are their nearest: sums of one-hot rows, no atomics."""
+    # All three rows first: they pass through shared memory, and the mask should not live across the barriers.
+    g_x = b_x[:, None]
+    g_y = b_y[:, None]
+    g_z = b_z[:, None]
+    m_hit = b_idx[:, None] == o_n[None, :]
+    b_x = tl.sum(tl.where(m_hit, g_x, 0.0), 0)
+    b_y = tl.sum(tl.where(m_hit, g_y, 0.0), 0)
+    b_z = tl.sum(tl.where(m_hit, g_z, 0.0), 0)
+    return b_x, b_y, b_z
 
 
 @triton.jit
@@ -76,26 +106,18 @@ def _chamfer_pairs_kernel(
     p_target = target_ptr + i_b * target_strides[0]
     p_x, p_y, p_z = load_points(p_pred, pred_strides[1], pred_strides[2], o_n, o_n < n)
     t_x, t_y, t_z = load_points(p_target, target_strides[1], target_strides[2], o_m, o_m < m)
-    dx = p_x[:, None] - t_x[None, :]
-    dy = p_y[:, None] - t_y[None, :]
-    dz = p_z[:, None] - t_z[None, :]
-    b_d2 = squared_norm(dx, dy, dz)  # [BLOCK_N, BLOCK_M]
-
-    o_row = o_n[:, None] + 0 * o_m[None, :]
-    o_column = o_m[None, :] + 0 * o_n[:, None]
-    n_count = tl.maximum(n, 1).to(tl.float32)
-    m_count = tl.maximum(m, 1).to(tl.float32)
-    forth, b_forth, m_forth = _one_way(b_d2, o_column < m, o_row < n, o_column, n_count, 1, ROOT)
-    back, b_back, m_back = _one_way(b_d2, o_row < n, o_column < m, o_row, m_count, 0, ROOT)
+    forth, b_forth, f_x, f_y, f_z = _one_way(
+        p_x, p_y, p_z, o_n, n, p_target, target_strides[1], target_strides[2], o_m, m, ROOT
+    )
+    back, b_back, b_x, b_y, b_z = _one_way(
+        t_x, t_y, t_z, o_m, m, p_pred, pred_strides[1], pred_strides[2], o_n, n, ROOT
+    )
     tl.store(loss_ptr + i_b, forth + back)
     if grad_pred_ptr is not None:
-        b_weight = 2.0 * (b_forth + b_back)
-        m_hit = m_forth | m_back  # keeps a NaN of one point out of the sums of the others
-        g_x = tl.where(m_hit, b_weight * dx, 0.0)
-        g_y = tl.where(m_hit, b_weight * dy, 0.0)
-        g_z = tl.where(m_hit, b_weight * dz, 0.0)
-        _store_points(grad_pred_ptr, i_b, o_n, N, tl.sum(g_x, 1), tl.sum(g_y, 1), tl.sum(g_z, 1))
-        _store_points(grad_target_ptr, i_b, o_m, M, -tl.sum(g_x, 0), -tl.sum(g_y, 0), -tl.sum(g_z, 0))
+        r_x, r_y, r_z = _received(o_n, b_back, b_x, b_y, b_z)
+        _store_points(grad_pred_ptr, i_b, o_n, N, f_x - r_x, f_y - r_y, f_z - r_z)
+        r_x, r_y, r_z = _received(o_m, b_forth, f_x, f_y, f_z)
+        _store_points(grad_target_ptr, i_b, o_m, M, b_x - r_x, b_y - r_y, b_z - r_z)
 
 
 def chamfer_config(N: int, M: int) -> dict[str, int]:

@@ -31,7 +31,7 @@ from recon_fast.kernels.triton._common import (
 )
 
 MAX_K = 1024  # more neighbours than this are a sort: left to the reference
-MAX_TILE_POINTS = 2048  # clouds up to this are one tile, 64 registers per thread
+MAX_TILE_POINTS = 2048  # clouds up to this are one tile of distances in registers
 STREAM_TILE = 256
 QUERY_TILE = 1024  # queries * points in one warp's registers
 WARPS_PER_PROCESSOR = 8  # enough of them to hide latency; with fewer, a cloud is split among programs
@@ -40,11 +40,15 @@ _EXCLUDED = tl.constexpr(0x7FFFFFFF)  # order bits of what can never be chosen
 
 
 @triton.jit
-def _choose(b_bits, o_idx, k, K: tl.constexpr):
-    """The k entries [Q, S] smallest by (bits, index) of each row, all if there are fewer, as a mask."""
+def _bound(b_bits, o_idx, k, K: tl.constexpr):
+    """Bits and index of the k-th smallest entry by (bits, index) of each row [Q, S], or something as selective.
+
+    Returns two numbers per row rather than a mask: a mask that lives across branches is packed and unpacked.
+    """
     Q: tl.constexpr = b_bits.shape[0]
     S: tl.constexpr = b_bits.shape[1]
-    m_keep = b_bits < _EXCLUDED
+    b_high = tl.max(b_bits, 1) * 0 + INF_BITS
+    b_last = b_high * 0 + 0x7FFFFFFF
     if S >= K:
         # The minima of K columns are K entries, so their largest bounds the k-th smallest from above.
         COLUMNS: tl.constexpr = max(K, min(S, 32))
@@ -58,23 +62,29 @@ def _choose(b_bits, o_idx, k, K: tl.constexpr):
             b_high = tl.where(m_open & (b_count >= k), b_mid, b_high)
             b_low = tl.where(m_open & (b_count < k), b_mid, b_low)
             m_open = m_open & (b_count != k) & (b_high - b_low > 1)
-        m_keep = b_bits <= b_high[:, None]
-        m_open = tl.sum(m_keep.to(tl.int32), 1) > k
+        m_open = tl.sum((b_bits <= b_high[:, None]).to(tl.int32), 1) > k
         if tl.max(m_open.to(tl.int32), 0) > 0:
             # Too many are equal to b_high: the same bisection on their indices.
-            m_sure = b_bits < b_high[:, None]
-            m_tie = m_keep & ~m_sure
-            b_room = tl.where(m_open, k - tl.sum(m_sure.to(tl.int32), 1), S)
+            b_tied = tl.where(b_bits == b_high[:, None], o_idx, 0x7FFFFFFF)
+            b_room = k - tl.sum((b_bits < b_high[:, None]).to(tl.int32), 1)
             b_first = b_room * 0 - 1
-            b_last = tl.max(tl.where(m_tie, o_idx, 0), 1)
+            b_top = tl.max(tl.where(b_bits == b_high[:, None], o_idx, 0), 1)
+            b_last = tl.where(m_open, b_top, b_last)
             while tl.max(m_open.to(tl.int32), 0) > 0:
                 b_mid = b_first + ((b_last - b_first) >> 1)
-                b_count = tl.sum((m_tie & (o_idx <= b_mid[:, None])).to(tl.int32), 1)
+                b_count = tl.sum((b_tied <= b_mid[:, None]).to(tl.int32), 1)
                 b_last = tl.where(m_open & (b_count >= b_room), b_mid, b_last)
                 b_first = tl.where(m_open & (b_count < b_room), b_mid, b_first)
                 m_open = m_open & (b_count != b_room) & (b_last - b_first > 1)
-            m_keep = m_sure | (m_tie & (o_idx <= b_last[:, None]))
-    return m_keep
+    return b_high, b_last
+
+
+@triton.jit
+def _choose(b_bits, o_idx, k, K: tl.constexpr):
+    """Mask of the k entries smallest by (bits, index) of each row, of all that are not excluded if fewer."""
+    b_high, b_last = _bound(b_bits, o_idx, k, K)
+    b_high = b_high[:, None]
+    return (b_bits < b_high) | ((b_bits == b_high) & (o_idx <= b_last[:, None]))
 
 
 @triton.jit
@@ -216,11 +226,12 @@ def _knn_kernel(
             b_bits = _tile_bits(p_points, stride_n, stride_c, o_n, last, q_x, q_y, q_z)
             b_bits = tl.where((b_bits < b_bound[:, None]) & m_q[:, None], b_bits, _EXCLUDED)
             if tl.min(tl.min(b_bits, 1), 0) < _EXCLUDED:
-                m_hit = b_bits < _EXCLUDED
-                if tl.max(b_fill + tl.sum(m_hit.to(tl.int32), 1), 0) > SIZE:
+                b_hits = tl.sum((b_bits < _EXCLUDED).to(tl.int32), 1)
+                if tl.max(b_fill + b_hits, 0) > SIZE:
                     b_fill, b_bound = _cut_back(p_rows, b_fill, m_q, k, K, SIZE)
                     b_bits = tl.where(b_bits < b_bound[:, None], b_bits, _EXCLUDED)
-                    m_hit = _choose(b_bits, o_n[None, :], k, K)
+                    b_bits = tl.where(_choose(b_bits, o_n[None, :], k, K), b_bits, _EXCLUDED)
+                m_hit = b_bits < _EXCLUDED
                 b_key = sort_key(b_bits, o_n[None, :])
                 tl.store((p_rows + b_fill)[:, None] + _places(m_hit), b_key, mask=m_hit)
                 b_fill += tl.sum(m_hit.to(tl.int32), 1)
@@ -285,7 +296,8 @@ def knn_config(B: int, M: int, N: int, k: int, processors: int) -> dict[str, int
     if N <= MAX_TILE_POINTS:
         block_n = max(triton.next_power_of_2(N), K, 32)
         block_q = max(1, min(4, QUERY_TILE // block_n))
-        return {"K": K, "SIZE": 0, "SPLITS": 1, "BLOCK_Q": block_q, "BLOCK_N": block_n, "num_warps": 1}
+        warps = max(1, block_n // QUERY_TILE)
+        return {"K": K, "SIZE": 0, "SPLITS": 1, "BLOCK_Q": block_q, "BLOCK_N": block_n, "num_warps": warps}
     size = max(STREAM_TILE, 2 * K)
     block_q = max(1, QUERY_TILE // size)
     programs = B * triton.cdiv(M, block_q)
