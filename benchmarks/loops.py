@@ -75,4 +75,6 @@ def loop_sizes(code: list[Instruction]) -> list[int]:
         for head, body in bodies.items()
     }
     # A lone branch to itself fills the end of every program.
-    return [sum(lengths[b] for b in own[head]) for head in sorted(own) if len(own[head]) > 1 or lengths[head] > 1]
+    return [
+        sum(lengths[b] for b in own[head]) for head in sorted(own) if len(own[head]) > 1 or lengths[head] > 1
+    ]

@@ -1,9 +1,9 @@
-"""What every kernel variant costs before it ever runs: `python -m benchmarks.static [--arch sm_90 ...] [--json]`.
+"""What every kernel variant costs before it ever runs: `python -m benchmarks.static [--arch sm_90] [--json]`.
 
-Compiles each variant ahead of time, without a GPU, and prints registers per thread, spilled bytes, shared memory,
-all instructions, and those of each loop without the loops inside it (a branch that is rarely taken counts too).
-For gfx942 the numbers are those of the amdgcn metadata: vector registers, spills and scratch, LDS.
-These are facts about the code, not timings.
+Compiles each variant ahead of time, without a GPU, and prints registers per thread, spilled bytes, shared
+memory, all instructions, and those of each loop without the loops inside it (a branch that is rarely taken
+counts too). For gfx942 the numbers are those of the amdgcn metadata: vector registers, spills and scratch,
+LDS. These are facts about the code, not timings.
 """
 
 import argparse
@@ -65,7 +65,7 @@ def compile_variant(variant: Variant, arch: str) -> "triton.compiler.CompiledKer
             constants |= {(i, j): 1 for j, kind in enumerate(signature[name]) if kind == "constexpr"}
             strides = [(i, j) for j, kind in enumerate(signature[name]) if kind != "constexpr"]
             if variant.aligned_strides:
-                aligned |= dict.fromkeys(strides, [["tt.divisibility", 16]])
+                aligned |= {key: [["tt.divisibility", 16]] for key in strides}
     source = ASTSource(variant.kernel, signature=signature, constexprs=constants, attrs=aligned)
     return triton.compile(source, target=TARGETS[arch], options=dict(variant.options))
 
@@ -106,7 +106,7 @@ def _amd_cost(variant: Variant, arch: str, compiled: "triton.compiler.CompiledKe
     code = []
     label = None
     for line in text.splitlines():
-        if match := re.match(r"(\.L\w+):", line):
+        if match := re.match(r"(\.LBB\w+):", line):
             label = match[1]
         elif re.match(r"\t(v|s|ds|global|buffer|flat|scratch)_", line):
             branch = re.match(r"\ts_c?branch\S*\s+(\.L\w+)", line)
@@ -136,7 +136,7 @@ def cost_of(variant: Variant, arch: str) -> Cost:
 def table(costs: list[Cost]) -> str:
     """Markdown, one row per variant and architecture."""
     lines = [
-        "| variant | arch | warps | registers | spilled bytes | shared bytes | instructions | loops | fp32 fma |",
+        "| variant | arch | warps | registers | spilled | shared | instructions | loops | fp32 fma |",
         "|---|---|--:|--:|--:|--:|--:|---|--:|",
     ]
     lines += [

@@ -1,4 +1,4 @@
-"""The kernel variants that launches of the package's shapes use, as signatures for compiling ahead of time."""
+"""The kernel variants that the package's shapes launch, as signatures for compiling ahead of time."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -125,7 +125,7 @@ ROWS = ("i32", "i32", "i32", "constexpr")  # strides of a [B, H, S, D] that is c
 def _attention(
     name: str, Q: int, S: int, D: int, dtype: str, backward: bool = False, key_grad: bool = False
 ) -> Variant:
-    constants, options = _split(attention_config(Q, S, D, DTYPES[dtype]))
+    constants, options = _split(attention_config(Q, S, D, DTYPES[dtype], backward))
     signature: dict[str, Any] = {f"{arg}_ptr": f"*{dtype}" for arg in ("query", "key", "value", "out")}
     signature |= {"mask_ptr": "*u8", "lse_ptr": "*fp32", "scale": "fp32", "H": "i32", "Q": "i32", "S": "i32"}
     signature |= {"query_strides": ROWS, "key_strides": ROWS, "value_strides": ROWS}

@@ -1,4 +1,4 @@
-"""The operators as Triton kernels: the launchers, with the arguments and results of `recon_fast.kernels.reference`.
+"""The operators as Triton kernels: launchers with the arguments and results of `kernels.reference`.
 
 Inputs are float32, float16 or bfloat16 with any strides, on one GPU (or the CPU under TRITON_INTERPRET=1);
 float64 is left to the reference. Arguments are taken as valid, nothing here is differentiable: the public
@@ -6,7 +6,10 @@ functions check, the registered operators differentiate.
 """
 
 from recon_fast.kernels.triton._common import DTYPES
-from recon_fast.kernels.triton.attention import masked_cross_attention_backward, masked_cross_attention_forward
+from recon_fast.kernels.triton.attention import (
+    masked_cross_attention_backward,
+    masked_cross_attention_forward,
+)
 from recon_fast.kernels.triton.chamfer import MAX_PAIR_POINTS, chamfer_pairs
 from recon_fast.kernels.triton.fps import farthest_point_sample
 from recon_fast.kernels.triton.knn import MAX_K, group, knn

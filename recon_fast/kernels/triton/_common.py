@@ -10,8 +10,8 @@ from torch import Tensor
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
-# Contracting dx*dx + dy*dy to an FMA rounds once instead of twice: another distance, so another index, than the
-# reference on near ties. Triton's default changed between versions, so every geometry kernel states it.
+# Contracting dx*dx + dy*dy to an FMA rounds once instead of twice: another distance, so another index, than
+# the reference on near ties. Triton's default changed between versions, so every geometry kernel states it.
 NO_CONTRACTION = {"enable_fp_fusion": False}
 
 INF_BITS = tl.constexpr(0x7F800000)
@@ -36,7 +36,7 @@ def squared_norm(dx, dy, dz):
 
 @triton.jit
 def order_bits(d2):
-    """An int32 that sorts like the squared distance, NaN as inf. Integer minima and maxima are one instruction."""
+    """An int32 that sorts like the squared distance, NaN as inf. Integer minima are one instruction."""
     return tl.minimum(d2, float("inf")).to(tl.int32, bitcast=True)
 
 

@@ -2,11 +2,12 @@
 
     out = softmax(scale * q k^T + log mask) v        logsumexp = log sum_s mask_s exp(scale * q k_s)
 
-Scores and weights are never written to memory. A program takes the queries of one head and passes the keys, in
-one tile where a row is short (then there is no online softmax: the loop has one trip) and in several where it is
-long. The byte mask is read directly, and masked keys and values are not read at all, so nothing behind the mask
-can leak. Sums are in float32. The backward needs no atomics: with as many queries as fit a block a single program
-sees all of a head, and writes dq, dk and dv in one launch; with more, a second launch goes over the keys.
+Scores and weights are never written to memory. A program takes the queries of one head and passes the keys,
+in one tile where a row is short (then there is no online softmax: the loop has one trip) and in several
+where it is long. The byte mask is read directly, and masked keys and values are not read at all, so nothing
+behind the mask can leak. Sums are in float32. The backward needs no atomics: with as many queries as fit a
+block a single program sees all of a head, and writes dq, dk and dv in one launch; with more, a second
+launch goes over the keys.
 """
 
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor
 from recon_fast.kernels.triton._common import on_device_of
 
 MAX_QUERY_BLOCK = 64  # 16 where a row of a head is wider than 128 bytes
-MAX_KEY_BLOCK = 64  # half of it there
+MAX_KEY_BLOCK = 64  # half of it there, and in the backward, which would spill
 LOG2_E = tl.constexpr(1.4426950408889634)
 
 
@@ -103,7 +104,9 @@ def _gradient_tile(b_q, b_k, b_v, b_grad, b_lse, b_delta, m_s, scale):
 
 
 @triton.jit
-def _load_queries(query_ptr, grad_ptr, out_ptr, lse_ptr, i_b, i_h, i_bh, Q, D, strides, grad_strides, o_q, o_d):
+def _load_queries(
+    query_ptr, grad_ptr, out_ptr, lse_ptr, i_b, i_h, i_bh, Q, D, strides, grad_strides, o_q, o_d
+):
     """Queries, gradient of the output, logsumexp, and delta = grad . out of each row."""
     m_q = o_q < Q
     b_q = _load_rows(query_ptr, i_b, i_h, strides, o_q, o_d, m_q, D)
@@ -161,7 +164,8 @@ def _backward_kernel(
         for start in range(0, Q, BLOCK_Q):
             o_q = start + tl.arange(0, BLOCK_Q)
             b_q, b_grad, b_lse, b_delta = _load_queries(
-                query_ptr, grad_ptr, out_ptr, lse_ptr, i_b, i_h, i_bh, Q, D, query_strides, grad_strides, o_q, o_d
+                query_ptr, grad_ptr, out_ptr, lse_ptr, i_b, i_h, i_bh, Q, D,
+                query_strides, grad_strides, o_q, o_d,
             )  # fmt: skip
             b_weight, b_ds = _gradient_tile(b_q, b_k, b_v, b_grad, b_lse, b_delta, m_s, scale)
             b_dv += tl.dot(tl.trans(b_weight.to(b_grad.dtype)), b_grad, input_precision="ieee")
@@ -189,21 +193,22 @@ def _backward_kernel(
         _store_rows(dq_ptr, i_bh, Q, D, o_q, o_d, b_dq)
 
 
-def attention_config(Q: int, S: int, D: int, dtype: torch.dtype) -> dict[str, int | bool]:
+def attention_config(Q: int, S: int, D: int, dtype: torch.dtype, backward: bool) -> dict[str, int | bool]:
     """The one place that chooses tiles and warps; 16 is the least a matrix instruction takes."""
     block_d = max(triton.next_power_of_2(D), 16)
     wide = block_d * dtype.itemsize > 128  # bytes of a row
     block_q = min(max(triton.next_power_of_2(Q), 16), 16 if wide else MAX_QUERY_BLOCK)
-    if Q > block_q:
+    if block_q < Q:
         block_q = min(block_q, 32)  # the pass over the keys holds two tiles of sums, dk and dv
-    block_s = min(max(triton.next_power_of_2(S), 16), MAX_KEY_BLOCK // 2 if wide else MAX_KEY_BLOCK)
+    most_keys = MAX_KEY_BLOCK // 2 if wide or backward else MAX_KEY_BLOCK
+    block_s = min(max(triton.next_power_of_2(S), 16), most_keys)
     return {
         "D": D,
         "BLOCK_Q": block_q,
         "BLOCK_S": block_s,
         "BLOCK_D": block_d,
-        "num_warps": 4,
-        "num_stages": 1 if S <= block_s else 2,  # nothing to prefetch in a loop of one trip
+        "num_warps": 8 if backward and block_q == MAX_QUERY_BLOCK else 4,
+        "num_stages": 1 if block_s >= S else 2,  # nothing to prefetch in a loop of one trip
         "enable_fp_fusion": True,
     }
 
@@ -219,10 +224,10 @@ def masked_cross_attention_forward(
     key_mask: Tensor | None,  # [B, S] bool
     scale: float,
 ) -> tuple[Tensor, Tensor]:  # [B, H, Q, D], [B, H, Q] fp32
-    """See `recon_fast.kernels.masked_cross_attention`; logsumexp (-inf where no key attends) is for the backward."""
+    """See `recon_fast.kernels.masked_cross_attention`; logsumexp is for the backward, -inf without keys."""
     B, H, Q, D = query.shape
     S = key.shape[2]
-    config = attention_config(Q, S, D, query.dtype)
+    config = attention_config(Q, S, D, query.dtype, backward=False)
     out = torch.empty(B, H, Q, D, dtype=value.dtype, device=query.device)
     lse = torch.empty(B, H, Q, dtype=torch.float32, device=query.device)
     mask = None if key_mask is None else key_mask.view(torch.uint8)
@@ -248,7 +253,7 @@ def masked_cross_attention_backward(
     """Gradients in query, key and value; without `need_key_grad` the last two are None and cost nothing."""
     B, H, Q, D = query.shape
     S = key.shape[2]
-    config = attention_config(Q, S, D, query.dtype)
+    config = attention_config(Q, S, D, query.dtype, backward=True)
     dq = torch.empty(B, H, Q, D, dtype=query.dtype, device=query.device)
     dk = torch.empty(B, H, S, D, dtype=key.dtype, device=key.device) if need_key_grad else None
     dv = torch.empty(B, H, S, D, dtype=value.dtype, device=value.device) if need_key_grad else None

@@ -2,9 +2,9 @@
 
     loss = mean_i f(min_j |p_i - t_j|^2) + mean_j f(min_i |p_i - t_j|^2)        f(x) = x or sqrt(x) / 2
 
-A program takes one pair. A point's gradient is 2 f'(d) (p - t) / N towards its own nearest neighbour, less what
-the points give it whose nearest neighbour it is: what other libraries scatter with atomics is a sum of one-hot
-rows in registers here, and so deterministic. Neither distances nor indices are written.
+A program takes one pair. A point's gradient is 2 f'(d) (p - t) / N towards its own nearest neighbour, less
+what the points give it whose nearest neighbour it is: what other libraries scatter with atomics is a sum of
+one-hot rows in registers here, and so deterministic. Neither distances nor indices are written.
 """
 
 import torch

@@ -2,13 +2,14 @@
 
     idx[m + 1] = argmax_n min_{j <= m} |p_n - p_idx[j]|^2        ties to the smallest n
 
-All steps are fused: coordinates and running distances stay in registers, a step is one pass over them and two
-integer reductions (largest distance, then smallest index that has it); the next center is one load that hits L1.
-Nothing is written but the indices.
+All steps are fused: coordinates and running distances stay in registers, a step is one pass over them and
+two integer reductions (largest distance, then smallest index that has it); the next center is one load that
+hits L1. Nothing is written but the indices.
 
-A cloud too large for one program is shared by several, one per multiprocessor. They agree on a step's winner by
-an exchange of 64-bit keys in L2: each stores its own and reads all others until all are there. A key carries a
-tag that alternates, so the data is its own flag, two sets of slots suffice, and no fence or counter is needed.
+A cloud too large for one program is shared by several, one per multiprocessor. They agree on a step's
+winner by an exchange of 64-bit keys in L2: each stores its own and reads all others until all are there. A
+key carries a tag that alternates, so the data is its own flag, two sets of slots suffice, and no fence or
+counter is needed.
 """
 
 import torch
@@ -17,16 +18,23 @@ import triton.language as tl
 from torch import Tensor
 
 from recon_fast.kernels.reference import NEAR_ORIGIN
-from recon_fast.kernels.triton._common import NO_CONTRACTION, load_points, num_processors, on_device_of, squared_norm
+from recon_fast.kernels.triton._common import (
+    NO_CONTRACTION,
+    load_points,
+    num_processors,
+    on_device_of,
+    squared_norm,
+)
 
 # Points one program holds in registers: x, y, z and distance are 16 * 4 of 128 registers at 16 warps.
 MAX_REGISTER_POINTS = 8192
-# Points per program when a cloud is shared: a step is a latency of about a microsecond whatever the tile does.
+# Points per program when a cloud is shared, if there are processors for it. Not measured: a step's exchange is a
+# round trip to L2 whatever the tile, so larger tiles only pay once processors run out.
 SHARED_POINTS = 4096
 POINTS_PER_THREAD = 8
 
-# Distances that are none, in the order in which their points are taken when nothing else is left: as int32 the
-# negative floats sort backwards, and minimum() with a real distance never changes them.
+# Distances that are none, in the order in which their points are taken when nothing else is left: as int32
+# the negative floats sort backwards, and minimum() with a real distance never changes them.
 _LAST_RESORT = tl.constexpr(-3.0)
 _CHOSEN = tl.constexpr(-2.0)
 _OUTSIDE = tl.constexpr(-1.0)
@@ -61,7 +69,7 @@ def _step(b_x, b_y, b_z, b_dist, o_n, p_xyz, stride_n, stride_c, current):
 @triton.jit
 def _exchange(p_slots, i_program, farthest, winner, tag, PROGRAMS: tl.constexpr, SLOTS: tl.constexpr):
     """The winner among all programs of the cloud: key = distance bits | inverted index | tag."""
-    key = (farthest.to(tl.int64) << 32) | ((_INDEX_MASK - winner).to(tl.int64) << 1) | tag
+    key = (farthest.to(tl.int64) << 32) | ((winner ^ _INDEX_MASK).to(tl.int64) << 1) | tag
     tl.atomic_xchg(p_slots + i_program, key, sem="relaxed")
     o_s = tl.arange(0, SLOTS)
     m_s = o_s < PROGRAMS
@@ -69,7 +77,7 @@ def _exchange(p_slots, i_program, farthest, winner, tag, PROGRAMS: tl.constexpr,
     while tl.min(tl.where(m_s, (b_key & 1) ^ tag ^ 1, 1).to(tl.int32), 0) == 0:
         b_key = tl.load(p_slots + o_s, mask=m_s, other=0, volatile=True)
     best = tl.max(tl.where(m_s, b_key, -(1 << 63)), 0)
-    return _INDEX_MASK - ((best >> 1) & _INDEX_MASK).to(tl.int32)
+    return ((best >> 1) & _INDEX_MASK).to(tl.int32) ^ _INDEX_MASK
 
 
 @triton.jit
@@ -152,16 +160,15 @@ def _fps_kernel(
     PROGRAMS: tl.constexpr,  # per cloud
     SLOTS: tl.constexpr,  # the power of two above
     STREAM: tl.constexpr,  # several tiles per program, distances in L2
+    ONE_CLOUD: tl.constexpr,  # a program takes no second cloud
     BLOCK: tl.constexpr,
     SKIP_NEAR_ORIGIN: tl.constexpr,
 ):
     stride_b, stride_n, stride_c = strides
     i_program = tl.program_id(0) % PROGRAMS
     i_group = tl.program_id(0) // PROGRAMS
-    # Without sharing there is a program per cloud: a loop of one trip, which the compiler removes.
-    ALONE: tl.constexpr = PROGRAMS == 1 and not STREAM
-    i_end = i_group + 1 if ALONE else B
-    num_groups = 1 if ALONE else tl.num_programs(0) // PROGRAMS
+    i_end = i_group + 1 if ONE_CLOUD else B  # a loop of one trip, which the compiler removes
+    num_groups = 1 if ONE_CLOUD else tl.num_programs(0) // PROGRAMS
     start = tl.cast(start_index, tl.int32)
     p_slots = None
     p_dist = None
@@ -201,18 +208,20 @@ def _fps_kernel(
 def fps_config(B: int, N: int, processors: int) -> dict[str, int | bool]:
     """The one place that chooses how N points are held: kernel constants and warps.
 
-    One program per cloud up to MAX_REGISTER_POINTS; beyond, PROGRAMS per cloud, at most one per processor, that
-    hold their points in registers if these suffice and stream them otherwise.
+    One program per cloud up to MAX_REGISTER_POINTS; beyond, PROGRAMS per cloud, at most one per processor,
+    that hold their points in registers if these suffice and stream them otherwise.
     """
     programs, stream, block = 1, False, max(triton.next_power_of_2(N), 32)
     if N > MAX_REGISTER_POINTS:
         block = SHARED_POINTS if B * triton.cdiv(N, SHARED_POINTS) <= processors else MAX_REGISTER_POINTS
         programs = min(triton.cdiv(N, block), processors)
         stream = programs * block < N
+    groups = B if N <= MAX_REGISTER_POINTS else min(B, max(processors // programs, 1))
     return {
         "PROGRAMS": programs,
         "SLOTS": triton.next_power_of_2(programs),
         "STREAM": stream,
+        "ONE_CLOUD": groups == B,
         "BLOCK": block,
         "num_warps": min(max(block // (32 * POINTS_PER_THREAD), 1), 16),
     }
@@ -231,7 +240,7 @@ def farthest_point_sample(
     processors = num_processors(xyz.device)
     config = fps_config(B, N, processors)
     programs = int(config["PROGRAMS"])
-    groups = B if programs == 1 and not config["STREAM"] else min(B, max(processors // programs, 1))
+    groups = B if config["ONE_CLOUD"] else max(processors // programs, 1)
     idx = torch.empty(B, num_samples, dtype=torch.int64, device=xyz.device)
     slots = torch.zeros(groups, 2, programs, dtype=torch.int64, device=xyz.device) if programs > 1 else None
     dist = None

@@ -2,14 +2,15 @@
 
     idx[q] = the k smallest of (|q - p_n|^2, n), in order
 
-The distance matrix is never written to memory. A program holds the distances of a few queries in registers and
-finds the k-th smallest by bisection on their bits (a float's bits sort like the float): the steps count how many
-are below, and end as soon as the count is k; equal distances at the bound are bisected by index. What is chosen is
-compacted by a prefix sum, and only k keys are sorted. Then the k points are gathered to write exact distances, and for `group` the centred neighbourhoods.
+The distance matrix is never written to memory. A program holds the distances of a few queries in registers
+and finds the k-th smallest by bisection on their bits (a float's bits sort like the float): the steps count
+how many are below, and end as soon as the count is k; equal distances at the bound are bisected by index.
+What is chosen is compacted by a prefix sum, and only k keys are sorted. Then the k points are gathered to
+write exact distances, and for `group` the centred neighbourhoods.
 
-Longer clouds are streamed in tiles past a running bound: only what is nearer than the k-th so far is appended to
-a small buffer in L2, which is cut back to k when full. With few queries several programs share a cloud, each
-takes a span of it, and a second launch selects among their results.
+Longer clouds are streamed in tiles past a running bound: only what is nearer than the k-th so far is
+appended to a small buffer in L2, which is cut back to k when full. With few queries several programs share
+a cloud, each takes a span of it, and a second launch selects among their results.
 """
 
 import torch
@@ -41,7 +42,7 @@ _EXCLUDED = tl.constexpr(0x7FFFFFFF)  # order bits of what can never be chosen
 
 @triton.jit
 def _bound(b_bits, o_idx, k, K: tl.constexpr):
-    """Bits and index of the k-th smallest entry by (bits, index) of each row [Q, S], or something as selective.
+    """Bits and index of the k-th smallest entry by (bits, index) of each row [Q, S], or as selective ones.
 
     Returns two numbers per row rather than a mask: a mask that lives across branches is packed and unpacked.
     """
@@ -100,7 +101,7 @@ def _places(m_keep):
 
 @triton.jit
 def _cut_back(p_rows, b_fill, m_q, k, K: tl.constexpr, SIZE: tl.constexpr):
-    """Keep the k smallest keys of each row's buffer; returns their number and the bound that newcomers must beat."""
+    """Keep the k smallest keys of each row's buffer; returns their number and the bound for newcomers."""
     o_c = tl.arange(0, SIZE)
     tl.debug_barrier()
     m_c = m_q[:, None] & (o_c[None, :] < b_fill[:, None])
@@ -302,7 +303,7 @@ def knn_config(B: int, M: int, N: int, k: int, processors: int) -> dict[str, int
     block_q = max(1, QUERY_TILE // size)
     programs = B * triton.cdiv(M, block_q)
     splits = 1
-    while splits * programs < WARPS_PER_PROCESSOR * processors and splits * K < 4096 and N > splits * 8192:
+    while splits * programs < WARPS_PER_PROCESSOR * processors and splits * K < 4096 and splits * 8192 < N:
         splits *= 2
     return {
         "K": K,
@@ -370,7 +371,7 @@ def group(
     *,
     lengths: Tensor | None = None,  # [B]
 ) -> tuple[Tensor, Tensor]:  # [B, G, k, 3] fp32, [B, G, k] int64
-    """Neighbourhoods of the points `center_idx`, relative to them, and their indices: kNN, gather and centring.
+    """Neighbourhoods of the points `center_idx`, relative to them, and their indices.
 
     Neighbours that are not there have index -1 and coordinates 0, as in `reference.sample_and_group`.
     """

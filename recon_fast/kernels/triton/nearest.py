@@ -2,9 +2,10 @@
 
     idx[n] = argmin_m |src_n - dst_m|^2        ties to the smallest m
 
-A block of `src` and a running minimum per (row, column) stay in registers while tiles of `dst` pass: a pair costs
-its distance, one comparison and two selects, and rows are reduced once at the end. The distance matrix is never
-written to memory. The distance that is returned is computed again from the two points, so a NaN shows.
+A block of `src` and a running minimum per (row, column) stay in registers while tiles of `dst` pass: a pair
+costs its distance, one comparison and two selects, and rows are reduced once at the end. The distance
+matrix is never written to memory. The distance that is returned is computed again from the two points, so a
+NaN shows.
 """
 
 import torch
@@ -77,7 +78,7 @@ def nearest_neighbor(
     src_lengths: Tensor | None = None,  # [B]
     dst_lengths: Tensor | None = None,  # [B]
 ) -> tuple[Tensor, Tensor]:  # [B, N] fp32, [B, N] int64
-    """See `recon_fast.kernels.nearest_neighbor`; indices are equal to the reference's, distances to the last bit.
+    """See `recon_fast.kernels.nearest_neighbor`; equal to the reference to the last bit.
 
     Points of `src` at or behind `src_lengths` get index -1 and distance inf.
     """
