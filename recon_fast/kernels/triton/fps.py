@@ -28,8 +28,8 @@ from recon_fast.kernels.triton._common import (
 
 # Points one program holds in registers: x, y, z and distance are 16 * 4 of 128 registers at 16 warps.
 MAX_REGISTER_POINTS = 8192
-# Points per program when a cloud is shared, if there are processors for it. Not measured: a step's exchange is a
-# round trip to L2 whatever the tile, so larger tiles only pay once processors run out.
+# Points per program when a cloud is shared, if there are processors for it. Not measured: a step's exchange
+# is a round trip to L2 whatever the tile, so larger tiles only pay once processors run out.
 SHARED_POINTS = 4096
 POINTS_PER_THREAD = 8
 

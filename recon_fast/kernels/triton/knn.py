@@ -293,7 +293,7 @@ def _merge_kernel(
 
 def knn_config(B: int, M: int, N: int, k: int, processors: int) -> dict[str, int]:
     """The one place that chooses tiles, splits and warps."""
-    K = triton.next_power_of_2(k)
+    K = max(triton.next_power_of_2(k), 16)  # two splits' keys fill a warp
     if N <= MAX_TILE_POINTS:
         block_n = max(triton.next_power_of_2(N), K, 32)
         block_q = max(1, min(4, QUERY_TILE // block_n))

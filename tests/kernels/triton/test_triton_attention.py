@@ -42,7 +42,7 @@ def check(query, key, value, grad, mask, scale=None):
     eager = gradients(query, key, value, grad, mask, scale)
     rounding = torch.finfo(query.dtype).eps
     # dq and dk are differences of terms of this size, and exactly 0 where a row looks at one key only.
-    terms = (wide[3] @ wide[2].mT).abs().max() * (query.shape[-1] ** -0.5 if scale is None else scale)
+    terms = (wide[3].abs() @ wide[2].abs().mT).max() * (query.shape[-1] ** -0.5 if scale is None else scale)
     sizes = [0, terms * wide[1].abs().max(), terms * wide[0].abs().max(), 0]
     mine = run(query, key, value, grad, mask, scale)
     for out, plain, truth, size in zip(mine, eager, exact, sizes, strict=True):
