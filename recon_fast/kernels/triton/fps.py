@@ -67,17 +67,36 @@ def _step(b_x, b_y, b_z, b_dist, o_n, p_xyz, stride_n, stride_c, current):
 
 
 @triton.jit
-def _exchange(p_slots, i_program, farthest, winner, tag, PROGRAMS: tl.constexpr, SLOTS: tl.constexpr):
+def _read_slots(p_slots, PROGRAMS: tl.constexpr, SLOTS: tl.constexpr, ATOMIC_READS: tl.constexpr):
+    """The keys as they stand in memory; behind PROGRAMS the smallest int64."""
+    o_s = tl.arange(0, SLOTS)
+    m_s = o_s < PROGRAMS
+    if ATOMIC_READS:
+        b_key = tl.atomic_or(p_slots + o_s, tl.zeros([SLOTS], tl.int64), mask=m_s, sem="relaxed")
+    else:
+        b_key = tl.load(p_slots + o_s, mask=m_s, other=0, volatile=True)
+    return tl.where(m_s, b_key, -(1 << 63))
+
+
+@triton.jit
+def _exchange(
+    p_slots,
+    i_program,
+    farthest,
+    winner,
+    tag,
+    PROGRAMS: tl.constexpr,
+    SLOTS: tl.constexpr,
+    ATOMIC_READS: tl.constexpr,
+):
     """The winner among all programs of the cloud: key = distance bits | inverted index | tag."""
     key = (farthest.to(tl.int64) << 32) | ((winner ^ _INDEX_MASK).to(tl.int64) << 1) | tag
     tl.atomic_xchg(p_slots + i_program, key, sem="relaxed")
-    o_s = tl.arange(0, SLOTS)
-    m_s = o_s < PROGRAMS
-    b_key = tl.load(p_slots + o_s, mask=m_s, other=0, volatile=True)
-    while tl.min(tl.where(m_s, (b_key & 1) ^ tag ^ 1, 1).to(tl.int32), 0) == 0:
-        b_key = tl.load(p_slots + o_s, mask=m_s, other=0, volatile=True)
-    best = tl.max(tl.where(m_s, b_key, -(1 << 63)), 0)
-    return ((best >> 1) & _INDEX_MASK).to(tl.int32) ^ _INDEX_MASK
+    m_unused = tl.arange(0, SLOTS) >= PROGRAMS
+    b_key = _read_slots(p_slots, PROGRAMS, SLOTS, ATOMIC_READS)
+    while tl.min((((b_key & 1) == tag) | m_unused).to(tl.int32), 0) == 0:
+        b_key = _read_slots(p_slots, PROGRAMS, SLOTS, ATOMIC_READS)
+    return ((tl.max(b_key, 0) >> 1) & _INDEX_MASK).to(tl.int32) ^ _INDEX_MASK
 
 
 @triton.jit
@@ -96,6 +115,7 @@ def _sample_cloud(
     exchanges,  # done so far by this group of programs
     PROGRAMS: tl.constexpr,
     SLOTS: tl.constexpr,
+    ATOMIC_READS: tl.constexpr,
     STREAM: tl.constexpr,
     BLOCK: tl.constexpr,
     SKIP_NEAR_ORIGIN: tl.constexpr,
@@ -139,7 +159,7 @@ def _sample_cloud(
             # A program is at most one step ahead, so the slots of a step are free again two steps later.
             p_step = p_slots + (exchanges % 2) * PROGRAMS
             tag = ((exchanges // 2 + 1) % 2).to(tl.int64)
-            winner = _exchange(p_step, i_program, farthest, winner, tag, PROGRAMS, SLOTS)
+            winner = _exchange(p_step, i_program, farthest, winner, tag, PROGRAMS, SLOTS, ATOMIC_READS)
             exchanges += 1
         current = winner
     return exchanges
@@ -159,6 +179,7 @@ def _fps_kernel(
     strides,  # of xyz
     PROGRAMS: tl.constexpr,  # per cloud
     SLOTS: tl.constexpr,  # the power of two above
+    ATOMIC_READS: tl.constexpr,  # of slots: on AMD GPUs a volatile load may come from a cache that is stale
     STREAM: tl.constexpr,  # several tiles per program, distances in L2
     ONE_CLOUD: tl.constexpr,  # a program takes no second cloud
     BLOCK: tl.constexpr,
@@ -199,6 +220,7 @@ def _fps_kernel(
             exchanges,
             PROGRAMS,
             SLOTS,
+            ATOMIC_READS,
             STREAM,
             BLOCK,
             SKIP_NEAR_ORIGIN,
@@ -224,6 +246,7 @@ def fps_config(B: int, N: int, processors: int) -> dict[str, int | bool]:
         "ONE_CLOUD": groups == B,
         "BLOCK": block,
         "num_warps": min(max(block // (32 * POINTS_PER_THREAD), 1), 16),
+        "num_stages": 1,  # streamed distances are read back in the loop that writes them: no prefetching
     }
 
 
@@ -259,6 +282,7 @@ def farthest_point_sample(
             num_samples,
             start_index,
             xyz.stride(),
+            ATOMIC_READS=torch.version.hip is not None,
             SKIP_NEAR_ORIGIN=skip_near_origin,
             launch_cooperative_grid=programs > 1,  # all programs resident, or an error instead of a hang
             **config,

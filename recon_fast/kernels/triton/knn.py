@@ -298,7 +298,8 @@ def knn_config(B: int, M: int, N: int, k: int, processors: int) -> dict[str, int
         block_n = max(triton.next_power_of_2(N), K, 32)
         block_q = max(1, min(4, QUERY_TILE // block_n))
         warps = max(1, block_n // QUERY_TILE)
-        return {"K": K, "SIZE": 0, "SPLITS": 1, "BLOCK_Q": block_q, "BLOCK_N": block_n, "num_warps": warps}
+        tile = {"SIZE": 0, "SPLITS": 1, "BLOCK_Q": block_q, "BLOCK_N": block_n}
+        return {"K": K, **tile, "num_warps": warps, "num_stages": 1}
     size = max(STREAM_TILE, 2 * K)
     block_q = max(1, QUERY_TILE // size)
     programs = B * triton.cdiv(M, block_q)
@@ -312,6 +313,7 @@ def knn_config(B: int, M: int, N: int, k: int, processors: int) -> dict[str, int
         "BLOCK_Q": block_q,
         "BLOCK_N": STREAM_TILE,
         "num_warps": max(1, size // QUERY_TILE),
+        "num_stages": 1,  # the buffer is read back in the loop that writes it: no prefetching
     }
 
 

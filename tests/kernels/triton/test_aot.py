@@ -16,13 +16,19 @@ SHARED = 64 * 1024  # bytes: what the smallest of them, gfx942, has
 INDEX_KERNELS = ("fps", "knn", "group", "nearest")
 
 
-def compiled(*arguments: str) -> list[dict]:
-    """Costs from a process of its own: this one may interpret kernels instead of compiling them."""
+def output_of(*arguments: str) -> str:
+    """What Python prints in a process of its own: this one may interpret kernels, not compile them."""
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    command = [sys.executable, "-m", "benchmarks.static", "--json", *arguments]
+    environment["PYTHONPATH"] = f"{ROOT}{os.pathsep}{environment.get('PYTHONPATH', '')}"
+    command = [sys.executable, "-W", "error", *arguments]
     run = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
-    return json.loads(run.stdout)
+    return run.stdout
+
+
+def compiled(*arguments: str) -> list[dict]:
+    """Costs of kernel variants."""
+    return json.loads(output_of("-m", "benchmarks.static", "--json", *arguments))
 
 
 @pytest.mark.slow
@@ -37,6 +43,11 @@ def test_every_variant_compiles_within_budget(arch):
         assert cost["shared"] <= SHARED, cost
         if cost["variant"].startswith(INDEX_KERNELS):
             assert cost["contracted"] == 0, f"a fused multiply-add rounds distances otherwise: {cost}"
+
+
+@pytest.mark.slow
+def test_launchers_compile_what_they_launch():
+    output_of(f"{Path(__file__).parent}/dry_launch.py")
 
 
 def test_a_step_of_farthest_point_sampling_is_short():

@@ -69,6 +69,7 @@ def test_choice_of_path():
         "ONE_CLOUD": True,
         "BLOCK": 1024,
         "num_warps": 4,
+        "num_stages": 1,
     }
     for B, N in [(1, 10_000), (1, 100_000), (1, 1_000_000), (8, 50_000), (1, 10_000_000), (500, 20_000)]:
         config = fps.fps_config(B, N, 132)
@@ -87,7 +88,7 @@ def _one_of_several(i_program, xyz, idx, slots, lengths, config):
     )
     B, N, _ = xyz.shape
     arguments = (xyz, lengths, idx, slots, None, B, N, idx.shape[1], 0, xyz.stride())
-    fps._fps_kernel[(1,)](*arguments, SKIP_NEAR_ORIGIN=False, **config)
+    fps._fps_kernel[(1,)](*arguments, ATOMIC_READS=i_program == 0, SKIP_NEAR_ORIGIN=False, **config)
 
 
 def test_programs_that_share_a_cloud_agree(device):
