@@ -207,7 +207,7 @@ def attention_config(Q: int, S: int, D: int, dtype: torch.dtype, backward: bool)
         "BLOCK_Q": block_q,
         "BLOCK_S": block_s,
         "BLOCK_D": block_d,
-        "num_warps": 8 if backward and block_q == MAX_QUERY_BLOCK else 4,
+        "num_warps": 4,
         "num_stages": 1 if block_s >= S else 2,  # nothing to prefetch in a loop of one trip
         "enable_fp_fusion": True,
     }
