@@ -1,0 +1,29 @@
+"""The operators as Triton kernels: launchers with the arguments and results of `kernels.reference`.
+
+Inputs are float32, float16 or bfloat16 with any strides, on one GPU (or the CPU under TRITON_INTERPRET=1);
+float64 is left to the reference. Arguments are taken as valid, nothing here is differentiable: the public
+functions check, the registered operators differentiate.
+"""
+
+from recon_fast.kernels.triton._common import DTYPES
+from recon_fast.kernels.triton.attention import (
+    masked_cross_attention_backward,
+    masked_cross_attention_forward,
+)
+from recon_fast.kernels.triton.chamfer import MAX_PAIR_POINTS, chamfer_pairs
+from recon_fast.kernels.triton.fps import farthest_point_sample
+from recon_fast.kernels.triton.knn import MAX_K, group, knn
+from recon_fast.kernels.triton.nearest import nearest_neighbor
+
+__all__ = [
+    "DTYPES",
+    "MAX_K",
+    "MAX_PAIR_POINTS",
+    "chamfer_pairs",
+    "farthest_point_sample",
+    "group",
+    "knn",
+    "masked_cross_attention_backward",
+    "masked_cross_attention_forward",
+    "nearest_neighbor",
+]

@@ -1,0 +1,291 @@
+"""Farthest-point sampling in one launch.
+
+    idx[m + 1] = argmax_n min_{j <= m} |p_n - p_idx[j]|^2        ties to the smallest n
+
+All steps are fused: coordinates and running distances stay in registers, a step is one pass over them and
+two integer reductions (largest distance, then smallest index that has it); the next center is one load that
+hits L1. Nothing is written but the indices.
+
+A cloud too large for one program is shared by several, one per multiprocessor. They agree on a step's
+winner by an exchange of 64-bit keys in L2: each stores its own and reads all others until all are there. A
+key carries a tag that alternates, so the data is its own flag, two sets of slots suffice, and no fence or
+counter is needed.
+"""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from recon_fast.kernels.reference import NEAR_ORIGIN
+from recon_fast.kernels.triton._common import (
+    NO_CONTRACTION,
+    load_points,
+    num_processors,
+    on_device_of,
+    squared_norm,
+)
+
+# Points one program holds in registers: x, y, z and distance are 16 * 4 of 128 registers at 16 warps.
+MAX_REGISTER_POINTS = 8192
+# Points per program when a cloud is shared, if there are processors for it. Not measured: a step's exchange
+# is a round trip to L2 whatever the tile, so larger tiles only pay once processors run out.
+SHARED_POINTS = 4096
+POINTS_PER_THREAD = 8
+
+# Distances that are none, in the order in which their points are taken when nothing else is left: as int32
+# the negative floats sort backwards, and minimum() with a real distance never changes them.
+_LAST_RESORT = tl.constexpr(-3.0)
+_CHOSEN = tl.constexpr(-2.0)
+_OUTSIDE = tl.constexpr(-1.0)
+_NEAR_ORIGIN = tl.constexpr(NEAR_ORIGIN)
+_INDEX_MASK = tl.constexpr(0x7FFFFFFF)
+
+
+@triton.jit
+def _initial_distance(b_x, b_y, b_z, o_n, length, SKIP_NEAR_ORIGIN: tl.constexpr):
+    """inf, or the rank of a point that is passed over."""
+    m_usable = (tl.abs(b_x) < float("inf")) & (tl.abs(b_y) < float("inf")) & (tl.abs(b_z) < float("inf"))
+    if SKIP_NEAR_ORIGIN:
+        m_usable = m_usable & (squared_norm(b_x, b_y, b_z) > _NEAR_ORIGIN)
+    b_dist = tl.where(m_usable, float("inf"), _LAST_RESORT)
+    return tl.where(o_n < length, b_dist, _OUTSIDE)
+
+
+@triton.jit
+def _step(b_x, b_y, b_z, b_dist, o_n, p_xyz, stride_n, stride_c, current):
+    """Distances to the set with `current` in it, the farthest distance's bits and its smallest index."""
+    p_c = p_xyz + current.to(tl.int64) * stride_n
+    c_x = tl.load(p_c).to(tl.float32)
+    c_y = tl.load(p_c + stride_c).to(tl.float32)
+    c_z = tl.load(p_c + stride_c + stride_c).to(tl.float32)
+    b_dist = tl.where(o_n == current, _CHOSEN, b_dist)
+    b_dist = tl.minimum(b_dist, squared_norm(b_x - c_x, b_y - c_y, b_z - c_z))  # keeps b_dist against a NaN
+    b_bits = b_dist.to(tl.int32, bitcast=True)
+    farthest = tl.max(b_bits, 0)
+    return b_dist, farthest, tl.min(tl.where(b_bits == farthest, o_n, _INDEX_MASK), 0)
+
+
+@triton.jit
+def _read_slots(p_slots, PROGRAMS: tl.constexpr, SLOTS: tl.constexpr, ATOMIC_READS: tl.constexpr):
+    """The keys as they stand in memory; behind PROGRAMS the smallest int64."""
+    o_s = tl.arange(0, SLOTS)
+    m_s = o_s < PROGRAMS
+    if ATOMIC_READS:
+        b_key = tl.atomic_or(p_slots + o_s, tl.zeros([SLOTS], tl.int64), mask=m_s, sem="relaxed")
+    else:
+        b_key = tl.load(p_slots + o_s, mask=m_s, other=0, volatile=True)
+    return tl.where(m_s, b_key, -(1 << 63))
+
+
+@triton.jit
+def _exchange(
+    p_slots,
+    i_program,
+    farthest,
+    winner,
+    tag,
+    PROGRAMS: tl.constexpr,
+    SLOTS: tl.constexpr,
+    ATOMIC_READS: tl.constexpr,
+):
+    """The winner among all programs of the cloud: key = distance bits | inverted index | tag."""
+    key = (farthest.to(tl.int64) << 32) | ((winner ^ _INDEX_MASK).to(tl.int64) << 1) | tag
+    tl.atomic_xchg(p_slots + i_program, key, sem="relaxed")
+    m_unused = tl.arange(0, SLOTS) >= PROGRAMS
+    b_key = _read_slots(p_slots, PROGRAMS, SLOTS, ATOMIC_READS)
+    while tl.min((((b_key & 1) == tag) | m_unused).to(tl.int32), 0) == 0:
+        b_key = _read_slots(p_slots, PROGRAMS, SLOTS, ATOMIC_READS)
+    return ((tl.max(b_key, 0) >> 1) & _INDEX_MASK).to(tl.int32) ^ _INDEX_MASK
+
+
+@triton.jit
+def _sample_cloud(
+    p_xyz,  # [N, 3]
+    p_idx,  # [M]
+    p_slots,  # [2, PROGRAMS] or None
+    p_dist,  # [tiles * BLOCK] or None
+    i_program,
+    N,
+    length,
+    num_samples,
+    current,
+    stride_n,
+    stride_c,
+    exchanges,  # done so far by this group of programs
+    PROGRAMS: tl.constexpr,
+    SLOTS: tl.constexpr,
+    ATOMIC_READS: tl.constexpr,
+    STREAM: tl.constexpr,
+    BLOCK: tl.constexpr,
+    SKIP_NEAR_ORIGIN: tl.constexpr,
+):
+    """All samples of one cloud; returns the number of exchanges."""
+    length = tl.minimum(length, N)
+    tiles = tl.cdiv(tl.cdiv(N, PROGRAMS), BLOCK) if STREAM else 1
+    o_tile = i_program * tiles * BLOCK + tl.arange(0, BLOCK)
+    p_tile = None
+    if STREAM:
+        p_tile = p_dist + tl.arange(0, BLOCK)
+        for i_tile in range(tiles):
+            o_n = o_tile + i_tile * BLOCK
+            b_x, b_y, b_z = load_points(p_xyz, stride_n, stride_c, o_n, o_n < N)
+            b_dist = _initial_distance(b_x, b_y, b_z, o_n, length, SKIP_NEAR_ORIGIN)
+            tl.store(p_tile + i_tile * BLOCK, b_dist)
+    else:
+        b_x, b_y, b_z = load_points(p_xyz, stride_n, stride_c, o_tile, o_tile < N)
+        b_dist = _initial_distance(b_x, b_y, b_z, o_tile, length, SKIP_NEAR_ORIGIN)
+
+    for m in range(num_samples):
+        if i_program == 0:
+            tl.store(p_idx + m, tl.where(m < length, current, -1).to(tl.int64))
+        if STREAM:
+            farthest = current * 0 + (-(1 << 31))
+            winner = current
+            for i_tile in range(tiles):
+                tl.debug_barrier()
+                o_n = o_tile + i_tile * BLOCK
+                b_x, b_y, b_z = load_points(p_xyz, stride_n, stride_c, o_n, o_n < N)
+                b_dist = tl.load(p_tile + i_tile * BLOCK)
+                b_dist, best, best_idx = _step(b_x, b_y, b_z, b_dist, o_n, p_xyz, stride_n, stride_c, current)
+                tl.store(p_tile + i_tile * BLOCK, b_dist)
+                winner = tl.where(best > farthest, best_idx, winner)
+                farthest = tl.maximum(best, farthest)
+        else:
+            b_dist, farthest, winner = _step(
+                b_x, b_y, b_z, b_dist, o_tile, p_xyz, stride_n, stride_c, current
+            )
+        if PROGRAMS > 1:
+            # A program is at most one step ahead, so the slots of a step are free again two steps later.
+            p_step = p_slots + (exchanges % 2) * PROGRAMS
+            tag = ((exchanges // 2 + 1) % 2).to(tl.int64)
+            winner = _exchange(p_step, i_program, farthest, winner, tag, PROGRAMS, SLOTS, ATOMIC_READS)
+            exchanges += 1
+        current = winner
+    return exchanges
+
+
+@triton.jit(do_not_specialize=["B", "N", "num_samples", "start_index"])
+def _fps_kernel(
+    xyz_ptr,  # [B, N, 3]
+    lengths_ptr,  # [B] or None
+    idx_ptr,  # [B, M] int64
+    slots_ptr,  # [groups, 2, PROGRAMS] int64, zeros; None for one program
+    dist_ptr,  # [groups, PROGRAMS, tiles * BLOCK] fp32; None unless STREAM
+    B,
+    N,
+    num_samples,
+    start_index,
+    strides,  # of xyz
+    PROGRAMS: tl.constexpr,  # per cloud
+    SLOTS: tl.constexpr,  # the power of two above
+    ATOMIC_READS: tl.constexpr,  # of slots: on AMD GPUs a volatile load may come from a cache that is stale
+    STREAM: tl.constexpr,  # several tiles per program, distances in L2
+    ONE_CLOUD: tl.constexpr,  # a program takes no second cloud
+    BLOCK: tl.constexpr,
+    SKIP_NEAR_ORIGIN: tl.constexpr,
+):
+    stride_b, stride_n, stride_c = strides
+    i_program = tl.program_id(0) % PROGRAMS
+    i_group = tl.program_id(0) // PROGRAMS
+    i_end = i_group + 1 if ONE_CLOUD else B  # a loop of one trip, which the compiler removes
+    num_groups = 1 if ONE_CLOUD else tl.num_programs(0) // PROGRAMS
+    start = tl.cast(start_index, tl.int32)
+    p_slots = None
+    p_dist = None
+    if PROGRAMS > 1:
+        p_slots = slots_ptr + i_group * 2 * PROGRAMS
+    if STREAM:
+        p_dist = dist_ptr + tl.program_id(0).to(tl.int64) * tl.cdiv(tl.cdiv(N, PROGRAMS), BLOCK) * BLOCK
+
+    exchanges = i_group * 0
+    for i_b in range(i_group, i_end, num_groups):
+        p_xyz = xyz_ptr + tl.cast(i_b, tl.int64) * stride_b
+        p_idx = idx_ptr + tl.cast(i_b, tl.int64) * num_samples
+        length = N
+        if lengths_ptr is not None:
+            length = tl.load(lengths_ptr + i_b).to(tl.int32)
+        exchanges = _sample_cloud(
+            p_xyz,
+            p_idx,
+            p_slots,
+            p_dist,
+            i_program,
+            N,
+            length,
+            num_samples,
+            start,
+            stride_n,
+            stride_c,
+            exchanges,
+            PROGRAMS,
+            SLOTS,
+            ATOMIC_READS,
+            STREAM,
+            BLOCK,
+            SKIP_NEAR_ORIGIN,
+        )
+
+
+def fps_config(B: int, N: int, processors: int) -> dict[str, int | bool]:
+    """The one place that chooses how N points are held: kernel constants and warps.
+
+    One program per cloud up to MAX_REGISTER_POINTS; beyond, PROGRAMS per cloud, at most one per processor,
+    that hold their points in registers if these suffice and stream them otherwise.
+    """
+    programs, stream, block = 1, False, max(triton.next_power_of_2(N), 32)
+    if N > MAX_REGISTER_POINTS:
+        block = SHARED_POINTS if B * triton.cdiv(N, SHARED_POINTS) <= processors else MAX_REGISTER_POINTS
+        programs = min(triton.cdiv(N, block), processors)
+        stream = programs * block < N
+    groups = B if N <= MAX_REGISTER_POINTS else min(B, max(processors // programs, 1))
+    return {
+        "PROGRAMS": programs,
+        "SLOTS": triton.next_power_of_2(programs),
+        "STREAM": stream,
+        "ONE_CLOUD": groups == B,
+        "BLOCK": block,
+        "num_warps": min(max(block // (32 * POINTS_PER_THREAD), 1), 16),
+        "num_stages": 1,  # streamed distances are read back in the loop that writes them: no prefetching
+    }
+
+
+def farthest_point_sample(
+    xyz: Tensor,  # [B, N, 3]
+    num_samples: int,
+    *,
+    lengths: Tensor | None = None,  # [B]
+    start_index: int = 0,
+    skip_near_origin: bool = False,
+) -> Tensor:  # [B, M] int64
+    """See `recon_fast.kernels.farthest_point_sample`; indices are equal to the reference's."""
+    B, N, _ = xyz.shape
+    processors = num_processors(xyz.device)
+    config = fps_config(B, N, processors)
+    programs = int(config["PROGRAMS"])
+    groups = B if config["ONE_CLOUD"] else max(processors // programs, 1)
+    idx = torch.empty(B, num_samples, dtype=torch.int64, device=xyz.device)
+    slots = torch.zeros(groups, 2, programs, dtype=torch.int64, device=xyz.device) if programs > 1 else None
+    dist = None
+    if config["STREAM"]:
+        tiles = triton.cdiv(triton.cdiv(N, programs), int(config["BLOCK"]))
+        dist = torch.empty(groups * programs, tiles * int(config["BLOCK"]), device=xyz.device)
+    with on_device_of(xyz):
+        _fps_kernel[(groups * programs,)](
+            xyz,
+            lengths,
+            idx,
+            slots,
+            dist,
+            B,
+            N,
+            num_samples,
+            start_index,
+            xyz.stride(),
+            ATOMIC_READS=torch.version.hip is not None,
+            SKIP_NEAR_ORIGIN=skip_near_origin,
+            launch_cooperative_grid=programs > 1,  # all programs resident, or an error instead of a hang
+            **config,
+            **NO_CONTRACTION,
+        )
+    return idx

@@ -1,0 +1,70 @@
+"""Every launcher goes all the way to the launch, for a GPU that is not here: run by test_aot.py.
+
+What Triton makes of the very arguments (sizes and strides of 1, strides of 0, None, tuples) is compiled for
+sm_90; only the launch itself is left out.
+"""
+
+import importlib
+
+import torch
+import triton
+from torch import Tensor, randn
+from triton.backends.compiler import GPUTarget
+from triton.runtime.jit import JITFunction
+
+from recon_fast.kernels import triton as kernels
+
+
+class AbsentGPU:
+    """As much of a Triton driver as compiling takes."""
+
+    def get_current_target(self) -> GPUTarget:
+        return GPUTarget("cuda", 90, 32)
+
+    def get_current_device(self) -> int:
+        return 0
+
+    def get_current_stream(self, device: int | None = None) -> int:
+        return 0
+
+
+def clouds(xyz: Tensor, lengths: Tensor | None) -> None:
+    first = torch.zeros(xyz.shape[0], 1, dtype=torch.int64)
+    kernels.farthest_point_sample(xyz, 1, lengths=lengths)
+    kernels.knn(xyz[:, :1], xyz, 1, lengths=lengths)
+    kernels.group(xyz, first, 1, lengths=lengths)
+    kernels.nearest_neighbor(xyz, xyz, src_lengths=lengths, dst_lengths=lengths)
+    if xyz.shape[1] <= kernels.MAX_PAIR_POINTS:
+        kernels.chamfer_pairs(xyz, xyz, pred_lengths=lengths, norm="l1")
+
+
+def attention(query: Tensor, key: Tensor, mask: Tensor | None) -> None:
+    out, lse = kernels.masked_cross_attention_forward(query, key, key, mask, 1)
+    for need_key_grad in (True, False):
+        kernels.masked_cross_attention_backward(out, query, key, key, mask, 1, out, lse, need_key_grad)
+
+
+def main() -> None:
+    triton.runtime.driver.set_active(AbsentGPU())
+    run = JITFunction.run
+    JITFunction.run = lambda self, *args, warmup, **kwargs: run(self, *args, warmup=True, **kwargs)
+    for name in ("fps", "knn"):
+        importlib.import_module(f"recon_fast.kernels.triton.{name}").num_processors = lambda device: 132
+
+    clouds(randn(1, 1, 3), torch.tensor([1], dtype=torch.int32))
+    clouds(randn(3, 50, 2).transpose(0, 2), torch.tensor([3, 50]))
+    clouds(randn(1, 40, 3).half().expand(2, -1, -1), None)
+    clouds(randn(2, 40_000, 3).bfloat16(), torch.tensor([3, 40_000]))
+    kernels.farthest_point_sample(randn(1, 1_200_000, 3), 9)
+
+    attention(randn(1, 1, 1, 1), randn(1, 1, 1, 1), None)
+    attention(
+        randn(2, 6, 3, 64).bfloat16(),
+        randn(2, 26, 6, 64).bfloat16().transpose(1, 2),
+        torch.ones(2, 26, dtype=torch.bool),
+    )
+    attention(randn(1, 1, 100, 8), randn(1, 1, 8, 100).mT, torch.ones(1, 200, dtype=torch.bool)[:, ::2])
+
+
+if __name__ == "__main__":
+    main()
