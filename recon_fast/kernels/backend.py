@@ -32,8 +32,8 @@ def use_backend(name: str) -> Iterator[None]:
     """Run the operators of the whole process (all threads) through one backend.
 
     Args:
-        name: "auto" (the fastest that suits each tensor), "triton", "cpu" or "reference". Takes precedence
-            over the environment variable RECON_FAST_BACKEND. float64 always goes to the reference.
+        name: "auto" (the fastest that was tested for each tensor), "triton", "cpu" or "reference". Takes
+            precedence over the environment variable RECON_FAST_BACKEND. float64 always goes to the reference.
 
     Raises:
         ValueError: unknown name.
@@ -69,7 +69,12 @@ def backend_in_use(
     if dtype == torch.float64:
         return "reference", "float64 is left to plain PyTorch"
     if name == "auto":
-        name = {"cuda": "triton", "cpu": "cpu"}.get(kind, "")
+        if kind == "cuda":
+            return (
+                "reference",
+                "Triton kernels have not run on a GPU yet; use_backend('triton') takes them",
+            )
+        name = "cpu" if kind == "cpu" else ""
         problem = _missing(name, module) if name else f"there are no kernels for {kind}"
         return ("reference", problem) if problem else (name, f"{_DESCRIPTIONS[name]} for {kind} tensors")
     interpreted = name == "triton" and os.environ.get("TRITON_INTERPRET") == "1"
