@@ -10,7 +10,7 @@ import pytest
 HERE = Path(__file__).parent
 
 
-@pytest.mark.parametrize("kernel", ["attention", "fps", "knn", "nearest"])
+@pytest.mark.parametrize("kernel", ["attention", "chamfer", "fps", "gradient", "knn", "nearest"])
 def test_under_the_interpreter(kernel):
     command = [
         sys.executable,

@@ -41,13 +41,17 @@ def check(query, key, value, grad, mask, scale=None):
     exact = gradients(*wide, mask, scale)
     eager = gradients(query, key, value, grad, mask, scale)
     rounding = torch.finfo(query.dtype).eps
+    scale = query.shape[-1] ** -0.5 if scale is None else scale
     # dq and dk are differences of terms of this size, and exactly 0 where a row looks at one key only.
-    terms = (wide[3].abs() @ wide[2].abs().mT).max() * (query.shape[-1] ** -0.5 if scale is None else scale)
+    terms = (wide[3].abs() @ wide[2].abs().mT).max() * scale
     sizes = [0, terms * wide[1].abs().max(), terms * wide[0].abs().max(), 0]
+    # A score's rounding in float32 is a relative error of its weight.
+    of_weights = torch.finfo(torch.float32).eps * scale * (wide[0].abs() @ wide[1].abs().mT).max()
     mine = run(query, key, value, grad, mask, scale)
     for out, plain, truth, size in zip(mine, eager, exact, sizes, strict=True):
         assert out.dtype == query.dtype
         allowed = (plain.double() - truth).abs().max() + rounding * (4 * truth.abs().max() + size)
+        allowed += of_weights * (truth.abs().max() + size)
         assert (out.double() - truth).abs().max() <= allowed
 
 
@@ -113,3 +117,16 @@ def test_keys_without_gradient(device, Q):
 def test_shapes_of_the_model_on_a_gpu(Q, S, dtype):
     tensors = make("cuda", 16, 6, Q, S, 64, dtype)
     check(*tensors, torch.rand(16, S, device="cuda") < 0.6)
+
+
+def test_scores_that_overflow_downwards_are_a_row_without_keys(device):
+    """Scores of -inf everywhere give 0, not NaN, and finite gradients, like a row that is masked."""
+    query, key, value, grad = make(device, 1, 2, 3, 20, 16, torch.float32)
+    query, key = torch.full_like(query, 1e30), torch.full_like(key, -1e30)
+    query[:, :, 1] = 0  # this one attends
+    mask = torch.rand(1, 20, device=device) < 0.6
+    for m in (None, mask):
+        mine, want = run(query, key, value, grad, m), gradients(query, key, value, grad, m)
+        assert mine[0][:, :, [0, 2]].eq(0).all()
+        for a, b in zip(mine, want, strict=True):
+            torch.testing.assert_close(a, b)
