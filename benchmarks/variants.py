@@ -163,7 +163,7 @@ def _gradient(name: str, dtype: str = "fp32", chamfer: bool = False, ragged: boo
 
 def _group_gradient(name: str) -> Variant:
     signature = {"center_idx_ptr": "*i64", "neighbor_idx_ptr": "*i64"}
-    signature |= {f"{cloud}_ptr": "*fp32" for cloud in ("centers", "neighbors", "out")}
+    signature |= {f"{cloud}_ptr": "*fp32" for cloud in ("grad_centers", "grad_neighbors", "out")}
     signature |= dict.fromkeys("NGK", "i32")
     return Variant(name, gradient._group_kernel, signature, *_split(gradient.OPTIONS))
 

@@ -112,16 +112,20 @@ def _pairs_by_parts(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """What `chamfer_pairs` gives, for backends that have no kernel for it."""
     dtype = torch.promote_types(reference.geometry_dtype(pred), reference.geometry_dtype(target))
-    pred = reference.zero_padding(pred.to(dtype), pred_lengths)
-    target = reference.zero_padding(target.to(dtype), target_lengths)
+    pred, target = pred.to(dtype), target.to(dtype)
     forth, forth_idx, back, back_idx = _run_mutual_nearest(pred, target, pred_lengths, target_lengths)
     loss = reference.chamfer_loss(forth, back, pred_lengths, target_lengths, norm, "none")
     if not (need_pred_grad or need_target_grad):
         return loss, loss.new_empty(0), loss.new_empty(0)
-    weights = reference.chamfer_weights(forth, pred_lengths, norm)
-    to_pred, to_target = run_distance_backward(weights[..., None], pred, target, forth_idx[..., None])
-    weights = reference.chamfer_weights(back, target_lengths, norm)
-    from_target, from_pred = run_distance_backward(weights[..., None], target, pred, back_idx[..., None])
+
+    def gradients(src, dst, dist, idx, lengths):
+        if lengths is not None:  # a NaN in the padding times a weight of 0 would be NaN
+            idx = idx.masked_fill(torch.arange(idx.shape[1], device=idx.device) >= lengths[:, None], -1)
+        weights = reference.chamfer_weights(dist, lengths, norm)
+        return run_distance_backward(weights[..., None], src, dst, idx[..., None])
+
+    to_pred, to_target = gradients(pred, target, forth, forth_idx, pred_lengths)
+    from_target, from_pred = gradients(target, pred, back, back_idx, target_lengths)
     return loss, to_pred + from_pred, to_target + from_target
 
 

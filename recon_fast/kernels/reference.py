@@ -168,22 +168,6 @@ def group_around(
     return centers, neighborhoods, neighbor_idx
 
 
-def group_flows(
-    grad_centers: Tensor | None,  # [B, G, 3]
-    grad_neighborhoods: Tensor | None,  # [B, G, K, 3]
-    neighbor_idx: Tensor,  # [B, G, K] int64
-) -> tuple[Tensor, Tensor]:  # [B, G, 3], [B, G, K, 3]
-    """What the gradients of `group` give to the points that are centers and to those that are neighbours."""
-    B, G, K = neighbor_idx.shape
-    given = grad_centers if grad_neighborhoods is None else grad_neighborhoods
-    assert given is not None
-    if grad_neighborhoods is None:
-        return given, given.new_zeros(B, G, K, 3)
-    grad_neighborhoods = grad_neighborhoods.masked_fill((neighbor_idx < 0)[..., None], 0)
-    to_centers = -grad_neighborhoods.sum(2)
-    return to_centers if grad_centers is None else grad_centers + to_centers, grad_neighborhoods
-
-
 def group_backward(
     grad_centers: Tensor | None,  # [B, G, 3]
     grad_neighborhoods: Tensor | None,  # [B, G, K, 3]
@@ -192,9 +176,15 @@ def group_backward(
     num_points: int,
 ) -> Tensor:  # [B, N, 3]
     """Gradient of `group` in the points."""
-    to_centers, to_neighbors = group_flows(grad_centers, grad_neighborhoods, neighbor_idx)
-    idx = torch.cat([center_idx, neighbor_idx.flatten(1)], 1)  # [B, G + G * K]
-    flow = torch.cat([to_centers, to_neighbors.flatten(1, 2)], 1).masked_fill(idx[..., None] < 0, 0)
+    if grad_neighborhoods is None:
+        assert grad_centers is not None
+        idx, flow = center_idx, grad_centers
+    else:
+        flow = grad_neighborhoods.masked_fill((neighbor_idx < 0)[..., None], 0)
+        to_centers = -flow.sum(2) if grad_centers is None else grad_centers - flow.sum(2)
+        idx = torch.cat([center_idx, neighbor_idx.flatten(1)], 1)  # [B, G + G * K]
+        flow = torch.cat([to_centers, flow.flatten(1, 2)], 1)
+    flow = flow.masked_fill(idx[..., None] < 0, 0)
     batch = torch.arange(idx.shape[0], device=idx.device)[:, None]
     out = flow.new_zeros(idx.shape[0], num_points, 3)
     return out.index_put((batch, idx.clamp_min(0)), flow, accumulate=True)

@@ -79,6 +79,16 @@ def _given(b_x, b_y, b_z, own, other, links, o_n, N, K, ROOT: tl.constexpr):
 
 
 @triton.jit
+def _take(b_x, b_y, b_z, o_n, b_idx, f_x, f_y, f_z):
+    """Add to the points o_n the flows whose index is theirs."""
+    m_hit = b_idx[:, None] == o_n[None, :]
+    b_x += tl.sum(tl.where(m_hit, f_x[:, None], 0.0), 0)
+    b_y += tl.sum(tl.where(m_hit, f_y[:, None], 0.0), 0)
+    b_z += tl.sum(tl.where(m_hit, f_z[:, None], 0.0), 0)
+    return b_x, b_y, b_z
+
+
+@triton.jit
 def _received(
     b_x,
     b_y,
@@ -104,10 +114,7 @@ def _received(
         m_e = (b_idx >= first) & (b_idx < first + BLOCK)
         if tl.max(m_e.to(tl.int32), 0) > 0:
             f_x, f_y, f_z = _flow(giver, owner, links, o_e, m_e, b_idx, K, ROOT)
-            m_hit = b_idx[:, None] == o_n[None, :]
-            b_x -= tl.sum(tl.where(m_hit, f_x[:, None], 0.0), 0)
-            b_y -= tl.sum(tl.where(m_hit, f_y[:, None], 0.0), 0)
-            b_z -= tl.sum(tl.where(m_hit, f_z[:, None], 0.0), 0)
+            b_x, b_y, b_z = _take(b_x, b_y, b_z, o_n, b_idx, -f_x, -f_y, -f_z)
     return b_x, b_y, b_z
 
 
@@ -169,27 +176,30 @@ def _gradient_kernel(
 
 
 @triton.jit
-def _scatter(b_x, b_y, b_z, p_idx, p_rows, entries, o_n, first, BLOCK: tl.constexpr, TILE: tl.constexpr):
-    """Add to the points [first, first + BLOCK) the rows [entries, 3] whose index names them."""
-    for start in range(0, entries, TILE):
-        o_e = start + tl.arange(0, TILE)
-        b_idx = tl.load(p_idx + o_e, mask=o_e < entries, other=-1).to(tl.int32)
-        m_e = (b_idx >= first) & (b_idx < first + BLOCK)
-        if tl.max(m_e.to(tl.int32), 0) > 0:
-            f_x, f_y, f_z = load_points(p_rows, 3, 1, o_e, m_e)
-            m_hit = b_idx[:, None] == o_n[None, :]
-            b_x += tl.sum(tl.where(m_hit, f_x[:, None], 0.0), 0)
-            b_y += tl.sum(tl.where(m_hit, f_y[:, None], 0.0), 0)
-            b_z += tl.sum(tl.where(m_hit, f_z[:, None], 0.0), 0)
-    return b_x, b_y, b_z
+def _from_center(p_centers, p_neighbors, p_idx, o_g, m_g, K):
+    """What centers o_g give: their own gradient less that of their neighbours that are there."""
+    f_x = o_g * 0.0
+    f_y = o_g * 0.0
+    f_z = o_g * 0.0
+    if p_centers is not None:
+        f_x, f_y, f_z = load_points(p_centers, 3, 1, o_g, m_g)
+    if p_neighbors is not None:
+        for k in range(K):
+            o_e = o_g * K + k
+            m_e = m_g & (tl.load(p_idx + o_e, mask=m_g, other=-1) >= 0)
+            n_x, n_y, n_z = load_points(p_neighbors, 3, 1, o_e, m_e)
+            f_x -= n_x
+            f_y -= n_y
+            f_z -= n_z
+    return f_x, f_y, f_z
 
 
 @triton.jit(do_not_specialize=["N", "G", "K"])
 def _group_kernel(
+    grad_centers_ptr,  # [B, G, 3] or None
+    grad_neighbors_ptr,  # [B, G, K, 3] or None
     center_idx_ptr,  # [B, G] int64, -1 for none
     neighbor_idx_ptr,  # [B, G, K] int64, -1 for none
-    centers_ptr,  # what goes to the centers [B, G, 3]
-    neighbors_ptr,  # and to the neighbours [B, G, K, 3]
     out_ptr,  # [B, N, 3]
     N,
     G,
@@ -203,13 +213,24 @@ def _group_kernel(
     b_x = tl.zeros([BLOCK], tl.float32)
     b_y = tl.zeros([BLOCK], tl.float32)
     b_z = tl.zeros([BLOCK], tl.float32)
+    p_centers = None if grad_centers_ptr is None else grad_centers_ptr + i_b * G * 3
+    p_neighbors = None if grad_neighbors_ptr is None else grad_neighbors_ptr + i_b * G * K * 3
     p_idx = neighbor_idx_ptr + i_b * G * K
-    b_x, b_y, b_z = _scatter(
-        b_x, b_y, b_z, p_idx, neighbors_ptr + i_b * G * K * 3, G * K, o_n, first, BLOCK, TILE
-    )
-    b_x, b_y, b_z = _scatter(
-        b_x, b_y, b_z, center_idx_ptr + i_b * G, centers_ptr + i_b * G * 3, G, o_n, first, BLOCK, TILE
-    )
+    if p_neighbors is not None:
+        for start in range(0, G * K, TILE):
+            o_e = start + tl.arange(0, TILE)
+            b_idx = tl.load(p_idx + o_e, mask=o_e < G * K, other=-1).to(tl.int32)
+            m_e = (b_idx >= first) & (b_idx < first + BLOCK)
+            if tl.max(m_e.to(tl.int32), 0) > 0:
+                f_x, f_y, f_z = load_points(p_neighbors, 3, 1, o_e, m_e)
+                b_x, b_y, b_z = _take(b_x, b_y, b_z, o_n, b_idx, f_x, f_y, f_z)
+    for start in range(0, G, TILE):
+        o_g = start + tl.arange(0, TILE)
+        b_idx = tl.load(center_idx_ptr + i_b * G + o_g, mask=o_g < G, other=-1).to(tl.int32)
+        m_g = (b_idx >= first) & (b_idx < first + BLOCK)
+        if tl.max(m_g.to(tl.int32), 0) > 0:
+            f_x, f_y, f_z = _from_center(p_centers, p_neighbors, p_idx, o_g, m_g, K)
+            b_x, b_y, b_z = _take(b_x, b_y, b_z, o_n, b_idx, f_x, f_y, f_z)
     _store_block(out_ptr, i_b, o_n, N, b_x, b_y, b_z)
 
 
@@ -286,13 +307,11 @@ def group_backward(
         return reference.group_backward(
             grad_centers, grad_neighborhoods, center_idx, neighbor_idx, num_points
         )
-    to_centers, to_neighbors = reference.group_flows(grad_centers, grad_neighborhoods, neighbor_idx)
+    gradients = (None if t is None else t.contiguous() for t in (grad_centers, grad_neighborhoods))
     out = torch.empty(B, num_points, 3, dtype=torch.float32, device=neighbor_idx.device)
     with on_device_of(neighbor_idx):
         _group_kernel[(triton.cdiv(num_points, BLOCK), B)](
-            *(center_idx.contiguous(), neighbor_idx.contiguous()),
-            *(to_centers.contiguous(), to_neighbors.contiguous()),
-            *(out, num_points, G, K),
+            *(*gradients, center_idx.contiguous(), neighbor_idx.contiguous(), out, num_points, G, K),
             **OPTIONS,
         )
     return out

@@ -18,6 +18,7 @@ KERNEL_TESTS = [
     "test_triton_fps.py",
     "test_triton_gradient.py",
     "test_triton_knn.py",
+    "test_triton_launches.py",
     "test_triton_nearest.py",
 ]
 
