@@ -16,7 +16,7 @@ INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 
 settings.register_profile(
     "kernels",
-    max_examples=20 if INTERPRETED else 40,
+    max_examples=10 if INTERPRETED else 40,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
