@@ -56,7 +56,7 @@ def _fps(
         signature["slots_ptr"] = "*i64"
         options["launch_cooperative_grid"] = True
     if constants["STREAM"]:
-        signature["dist_ptr"] = "*fp32"
+        signature |= {"points_ptr": "*fp32", "dist_ptr": "*fp32", "tiles_ptr": "*fp32"}
     constants |= {"SKIP_NEAR_ORIGIN": ragged, "ATOMIC_READS": atomic_reads}
     return Variant(name, _fps_kernel, signature, constants, options | NO_CONTRACTION)
 
