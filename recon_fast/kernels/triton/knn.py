@@ -128,13 +128,12 @@ def _finish(
     stride_c,
     dist_ptr,
     idx_ptr,
-    center_ptr,
     offset_ptr,
     o_out,  # [Q] row of the outputs
     k,
     K: tl.constexpr,
 ):
-    """Sort the keys, gather their points, write indices and distances, or offsets to the query and it."""
+    """Sort the keys, gather their points, write indices and, where asked for, distances and offsets."""
     o_k = tl.arange(0, K)
     tl.debug_barrier()
     m_k = m_q[:, None] & (o_k[None, :] < b_fill[:, None])
@@ -146,10 +145,6 @@ def _finish(
     dx = p_x - q_x[:, None]
     dy = p_y - q_y[:, None]
     dz = p_z - q_z[:, None]
-    if center_ptr is not None:
-        tl.store(center_ptr + o_out * 3, q_x, mask=m_q)
-        tl.store(center_ptr + o_out * 3 + 1, q_y, mask=m_q)
-        tl.store(center_ptr + o_out * 3 + 2, q_z, mask=m_q)
     o_out = o_out[:, None] * k + o_k[None, :]
     m_out = m_q[:, None] & (o_k[None, :] < k)
     tl.debug_barrier()  # the rows may be those of idx_ptr
@@ -190,9 +185,9 @@ def _knn_kernel(
     points_ptr,  # [B, N, 3]
     lengths_ptr,  # [B] or None
     rows_ptr,  # keys [B, SPLITS, M, row_size] int64; idx itself for one tile
+    center_ptr,  # queries [B, M, 3] fp32 or None
     dist_ptr,  # [B, M, k] fp32 or None
     idx_ptr,  # [B, M, k] int64
-    center_ptr,  # [B, M, 3] fp32 or None
     offset_ptr,  # [B, M, k, 3] fp32 or None
     M,
     N,
@@ -211,6 +206,11 @@ def _knn_kernel(
     o_q = tl.program_id(0) * BLOCK_Q + tl.arange(0, BLOCK_Q)
     m_in = o_q < M
     q_x, q_y, q_z, m_q = _load_queries(query_ptr, query_idx_ptr, query_strides, i_b, o_q, m_in, M)
+    if center_ptr is not None and i_split == 0:
+        p_center = center_ptr + (i_b * M + o_q) * 3
+        tl.store(p_center, q_x, mask=m_in)
+        tl.store(p_center + 1, q_y, mask=m_in)
+        tl.store(p_center + 2, q_z, mask=m_in)
     stride_b, stride_n, stride_c = point_strides
     p_points = points_ptr + i_b * stride_b
     length = N
@@ -249,7 +249,7 @@ def _knn_kernel(
         o_out = i_b * M + o_q
         _finish(
             p_rows, b_fill, q_x, q_y, q_z, m_in, p_points, stride_n, stride_c,
-            dist_ptr, idx_ptr, center_ptr, offset_ptr, o_out, k, K,
+            dist_ptr, idx_ptr, offset_ptr, o_out, k, K,
         )  # fmt: skip
     else:
         o_k = tl.arange(0, K)
@@ -265,7 +265,6 @@ def _merge_kernel(
     rows_ptr,
     dist_ptr,
     idx_ptr,
-    center_ptr,
     offset_ptr,
     M,
     k,
@@ -295,7 +294,7 @@ def _merge_kernel(
     p_points = points_ptr + i_b * stride_b
     _finish(
         p_rows, b_fill, q_x, q_y, q_z, m_in, p_points, stride_n, stride_c,
-        dist_ptr, idx_ptr, center_ptr, offset_ptr, i_b * M + o_q, k, K,
+        dist_ptr, idx_ptr, offset_ptr, i_b * M + o_q, k, K,
     )  # fmt: skip
 
 
@@ -348,12 +347,12 @@ def _launch(
     if config["SIZE"]:
         row_size = config["SIZE"]
         rows = torch.empty(B, config["SPLITS"], M, row_size, dtype=torch.int64, device=device)
-    results = outputs.get("dist"), idx, outputs.get("center"), outputs.get("offset")
+    center, *results = outputs.get("center"), outputs.get("dist"), idx, outputs.get("offset")
     strides = queries.stride(), points.stride()
     with on_device_of(points):
         grid = (triton.cdiv(M, config["BLOCK_Q"]), config["SPLITS"], B)
         _knn_kernel[grid](
-            queries, query_idx, points, lengths, rows, *results, M, N, k, row_size, *strides,
+            queries, query_idx, points, lengths, rows, center, *results, M, N, k, row_size, *strides,
             **config, **NO_CONTRACTION,
         )  # fmt: skip
         if config["SPLITS"] > 1:
