@@ -110,7 +110,7 @@ def _pairs_by_parts(
     need_pred_grad: bool,
     need_target_grad: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """What `chamfer_pairs` gives, for backends that have no kernel for it."""
+    """What a backend's `chamfer_pairs` gives, from its parts; gradients that are not needed may be None."""
     dtype = torch.promote_types(reference.geometry_dtype(pred), reference.geometry_dtype(target))
     pred, target = pred.to(dtype), target.to(dtype)
     forth, forth_idx, back, back_idx = _run_mutual_nearest(pred, target, pred_lengths, target_lengths)
@@ -245,10 +245,12 @@ def chamfer_distance(
         reduction: over the batch; "none" gives one value per pair.
 
     Returns:
-        A scalar, or [B] for reduction="none"; differentiable in both clouds. NaN coordinates give NaN.
+        A scalar, or [B] for reduction="none"; differentiable in both clouds, twice in float64. What stands
+        behind the lengths has gradient 0 and may be anything. Valid NaN coordinates give NaN.
 
     Raises:
         ValueError: wrong shape, dtype or device; unknown norm or reduction.
+        RuntimeError: a second derivative of a loss that is not float64.
     """
     check_cloud("pred", pred)
     check_cloud("target", target, batch=pred.shape[0])
