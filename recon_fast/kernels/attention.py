@@ -92,9 +92,13 @@ def _gradients(run, *arguments):
 def _setup_context(ctx, inputs, output):
     query, key, value, key_mask, ctx.scale = inputs
     ctx.save_for_backward(query, key, value, key_mask, *output)
+    ctx.set_materialize_grads(False)
+    ctx.mark_non_differentiable(output[1])
 
 
 def _backward(ctx, grad, _):
+    if grad is None:
+        return None, None, None, None, None
     query, key, value, key_mask, out, logsumexp = ctx.saved_tensors
     needed = ctx.needs_input_grad[1] or ctx.needs_input_grad[2]
     to_query, to_key, to_value = _attention_backward(
