@@ -2,7 +2,7 @@
 
 Distances to the chosen set are non-negative, so the farthest is found by an integer maximum over their bits,
 which vectorises where a float maximum does not. A chosen point gets negative bits: as a float a NaN that no
-distance replaces, as an integer below all others. Large clouds are put in Morton order and cut into blocks;
+distance replaces, as an integer below all others. Large clouds are put in Hilbert order and cut into blocks;
 a new sample touches only the blocks whose bounding box is nearer to it than their farthest point is to the
 chosen set.
 """
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from recon_fast.kernels.cpu.launch import as_lengths, as_points, compiled, next_item, run
-from recon_fast.kernels.cpu.spatial import INF, NONE, box_distances, boxes, first_equal, morton_order
+from recon_fast.kernels.cpu.spatial import INF, NONE, box_distances, boxes, curve_order, first_equal
 from recon_fast.kernels.reference import NEAR_ORIGIN
 
 _NEAR_ORIGIN = np.float32(NEAR_ORIGIN)
@@ -85,7 +85,7 @@ def sample_pruned(px, py, pz, pindex, start, center, out):
     """The same samples; blocks that the new center cannot change are skipped."""
     n = px.shape[0]
     order = np.empty(n, np.int32)
-    morton_order(px, py, pz, order)
+    curve_order(px, py, pz, order)
     x, y, z = np.empty(n, np.float32), np.empty(n, np.float32), np.empty(n, np.float32)
     position = np.empty(n, np.int32)  # of each point in the new order
     for i in range(n):
@@ -107,7 +107,7 @@ def sample_pruned(px, py, pz, pindex, start, center, out):
     for m in range(1, out.shape[0]):
         if current >= 0:
             bits[current] = _CHOSEN
-        box_distances(bounds, cx, cx, cy, cy, cz, cz, near)
+        box_distances(bounds, 0, blocks, cx, cx, cy, cy, cz, cz, near)
         if current >= 0:
             near[current // _LEAF] = np.float32(-1)  # its farthest point may be the one just chosen
         for j in range(blocks):

@@ -3,8 +3,8 @@
 Points are dealt into groups (point i into group i modulo G). Any T that at least K group minima do not
 exceed is an upper bound on the K-th distance, found by bisection over their bits with vectorised counts;
 only members of groups whose minimum is within T are looked at, and what passes is sorted by counting ranks,
-without a branch. Large clouds are put in Morton order and cut into blocks: T comes from the nearest block,
-blocks beyond it are skipped.
+without a branch. Large clouds are put in Hilbert order: T comes from the nearest branch, and branches and
+leaves beyond it are skipped.
 """
 
 import numpy as np
@@ -12,11 +12,19 @@ import torch
 from torch import Tensor
 
 from recon_fast.kernels.cpu.launch import as_lengths, as_points, compiled, next_item, run
-from recon_fast.kernels.cpu.spatial import INF, INF_BITS, NONE, box_distances, boxes, morton_order
+from recon_fast.kernels.cpu.spatial import (
+    FAN,
+    INF,
+    INF_BITS,
+    LEAF,
+    Ordered,
+    box_distances,
+    columns_of,
+    position_of_smallest,
+)
 
 _QUERIES = 16  # queries of one item of work
 _RANKED = 96  # candidates up to which counting ranks beats a heap
-_LEAF = 128
 _PRUNE_FROM = 8192  # points
 
 
@@ -109,8 +117,11 @@ def sort_smallest(keys, n, k, out):
 
 
 @compiled
-def select(bits, k, minima, picks, out):
-    """Positions within a bound that at least `k` of `bits` [n] do not exceed, into `out`; how many."""
+def bound_of(bits, k, minima):
+    """A value that at least `k` of `bits` [n] do not exceed: one of the minima of groups of them.
+
+    Returns it and the number of groups: those that reach it hold all members that do.
+    """
     n = bits.shape[0]
     groups = 64
     while groups * groups < k * n or groups < 2 * k:
@@ -122,7 +133,14 @@ def select(bits, k, minima, picks, out):
         minima[:groups] = bits[:groups]
         for s in range(groups, n, groups):
             lower(minima, bits[s : min(n, s + groups)])
-    bound = upper_bound(minima[:groups], k)
+    return upper_bound(minima[:groups], k), groups
+
+
+@compiled
+def select(bits, k, minima, picks, out):
+    """Positions within a bound that at least `k` of `bits` [n] do not exceed, into `out`; how many."""
+    n = bits.shape[0]
+    bound, groups = bound_of(bits, k, minima)
     picked = 0
     for g in range(groups):
         picks[picked] = g
@@ -149,41 +167,43 @@ def select_all(points, q, k, buffer, minima, picks, keys):
 
 
 @compiled
-def select_pruned(points, order, bounds, q, k, near, near_blocks, buffer, minima, picks, keys):
-    """The same keys; blocks farther than a bound on the k-th distance are skipped."""
+def select_pruned(points, order, leaves, branches, q, k, gaps, near, seen, buffer, minima, picks, keys):
+    """The same keys; branches and leaves farther than a bound on the k-th distance are skipped."""
     x, y, z = points
     qx, qy, qz = q
-    n, blocks = x.shape[0], near.shape[0]
+    n = x.shape[0]
+    J = (n + LEAF - 1) // LEAF
+    count = (J + FAN - 1) // FAN
     bits = buffer.view(np.int32)
-    box_distances(bounds, qx, qx, qy, qy, qz, qz, near)
-    near_bits = near.view(np.int32)
-    closest = NONE
-    for j in range(blocks):
-        closest = min(closest, near_bits[j])
-    home = 0
-    while near_bits[home] != closest:
-        home += 1
-    # As many consecutive blocks around the nearest as hold k points.
-    span = (k + _LEAF - 1) // _LEAF
-    first = max(0, min(home, blocks - span - 1))
-    s, e = first * _LEAF, min(n, (first + span) * _LEAF)
+    box_distances(branches, 0, count, qx, qx, qy, qy, qz, qz, gaps)
+    gap_bits, near_bits = gaps.view(np.int32), near.view(np.int32)
+    home = position_of_smallest(gap_bits[:count])
+    # As many consecutive branches around the nearest as hold k points; the last one may be short.
+    size = FAN * LEAF
+    span = (k + size - 1) // size
+    first = max(0, min(home, count - span - 1))
+    s, e = first * size, min(n, (first + span) * size)
     distances(x[s:e], y[s:e], z[s:e], qx, qy, qz, buffer[: e - s])
-    bound = upper_bound(bits[: e - s], k)
-    visited = 0
-    for j in range(blocks):
-        near_blocks[visited] = j
-        visited += 1 if near_bits[j] <= bound else 0
-    size = 0  # only the last block can be short, and it is visited last
-    for v in range(visited):
-        s = near_blocks[v] * _LEAF
-        e = min(n, s + _LEAF)
-        distances(x[s:e], y[s:e], z[s:e], qx, qy, qz, buffer[size : size + e - s])
-        size += e - s
-    m = select(bits[:size], k, minima, picks, keys)
+    bound, _ = bound_of(bits[: e - s], k, minima)
+    visited, total = 0, 0  # only the last leaf can be short, and it is visited last
+    for i in range(count):
+        if gap_bits[i] > bound:
+            continue
+        start = i * FAN
+        inside = min(FAN, J - start)
+        box_distances(leaves, start, start + inside, qx, qx, qy, qy, qz, qz, near)
+        for j in range(inside):
+            if near_bits[j] <= bound:
+                s = (start + j) * LEAF
+                e = min(n, s + LEAF)
+                distances(x[s:e], y[s:e], z[s:e], qx, qy, qz, buffer[total : total + e - s])
+                seen[visited] = s
+                visited += 1
+                total += e - s
+    m = select(bits[:total], k, minima, picks, keys)
     for j in range(m):
         i = keys[j]
-        point = order[near_blocks[i // _LEAF] * _LEAF + i % _LEAF]
-        keys[j] = (np.int64(bits[i]) << 32) | point
+        keys[j] = (np.int64(bits[i]) << 32) | order[seen[i // LEAF] + i % LEAF]
     sort_smallest(keys, m, k, keys[n:])
 
 
@@ -200,34 +220,25 @@ def write(keys, k, cloud, q, idx, dist):
 
 
 @compiled
-def _prepare(counter, items, xyz, lengths, prune, columns, order, bounds):
-    """Columns [B, 3, N] of the clouds, for pruning in Morton order with bounding boxes."""
+def _columns(counter, items, xyz, lengths, columns):
+    """Columns [B, 3, N] of the clouds."""
     while True:
         b = next_item(counter)
         if b >= items:
             break
         n = lengths[b]
-        x, y, z = columns[b, 0, :n], columns[b, 1, :n], columns[b, 2, :n]
-        cloud = xyz[b]
-        for i in range(n):
-            x[i], y[i], z[i] = cloud[i, 0], cloud[i, 1], cloud[i, 2]
-        if prune and n > 0:
-            morton_order(x, y, z, order[b])
-            for i in range(n):
-                p = order[b, i]
-                x[i], y[i], z[i] = cloud[p, 0], cloud[p, 1], cloud[p, 2]
-            boxes(x, y, z, _LEAF, bounds[b])
+        columns_of(xyz[b], columns[b, 0, :n], columns[b, 1, :n], columns[b, 2, :n])
 
 
 @compiled
-def _knn(counter, items, queries, xyz, lengths, prune, columns, order, bounds, dist, idx):
+def _knn(counter, items, queries, xyz, lengths, prune, columns, order, leaves, branches, dist, idx):
     M, N, K = queries.shape[1], xyz.shape[1], idx.shape[2]
     parts = (M + _QUERIES - 1) // _QUERIES
     keys = np.empty(N + K + 1, np.int64)
     minima, picks = np.empty(N, np.int32), np.empty(N + 1, np.int32)
     buffer = np.empty(N, np.float32)
-    near = np.empty(bounds.shape[2], np.float32)
-    near_blocks = np.empty(bounds.shape[2] + 1, np.int32)
+    gaps, near = np.empty(branches.shape[2], np.float32), np.empty(FAN, np.float32)
+    seen = np.empty(leaves.shape[2], np.int32)
     while True:
         item = next_item(counter)
         if item >= items:
@@ -235,25 +246,15 @@ def _knn(counter, items, queries, xyz, lengths, prune, columns, order, bounds, d
         b = item // parts
         n = lengths[b]
         k = min(K, n)
-        blocks = (n + _LEAF - 1) // _LEAF
         points = (columns[b, 0, :n], columns[b, 1, :n], columns[b, 2, :n])
         for i in range((item - b * parts) * _QUERIES, min(M, (item - b * parts + 1) * _QUERIES)):
             q = (queries[b, i, 0], queries[b, i, 1], queries[b, i, 2])
             if k > 0:
                 if prune:
                     select_pruned(
-                        points,
-                        order[b],
-                        bounds[b],
-                        q,
-                        k,
-                        near[:blocks],
-                        near_blocks,
-                        buffer,
-                        minima,
-                        picks,
-                        keys,
-                    )
+                        points, order[b], leaves[b], branches[b], q, k,
+                        gaps, near, seen, buffer, minima, picks, keys,
+                    )  # fmt: skip
                 else:
                     select_all(points, q, k, buffer, minima, picks, keys)
                 write(keys[n:], k, xyz[b], q, idx[b, i], dist[b, i])
@@ -274,10 +275,13 @@ def knn(
     idx = torch.empty(B, M, k, dtype=torch.int64)
     valid = as_lengths(lengths, B, N)
     prune = N >= _PRUNE_FROM and k <= N // 64
-    columns = np.empty((B, 3, N), np.float32)
-    order = np.empty((B, N if prune else 0), np.int32)
-    bounds = np.empty((B, 6, (N + _LEAF - 1) // _LEAF if prune else 0), np.float32)
-    run(_prepare, B, p, valid, prune, columns, order, bounds, threads=None if B * N > 65536 else 1)
+    if prune:
+        ordered = Ordered(p, valid)
+        points_of = ordered.columns, ordered.order, ordered.leaves, ordered.branches
+    else:
+        columns, no_boxes = np.empty((B, 3, N), np.float32), np.empty((B, 6, 0), np.float32)
+        run(_columns, B, p, valid, columns, threads=None if B * N > 65536 else 1)
+        points_of = columns, np.empty((B, 0), np.int32), no_boxes, no_boxes
     items = B * -(-M // _QUERIES)
-    run(_knn, items, q, p, valid, prune, columns, order, bounds, dist.numpy(), idx.numpy())
+    run(_knn, items, q, p, valid, prune, *points_of, dist.numpy(), idx.numpy())
     return dist, idx

@@ -15,6 +15,7 @@ import os
 import queue
 import threading
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,10 +26,27 @@ from torch import Tensor
 
 log = logging.getLogger(__name__)
 
+
+def _cached(**options: Any) -> Callable[[Callable], Any]:
+    """numba.njit with a cache that any change of a file in this folder renders stale.
+
+    numba looks at the file of a function alone, but what it uses of other files is compiled into it.
+    """
+
+    def decorate(function: Callable) -> Any:
+        kernel = njit(nogil=True, cache=True, error_model="numpy", **options)(function)
+        kernel._cache._cache_file._source_stamp = _stamp
+        return kernel
+
+    return decorate
+
+
+_stats = {path.name: path.stat() for path in Path(__file__).parent.glob("*.py")}
+_stamp = tuple((name, stat.st_mtime, stat.st_size) for name, stat in sorted(_stats.items()))
 # No fast-math flag, no fused multiply and add: results equal the reference bit for bit.
-compiled = njit(nogil=True, cache=True, error_model="numpy")
+compiled = _cached()
 # Sums in any order, fused: for attention, which is compared within a tolerance.
-compiled_loose = njit(nogil=True, cache=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz"})
+compiled_loose = _cached(fastmath={"reassoc", "contract", "nsz"})
 
 _PATIENCE = 1.0  # seconds of compiling before a message says so
 _tasks: queue.SimpleQueue = queue.SimpleQueue()

@@ -85,3 +85,73 @@ def _prefetch(typing_context, flat, at):
 
 
 prefetch: Any = intrinsic(_prefetch)
+
+
+QUERIES = 32  # that search together
+_POINT = ir.VectorType(ir.FloatType(), QUERIES)
+_BITS = ir.VectorType(ir.IntType(32), QUERIES)
+
+
+def _search_run(typing_context, queries, x, y, z, number, start, end, best, found):
+    """Lower `best` [QUERIES] to the points start:end where these are nearer to the queries [3, QUERIES].
+
+    `found` [QUERIES] int32 becomes the number of the point: of equally near ones the first within the run,
+    and the smaller of that and what was found before. A NaN distance is never nearer. No operation is
+    contracted. Returns the largest int32 view of `best`.
+    """
+
+    def generate(context, builder, signature, args):
+        arrays = [
+            context.make_array(kind)(context, builder, value)
+            for kind, value in zip(signature.args, args, strict=True)
+            if isinstance(kind, types.Array)
+        ]
+        queries, x, y, z, number, best, found = (array.data for array in arrays)
+        start, end = args[5], args[6]
+        index, lane = start.type, ir.IntType(32)
+
+        def vector(pointer, kind):
+            return builder.bitcast(pointer, kind.as_pointer())
+
+        def spread(pointer, position, kind):
+            """The value at `position` in every lane."""
+            value = builder.load(builder.gep(pointer, [position]))
+            one = builder.insert_element(ir.Constant(kind, ir.Undefined), value, lane(0))
+            return builder.shuffle_vector(
+                one, ir.Constant(kind, ir.Undefined), ir.Constant(_BITS, [0] * QUERIES)
+            )
+
+        at = [
+            builder.load(vector(builder.gep(queries, [index(axis * QUERIES)]), _POINT), align=4)
+            for axis in range(3)
+        ]
+        near = cgutils.alloca_once_value(builder, ir.Constant(_POINT, [float("inf")] * QUERIES))
+        which = cgutils.alloca_once_value(builder, ir.Constant(_BITS, [0] * QUERIES))
+        builder.store(ir.Constant(_POINT, [float("inf")] * QUERIES), near)
+        with cgutils.for_range_slice(builder, start, end, index(1), index) as (i, _):
+            squares = []
+            for query, column in zip(at, (x, y, z), strict=True):
+                difference = builder.fsub(query, spread(column, i, _POINT))
+                squares.append(builder.fmul(difference, difference))
+            distance = builder.fadd(builder.fadd(squares[0], squares[1]), squares[2])
+            before = builder.load(near)
+            nearer = builder.fcmp_ordered("<", distance, before)
+            builder.store(builder.select(nearer, distance, before), near)
+            builder.store(builder.select(nearer, spread(number, i, _BITS), builder.load(which)), which)
+        distance, point = builder.load(near), builder.load(which)
+        before, old = (builder.load(vector(p, k), align=4) for p, k in ((best, _POINT), (found, _BITS)))
+        nearer = builder.fcmp_ordered("<", distance, before)
+        tie = builder.and_(builder.fcmp_ordered("==", distance, before), builder.icmp_signed("<", point, old))
+        distance = builder.select(nearer, distance, before)
+        builder.store(distance, vector(best, _POINT), align=4)
+        point = builder.select(builder.or_(nearer, tie), point, old)
+        builder.store(point, vector(found, _BITS), align=4)
+        kind = ir.FunctionType(lane, [_BITS])
+        name = f"llvm.vector.reduce.smax.v{QUERIES}i32"
+        largest = cgutils.get_or_insert_function(builder.module, kind, name)
+        return builder.call(largest, [builder.bitcast(distance, _BITS)])
+
+    return types.int32(queries, x, y, z, number, start, end, best, found), generate
+
+
+search_run: Any = intrinsic(_search_run)
