@@ -62,9 +62,13 @@ def greedy(provider: Provider, xyz: Tensor, got: Tensor, want: Tensor) -> Check:
 
 
 def neighbors(
-    provider: Provider, queries: Tensor, points: Tensor, got: tuple[Tensor, Tensor], want: tuple[Tensor, Tensor]
+    provider: Provider,
+    queries: Tensor,
+    points: Tensor,
+    got: tuple[Tensor, Tensor],
+    want: tuple[Tensor, Tensor],
 ) -> Check:
-    """A peer may break ties its own way: distances count, its own and those of its indices; no index twice."""
+    """A peer may break ties its own way: its distances and those of its indices count."""
     if provider.exact:
         return same(got, want)
     (dist, idx), exact = got, want[0]

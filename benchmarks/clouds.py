@@ -11,7 +11,7 @@ WORST = ("clustered", "equal", "outlier", "line")
 def cloud(kind: str, B: int, N: int, *, seed: int = 0, device: str = "cpu") -> Tensor:  # [B, N, 3]
     """Float32 points of one kind; the same on every device.
 
-    sphere: a bumpy sphere, like a scanned object. cube: uniform. clustered: 99 % in ten balls of radius 0.001.
+    sphere: a bumpy sphere, like a scanned object. cube: uniform. clustered: 99 % in ten tiny cubes.
     equal: one point N times. outlier: a sphere with one point at 1e4, which stretches any grid. line: on a
     straight line, in random order.
     """

@@ -127,7 +127,9 @@ class Bench:
             return run()
         except Exception as error:
             if provider.compiles:  # no C++ compiler, or something the compiler cannot do
-                pytest.skip(f"torch.compile of {provider.operator}: {str(error).strip().splitlines()[0][:120]}")
+                pytest.skip(
+                    f"torch.compile of {provider.operator}: {str(error).strip().splitlines()[0][:120]}"
+                )
             raise
 
     @staticmethod

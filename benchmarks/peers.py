@@ -126,7 +126,9 @@ def _cdist(queries, points, k):
     return dist.square(), idx
 
 
-@peer("knn", "pykdtree", modules=("pykdtree.kdtree",), kinds=("cpu",), setting="leafsize", choices=(8, 16, 32))
+@peer(
+    "knn", "pykdtree", modules=("pykdtree.kdtree",), kinds=("cpu",), setting="leafsize", choices=(8, 16, 32)
+)
 def _pykdtree(kdtree, queries, points, k, leafsize):
     def search(q, p):
         return kdtree.KDTree(p, leafsize=leafsize).query(q, k=k, sqr_dists=True)
@@ -232,7 +234,9 @@ def _compiled_flex() -> Callable[..., Tensor]:
     return torch.compile(flex_attention, dynamic=False)
 
 
-@peer("cross-attention", "flex", modules=("torch.nn.attention.flex_attention",), kinds=("cuda",), compiles=True)
+@peer(
+    "cross-attention", "flex", modules=("torch.nn.attention.flex_attention",), kinds=("cuda",), compiles=True
+)
 def _flex(flex_attention, query, key, value, key_mask):
     if key_mask is None:
         return _compiled_flex()(query, key, value)

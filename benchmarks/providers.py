@@ -1,4 +1,4 @@
-"""Who is measured at what: our kernels, their specification in plain PyTorch, the same compiled, and peers."""
+"""Who is measured at what: our kernels, their reference in plain PyTorch, the same compiled, peers."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -65,9 +65,7 @@ def roll_call(kind: str) -> list[str]:
             name = module.split(".")[0]
             if name != "torch":
                 here[name] = kind in p.kinds and not isinstance(modules_of(p), str)
-    reasons = {
-        p.modules[0].split(".")[0]: modules_of(p) for p in PEERS if isinstance(modules_of(p), str)
-    }
+    reasons = {p.modules[0].split(".")[0]: modules_of(p) for p in PEERS if isinstance(modules_of(p), str)}
     found = sorted(name for name, found in here.items() if found)
     missing = [f"{name} ({reasons.get(name, f'not for {kind}')})" for name in sorted(here) if not here[name]]
     return [f"peers found: {', '.join(found) or 'none'}", f"peers left out: {', '.join(missing) or 'none'}"]

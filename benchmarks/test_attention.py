@@ -1,5 +1,6 @@
 """Cross-attention of three queries: with and without a mask, with and without gradients of the keys."""
 
+from collections.abc import Callable
 from functools import lru_cache
 
 import pytest
@@ -28,7 +29,7 @@ def all_gradients(function, query, key, value, mask, grad):
     return out.detach(), *torch.autograd.grad(out, (query, key, value), grad)
 
 
-STEPS = {
+STEPS: dict[str, Callable[..., tuple[torch.Tensor, ...]]] = {
     "forward": output_only,
     "forward+backward of the query": query_gradient,
     "forward+backward": all_gradients,
@@ -42,7 +43,10 @@ def case(S, dtype, masked, step, device):
     def normal(n):
         return torch.randn(B, n, H, D, generator=random).to(device, dtype).transpose(1, 2)
 
-    query, key, value = (normal(n).requires_grad_(wanted(step, n)) for n in (Q, S, S))
+    query, key, value = normal(Q), normal(S), normal(S)
+    query.requires_grad_(step != "forward")
+    for t in (key, value):
+        t.requires_grad_(step == "forward+backward")
     grad = normal(Q).contiguous()
     mask = (torch.rand(B, S, generator=random) < 0.6).to(device) if masked else None
     if mask is not None:
@@ -50,10 +54,6 @@ def case(S, dtype, masked, step, device):
     exact = [t.detach().double().requires_grad_(t.requires_grad) for t in (query, key, value)]
     want = STEPS[step](reference.masked_cross_attention, *exact, mask, grad.double())
     return (query, key, value, mask, grad), want
-
-
-def wanted(step, length):
-    return step == "forward+backward" or (step != "forward" and length == Q)
 
 
 @pytest.mark.parametrize("step", STEPS)

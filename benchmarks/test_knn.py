@@ -51,4 +51,3 @@ def test_group(bench, provider, B):
         shape=f"{B}x1024 to 64, k={K}",
         data="sphere",
     )
-

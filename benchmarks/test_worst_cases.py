@@ -17,7 +17,9 @@ UNPRUNED = "ours, pruning off"
 
 
 def contenders(operator, kind):
-    every = [p for p in providers(operator, kind) if not p.compiles and p.name not in ("matmul", "cdist+topk")]
+    every = [
+        p for p in providers(operator, kind) if not p.compiles and p.name not in ("matmul", "cdist+topk")
+    ]
     return [*every, replace(every[0], name=UNPRUNED)] if kind == "cpu" else every
 
 
@@ -83,7 +85,9 @@ def chamfer_case(kind, device):
 @pytest.mark.parametrize("kind", WORST)
 def test_chamfer(bench, provider, kind):
     pred, target, want = chamfer_case(kind, bench.kind)
-    outputs = 3 if provider.exact else 1  # which of several nearest points gets the gradient is a peer's choice
+    outputs = (
+        3 if provider.exact else 1
+    )  # which of several nearest points gets the gradient is a peer's choice
     bench.measure(
         provider,
         (pred, target),
