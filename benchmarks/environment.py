@@ -1,5 +1,6 @@
 """Where numbers come from: hardware, versions, commit."""
 
+import os
 import platform
 import re
 import subprocess
@@ -59,6 +60,7 @@ def describe(kind: str) -> dict[str, Any]:
     """Device, versions and commit, for the head of a report; nothing that names the machine."""
     head: dict[str, Any] = {"when": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()), "kind": kind}
     head |= {"cpu": cpu_name(), "threads": torch.get_num_threads(), "versions": _versions()}
+    head["load"] = round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None
     if kind == "cuda":
         driver = _output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
         head |= {"gpu": torch.cuda.get_device_name(), "cuda": torch.version.cuda}

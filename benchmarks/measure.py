@@ -23,7 +23,8 @@ from benchmarks.checks import Check
 from benchmarks.peers import Provider
 from benchmarks.providers import backend_of, call
 
-_MIN_ROUNDS, _MAX_ROUNDS = 5, 200
+_FEWEST, _FEWEST_LONG, _MAX_ROUNDS = 5, 3, 200
+_LONG = 0.3  # seconds of a call
 _LEAST = 200e-6  # seconds of a round: below it the clock and its calls are felt
 
 
@@ -115,9 +116,9 @@ class Bench:
                 info["kernel_seconds"] = kernel_seconds(run)
             self.benchmark.extra_info.update(info)
             iterations = max(1, round(_LEAST / once))
-            rounds = int(self.seconds / (once * iterations))
-            rounds = max(_MIN_ROUNDS if once < 2 else 2, min(_MAX_ROUNDS, rounds))
-            self.benchmark.pedantic(run, rounds=rounds, iterations=iterations, warmup_rounds=1)
+            rounds = min(_MAX_ROUNDS, int(self.seconds / (once * iterations)))
+            rounds = max(rounds, _FEWEST if once < _LONG else _FEWEST_LONG)
+            self.benchmark.pedantic(run, rounds=rounds, iterations=iterations)
         if self.benchmark.stats is not None:  # None under --benchmark-disable
             self._keep(info)
 
@@ -140,7 +141,7 @@ class Bench:
             start = clock()
             run()
             times.append(clock() - start)
-            if times[-1] > 0.5:
+            if times[-1] > _LONG:
                 break
         return min(times)
 

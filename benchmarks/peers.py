@@ -38,6 +38,7 @@ class Provider:
     kinds: tuple[str, ...] = ANY  # devices
     modules: tuple[str, ...] = ()  # what must import
     exact: bool = False  # equal to the reference bit by bit
+    expands: bool = False  # |q|^2 + |p|^2 - 2qp, whose error grows with the coordinates
     setting: str = ""  # keyword of `run` that is tuned
     choices: tuple[Any, ...] = field(default=())
     limit: float = math.inf  # pairs of points above which a call takes too long
@@ -120,7 +121,7 @@ def _pointnet2(utils, xyz, num_samples):
 # --- K nearest neighbours
 
 
-@peer("knn", "cdist+topk", limit=5e8)
+@peer("knn", "cdist+topk", expands=True, limit=5e8)
 def _cdist(queries, points, k):
     dist, idx = torch.cdist(queries, points).topk(k, largest=False)
     return dist.square(), idx
@@ -185,7 +186,7 @@ def _pytorch3d_knn(ops, queries, points, k):
 # --- Chamfer distance
 
 
-@peer("chamfer", "matmul", limit=5e8)
+@peer("chamfer", "matmul", expands=True, limit=5e8)
 def _chamfer_matmul(pred, target):
     """|p|² + |t|² - 2pt in one baddbmm, minima both ways."""
     norms = pred.square().sum(-1)[:, :, None] + target.square().sum(-1)[:, None]

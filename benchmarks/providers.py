@@ -54,7 +54,11 @@ def call(provider: Provider, *inputs: Any, **setting: Any) -> Any:
 
 def backend_of(provider: Provider, kind: str) -> AbstractContextManager[None]:
     """What our operators run with while this provider is measured: the kernels, never a silent fallback."""
-    return use_backend({"cpu": "cpu", "cuda": "triton"}[kind]) if provider.name == OURS else nullcontext()
+    return (
+        use_backend({"cpu": "cpu", "cuda": "triton"}[kind])
+        if provider.name.startswith(OURS)
+        else nullcontext()
+    )
 
 
 def roll_call(kind: str) -> list[str]:

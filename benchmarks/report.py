@@ -111,6 +111,8 @@ def headline(head: dict[str, Any]) -> list[str]:
     device = head.get("cpu") or "unknown CPU"
     if head.get("threads"):
         device += f", {head['threads']} threads"
+    if (head.get("load") or 0) > 0.5:
+        device += f", other work on it at the start (load {head['load']})"
     if head.get("gpu"):
         device = f"{head['gpu']} (driver {head.get('driver')}, CUDA {head.get('cuda')}), {device}"
     versions = ", ".join(f"{name} {number}" for name, number in (head.get("versions") or {}).items())
