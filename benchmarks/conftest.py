@@ -49,6 +49,7 @@ def pytest_collection_modifyitems(items):
         if "bench" in item.fixturenames:
             item.add_marker(pytest.mark.benchmark(timer=clock))
             item.add_marker(pytest.mark.filterwarnings("default"))  # other packages' warnings are theirs
+            item.add_marker(pytest.mark.filterwarnings("ignore:Benchmark fixture was not used"))
 
 
 @pytest.fixture

@@ -135,7 +135,7 @@ class Bench:
 
     @staticmethod
     def _seconds(run: Callable[[], Any]) -> float:
-        """Of one call, roughly; the first may have compiled something."""
+        """The least of three calls, of one if it is long."""
         times = []
         for _ in range(3):
             start = clock()
@@ -152,7 +152,6 @@ class Bench:
         for choice in provider.choices:
             setting = {provider.setting: choice}
             run = partial(wrap, partial(call, provider, **setting), *inputs)
-            run()
             seconds[choice] = self._seconds(run)
         return {provider.setting: min(seconds, key=seconds.__getitem__)}
 
