@@ -26,7 +26,8 @@ from benchmarks.environment import ROOT, describe, device_name
 from benchmarks.report import Results, load, markdown
 
 _TOTAL = 465.0  # seconds, of 480
-_GRACE = 10.0  # seconds between asking a stage to stop and ending it
+_LAST_ROW = 0.7  # of its time after which a stage begins no further row
+_LEAST = 20.0  # seconds for which a stage is worth its start
 # In the order of what is missed most when time runs out, with the share of the time that is left.
 _STAGES = (
     ("test_attention.py", 0.35),
@@ -129,7 +130,7 @@ class Run:
         finished, whole = self.scratch / f"{file}.jsonl", self.scratch / f"{file}.json"
         flags = ["--benchmark-only", "--benchmark-columns=median", f"--benchmark-json={whole}"]
         flags += ["--device", self.kind, f"--row-seconds={row_seconds}", f"--rows-to={finished}"]
-        self._do(file, [f"benchmarks/{file}", *flags, f"--stop-after={limit - _GRACE}"], limit)
+        self._do(file, [f"benchmarks/{file}", *flags, f"--stop-after={_LAST_ROW * limit}"], limit)
         if finished.exists():  # the last line of a process that was ended may be cut
             lines = finished.read_text().splitlines(keepends=True)
             self.rows += [json.loads(line) for line in lines if line.endswith("\n")]
@@ -165,7 +166,7 @@ def main(arguments: list[str] | None = None) -> None:
             run.test()
         for file, share in _STAGES:
             limit = share * run.left()
-            if options.only in file and limit > 2 * _GRACE:
+            if options.only in file and limit > _LEAST:
                 run.measure(file, limit, options.row_seconds)
     print("\n" + markdown(Results(run.head, run.rows, run.tests)))
     for stage in run.stages:
