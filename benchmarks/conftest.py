@@ -17,7 +17,7 @@ _BEGIN = pytest.StashKey[float]()
 def pytest_addoption(parser):
     group = parser.getgroup("recon-fast benchmarks")
     group.addoption("--device", choices=("cpu", "cuda"), help="default: cuda where there is one")
-    group.addoption("--row-seconds", type=float, default=0.4, help="how long a row is timed")
+    group.addoption("--row-seconds", type=float, default=0.3, help="how long a row is timed")
     group.addoption("--stop-after", type=float, default=float("inf"), help="skip rows after so many seconds")
     group.addoption("--rows-to", default="", help="append each row to this file, as JSON lines")
 
@@ -57,7 +57,7 @@ def bench(request, benchmark):
     config = request.config
     if time.monotonic() - config.stash[_BEGIN] > config.getoption("--stop-after", float("inf")):
         pytest.skip("out of time (--stop-after)")
-    seconds, rows_to = config.getoption("--row-seconds", 0.4), config.getoption("--rows-to", "")
+    seconds, rows_to = config.getoption("--row-seconds", 0.3), config.getoption("--rows-to", "")
     return Bench(benchmark, _kind(config), seconds, rows_to, config.stash[_ROWS])
 
 

@@ -64,12 +64,15 @@ def case(S, dtype, masked, step, device):
 def test_cross_attention(bench, provider, S, dtype, masked, step):
     if provider.compiles and (S, dtype) != _COMPILED:
         pytest.skip("compiled at 64 keys in bf16 only")
+    slack = 2e-2
+    if dtype == torch.float32:
+        slack = 1e-5 if provider.exact else 1e-3  # a peer may multiply in TF32
     inputs, want = case(S, dtype, masked, step, bench.kind)
     kind = "bf16" if dtype == torch.bfloat16 else "fp32"
     bench.measure(
         provider,
         inputs,
-        lambda got: close(got, want, 1e-5 if dtype == torch.float32 else 2e-2),
+        lambda got: close(got, want, slack),
         wrap=STEPS[step],
         step=step,
         shape=f"B{B} H{H} Q{Q} D{D} S{S} {kind}",
