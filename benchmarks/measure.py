@@ -24,7 +24,7 @@ from benchmarks.peers import Provider
 from benchmarks.providers import backend_of, call
 
 _FEWEST, _FEWEST_LONG, _MAX_ROUNDS = 5, 3, 200
-_LONG = 0.3  # seconds of a call
+_LONG, _VERY_LONG = 0.3, 5.0  # seconds of a call
 _LEAST = 200e-6  # seconds of a round: below it the clock and its calls are felt
 
 
@@ -111,13 +111,15 @@ class Bench:
             run = partial(wrap, partial(call, provider, **setting), *inputs)
             info["check"] = check(self._first(provider, run))
             once = self._seconds(run)
-            info["memory_mib"] = peak_memory(run, self.kind)
+            if once < _VERY_LONG:
+                info["memory_mib"] = peak_memory(run, self.kind)
             if self.kind == "cuda":
                 info["kernel_seconds"] = kernel_seconds(run)
             self.benchmark.extra_info.update(info)
             iterations = max(1, round(_LEAST / once))
             rounds = min(_MAX_ROUNDS, int(self.seconds / (once * iterations)))
-            rounds = max(rounds, _FEWEST if once < _LONG else _FEWEST_LONG)
+            fewest = _FEWEST if once < _LONG else _FEWEST_LONG if once < _VERY_LONG else 1
+            rounds = max(rounds, fewest)
             self.benchmark.pedantic(run, rounds=rounds, iterations=iterations)
         if self.benchmark.stats is not None:  # None under --benchmark-disable
             self._keep(info)
