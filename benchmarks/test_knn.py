@@ -1,27 +1,64 @@
 """K nearest neighbours and grouping: ReCon's shape, larger clouds."""
 
+from functools import lru_cache
+
 import pytest
-import torch
-from conftest import points
 
-from recon_fast.kernels import knn, reference, sample_and_group
+from benchmarks.checks import greedy, neighbors, same
+from benchmarks.clouds import SURFACES, cloud
+from recon_fast.kernels import reference
+
+K = 32
+_CHECKED = 512  # queries of a cloud
 
 
-@pytest.mark.parametrize("surface", ["sphere", "cube"])
+@lru_cache(maxsize=1)
+def case(surface, B, M, N, device):
+    points = cloud(surface, B, N, device=device)
+    queries = points[:, :M].contiguous()
+    return queries, points, reference.knn(queries[:, :_CHECKED], points, K)
+
+
+@pytest.mark.operator("knn")
+@pytest.mark.parametrize("surface", SURFACES)
 @pytest.mark.parametrize(("B", "M", "N"), [(32, 64, 1024), (8, 512, 8192), (1, 4096, 100_000)])
-def test_knn(benchmark, backend, B, M, N, surface):
-    if backend == "reference" and N == 100_000:
-        pytest.skip("takes seconds a call")
-    xyz = points(B, N, surface)
-    queries = xyz[:, :M].contiguous()
-    want = reference.knn(queries[:, :64], xyz, 32)
-    assert all(torch.equal(a[:, :64], b) for a, b in zip(knn(queries, xyz, 32), want, strict=True))
-    benchmark(knn, queries, xyz, 32)
+def test_knn(bench, provider, B, M, N, surface):
+    queries, points, want = case(surface, B, M, N, bench.kind)
+    some = queries[:, :_CHECKED]
+    bench.measure(
+        provider,
+        (queries, points, K),
+        lambda got: neighbors(provider, some, points, tuple(t[:, :_CHECKED] for t in got), want),
+        shape=f"{B}x{M} in {N}, k={K}",
+        data=surface,
+        pairs=B * M * N,
+    )
 
 
+def _groups(sample_and_group, *inputs):
+    return tuple(sample_and_group(*inputs))
+
+
+@pytest.mark.operator("group")
 @pytest.mark.parametrize("B", [32, 128])
-def test_sample_and_group(benchmark, backend, B):
-    xyz = points(B, 1024)
-    got, want = sample_and_group(xyz, 64, 32), reference.sample_and_group(xyz, 64, 32)
-    assert all(torch.equal(a, b) for a, b in zip(got, want, strict=True))
-    benchmark(sample_and_group, xyz, 64, 32)
+def test_group(bench, provider, B):
+    """Sampling, neighbours and the centred neighbourhoods in one call."""
+    xyz = cloud("sphere", B, 1024, device=bench.kind)
+    want = reference.sample_and_group(xyz, 64, K)
+
+    def check(got):
+        if provider.exact:
+            return same(got, want)
+        centers, neighborhoods, center_idx, idx = got
+        greedy(provider, xyz, center_idx, want[2])
+        found = neighborhoods.square().sum(-1), idx
+        return neighbors(provider, centers, xyz, found, reference.knn(centers, xyz, K))
+
+    bench.measure(
+        provider,
+        (xyz, 64, K),
+        check,
+        wrap=_groups,
+        shape=f"{B}x1024 to 64, k={K}",
+        data="sphere",
+    )

@@ -1,0 +1,152 @@
+"""The checks that come before a time, who is measured without any peer, and stages that hang."""
+
+import sys
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from benchmarks import checks, gpu, peers, providers
+from benchmarks.clouds import SURFACES, WORST, cloud
+from benchmarks.measure import peak_memory
+from recon_fast.kernels import reference
+
+EXACT = peers.Provider("exact", "fps", None, exact=True)
+LOOSE = replace(EXACT, exact=False)
+
+
+@pytest.mark.parametrize("kind", SURFACES + WORST)
+def test_clouds_are_finite_and_seeded(kind):
+    xyz = cloud(kind, 2, 100)
+    assert xyz.shape == (2, 100, 3)
+    assert xyz.isfinite().all()
+    assert torch.equal(xyz, cloud(kind, 2, 100))
+
+
+def test_unknown_cloud():
+    with pytest.raises(ValueError, match="kind must be one of"):
+        cloud("torus", 1, 1)
+
+
+def test_samples_that_are_not_farthest_are_refused():
+    xyz = cloud("cube", 2, 200)
+    want = reference.farthest_point_sample(xyz, 20)
+    elsewhere = reference.farthest_point_sample(xyz, 20, start_index=7)
+    assert checks.greedy(EXACT, xyz, want, want) == "equal"
+    assert checks.greedy(LOOSE, xyz, want, want) == "equal distances"
+    assert "another start" in checks.greedy(LOOSE, xyz, elsewhere, want)
+    swapped = want.clone()
+    swapped[:, [3, 9]] = want[:, [9, 3]]
+    moved = elsewhere.clone()
+    moved[:, 4] = 3
+    for wrong in (swapped, moved, want[:, :10]):
+        with pytest.raises(AssertionError):
+            checks.greedy(LOOSE, xyz, wrong, want)
+    with pytest.raises(AssertionError, match="differs from the reference"):
+        checks.greedy(EXACT, xyz, elsewhere, want)
+
+
+def test_neighbors_that_are_not_nearest_are_refused():
+    points = cloud("cube", 2, 100)
+    queries = points[:, :9]
+    dist, idx = want = reference.knn(queries, points, 5)
+    assert checks.neighbors(EXACT, queries, points, want, want) == "equal"
+    checks.neighbors(LOOSE, queries, points, (dist, idx.flip(-1)), want)  # any order of the indices
+    twice = idx.clone()
+    twice[..., 1] = twice[..., 0]
+    for wrong in ((dist * 1.1, idx), (dist, (idx + 1) % 100), (dist, twice)):
+        with pytest.raises(AssertionError):
+            checks.neighbors(LOOSE, queries, points, wrong, want)
+
+
+def test_numbers_that_are_off_are_refused():
+    want = (torch.ones(3), torch.zeros(2))
+    checks.close(want, want, 1e-6)
+    for wrong in ((torch.full((3,), 1.1), torch.zeros(2)), (torch.ones(3), torch.tensor([0.0, 1e-3]))):
+        with pytest.raises(AssertionError, match=r"is .* off"):
+            checks.close(wrong, want, 1e-2)
+    with pytest.raises(AssertionError, match="not finite"):
+        checks.close((torch.full((3,), torch.nan), torch.zeros(2)), want, 1.0)
+
+
+@pytest.mark.parametrize("operator", providers.OPERATORS)
+def test_without_a_peer(operator, monkeypatch):
+    monkeypatch.setattr(providers, "modules_of", lambda p: "not installed" if p.modules else ())
+    names = [p.name for p in providers.providers(operator, "cpu")]
+    assert names[:3] == ["ours", "reference", "compiled reference"]
+    assert set(names[3:]) <= {"cdist+topk", "matmul", "sdpa"}
+    found, missing = providers.roll_call("cpu")
+    assert found == "peers found: none"
+    assert "torch_quickfps (not installed)" in missing
+
+
+def test_a_peer_that_does_not_import_says_why():
+    broken = replace(LOOSE, modules=("recon_fast_no_such_package",))
+    assert "ModuleNotFoundError" in peers.modules_of(broken)
+
+
+def test_torch_forms_agree_with_the_reference():
+    a, b = cloud("cube", 2, 40), cloud("cube", 2, 30, seed=1)
+    found = {(p.operator, p.name): p for p in peers.PEERS}
+    loss = providers.call(found["chamfer", "matmul"], a, b)
+    torch.testing.assert_close(loss, reference.chamfer_distance(a, b), rtol=1e-4, atol=1e-6)
+    cdist = found["knn", "cdist+topk"]
+    checks.neighbors(cdist, a, b, providers.call(cdist, a, b, 4), reference.knn(a, b, 4))
+    query, key = torch.rand(2, 3, 3, 8), torch.rand(2, 3, 5, 8)
+    mask = torch.tensor([[True, False, True, True, False], [True] * 5])
+    for name in ("matmul", "sdpa"):
+        got = providers.call(found["cross-attention", name], query, key, key, mask)
+        torch.testing.assert_close(got, reference.masked_cross_attention(query, key, key, mask))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_memory_sees_what_a_call_needs():
+    peak = peak_memory(lambda: torch.ones(32 << 18), "cpu")
+    assert peak is None or 30 < peak < 40
+
+
+def test_a_stage_that_hangs_is_ended(monkeypatch):
+    monkeypatch.setattr(gpu, "PYTEST", [sys.executable, "-c", "import time; time.sleep(60)"])
+    stage = gpu.run_stage("hangs", [], 1.0)
+    assert not stage.ok
+    assert stage.seconds < 30
+    assert stage.outcome == "ended after 1 s"
+
+
+def test_a_stage_tells_how_it_went(monkeypatch):
+    monkeypatch.setattr(
+        gpu, "PYTEST", [sys.executable, "-c", "print('==== 2 passed, 1 skipped in 0.1s ====')"]
+    )
+    stage = gpu.run_stage("fine", [], 60.0)
+    assert stage.ok
+    assert stage.outcome == "2 passed, 1 skipped in 0.1s"
+    monkeypatch.setattr(gpu, "PYTEST", [sys.executable, "-c", "raise SystemExit('went wrong')"])
+    stage = gpu.run_stage("red", [], 60.0)
+    assert not stage.ok
+    assert "went wrong" in stage.summary()["tail"]
+
+
+def test_box_without_a_gpu_or_pytest_benchmark(monkeypatch):
+    monkeypatch.setattr(gpu, "torch", SimpleNamespace(cuda=SimpleNamespace(is_available=lambda: False)))
+    with pytest.raises(SystemExit, match="sees no GPU"):
+        gpu.main([])
+    monkeypatch.setattr(gpu, "find_spec", lambda name: None)
+    with pytest.raises(SystemExit, match="is not installed"):
+        gpu.main([])
+
+
+def test_measured_rows_are_kept(monkeypatch, tmp_path, capsys):
+    def stage(name, arguments, limit):
+        rows = next(a.removeprefix("--rows-to=") for a in arguments if a.startswith("--rows-to="))
+        with open(rows, "a") as file:  # noqa: PTH123
+            file.write('{"operator": "fps", "provider": "ours", "median": 0.5}\n{"operator": "cut')
+        return gpu.Stage(name, "ended after 1 s", 1.0, False, "")
+
+    monkeypatch.setattr(gpu, "run_stage", stage)
+    with pytest.raises(SystemExit) as stop:
+        gpu.main(["--cpu", "--only", "fps", "--out", str(tmp_path)])
+    assert stop.value.code == 1
+    (path,) = tmp_path.glob("*.json")
+    assert '"median": 0.5' in path.read_text()
+    assert "| fps |" in capsys.readouterr().out
