@@ -83,6 +83,14 @@ def test_another_architecture(config):
         load_official({"epoch": 3}, model)
 
 
+def test_odd_keys_and_values_are_passed_over(config):
+    state = official_state(config)
+    model = ReCon(golden_config(config))
+    report = load_official({**state, 3: torch.zeros(1), "epoch": 300, "mask_token": None}, model)
+    assert report.missing == ["mask_token"]
+    assert not report.unexpected
+
+
 class Malicious:
     def __init__(self, marker):
         self.marker = marker
