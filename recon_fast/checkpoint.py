@@ -5,6 +5,7 @@ Nothing here unpickles objects: a checkpoint that holds anything but tensors and
 
 import pickle
 import re
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -115,6 +116,14 @@ def load_weights(path: Path, model: nn.Module) -> None:
     model.load_state_dict(tensors)
 
 
+def is_torchscript(file: Path) -> bool:
+    """Whether a file is a TorchScript archive: loading one runs the code it holds."""
+    if not zipfile.is_zipfile(file):
+        return False
+    with zipfile.ZipFile(file) as archive:
+        return any("/code/" in name or name.endswith("/constants.pkl") for name in archive.namelist())
+
+
 def read_torch_file(path: str | Path) -> Any:
     """Contents of a torch or safetensors file, without running code from it. Raises InputError."""
     path = Path(path)
@@ -122,6 +131,10 @@ def read_torch_file(path: str | Path) -> Any:
         raise InputError(f"checkpoint must be a file, got {path}")
     if path.suffix == ".safetensors":
         return read_tensors(path)
+    if is_torchscript(path):
+        raise InputError(
+            f"checkpoint {path} must hold only tensors, got a TorchScript archive: it holds code"
+        )
     try:
         with torch.serialization.safe_globals(_NUMPY_SCALARS):
             return torch.load(path, map_location="cpu", weights_only=True)

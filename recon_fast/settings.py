@@ -148,9 +148,7 @@ def parse_pretrain(argv: list[str]) -> tuple[PretrainConfig, Path | None]:
     parser.add_class_arguments(PretrainConfig, as_group=False)
     settings = parse(parser, ["--config", str(base), *rest])
     if settings["resume"] is not None:
-        raise InputError(
-            f"resume must be given on the command line, got resume: {settings['resume']} in {base}"
-        )
+        raise InputError(f"resume must be given on the command line, got {settings['resume']} in {base}")
     config = PretrainConfig(**{name: settings[name] for name in PretrainConfig.__dataclass_fields__})
     return config, None if resume is None else Path(resume)
 

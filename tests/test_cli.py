@@ -1,6 +1,7 @@
 """The command line as a user meets it: help, names, mistakes in one line with exit code 2."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from recon_fast import __version__
+from recon_fast import __version__, cli
 from recon_fast.cli import main
 from recon_fast.config import PretrainConfig
 from recon_fast.settings import packaged_configs, parse_pretrain
@@ -187,6 +188,24 @@ def test_a_missing_command_is_all_that_is_complained_of(capsys):
         main([])
     assert exit_.value.code == 2
     assert capsys.readouterr().err.endswith("the following arguments are required: COMMAND\n")
+
+
+def test_sigterm_unwinds_with_its_exit_code(monkeypatch):
+    before, unwound = signal.getsignal(signal.SIGTERM), []
+
+    def killed(_):
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(10)
+        finally:
+            unwound.append(True)
+
+    monkeypatch.setattr(cli, "run_info", killed)
+    with pytest.raises(SystemExit) as exit_:
+        main(["info"])
+    assert exit_.value.code == 128 + signal.SIGTERM
+    assert unwound
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_unknown_command_is_refused(capsys):

@@ -140,6 +140,8 @@ def _read_mesh(path: Path, suffix: str, num_points: int, seed: int) -> NDArray:
         content = path.read_bytes()
     except OSError as error:
         raise BadFile(path, f"cannot be read: {error.strerror or error}") from error
+    if suffix != ".ply":  # a comment or a name in an old encoding is nothing to a cloud
+        content = content.decode("utf-8-sig", "replace").encode()
     if suffix == ".off":
         content = re.sub(
             rb"\A\s*(C?OFF)(?=[-\d])", rb"\1\n", content

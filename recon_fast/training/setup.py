@@ -129,8 +129,7 @@ def prepare_features(
             )
     else:
         names = {kind: features.teacher.get(kind) or "none" for kind in ("image", "text")}
-        text = f"the file has features of teachers: image {names['image']}, text {names['text']}; none is run"
-        say(console, text)
+        say(console, f"features came with the shapes: image {names['image']}, text {names['text']}")
         if class_names != shapes.class_names:
             features = replace(features, class_text=None)
     if features is None:

@@ -22,6 +22,9 @@ MESHES = {
     "quads.off": "OFF\n4 1 4\n0 0 0\n1 0 0\n1 1 0\n0 1 0\n4 0 1 2 3\n",
     "a.obj": OBJ,
     "UPPER.OBJ": OBJ,
+    "latin.obj": "# caf\udce9\n" + OBJ,  # a byte that is no UTF-8
+    "latin.off": "OFF\n# caf\udce9\n" + TETRAHEDRON,
+    "marked.obj": "\ufeff" + OBJ,
     "relative.obj": RELATIVE,
     "a.ply": PLY + "element face 4\nproperty list uchar int vertex_indices\nend_header\n" + VERTICES + FACES,
 }
@@ -39,7 +42,7 @@ def test_npy_gives_the_first_three_columns(tmp_path, dtype, columns):
 @pytest.mark.parametrize("name", MESHES)
 def test_meshes_are_sampled_on_their_surface_alike_each_time(tmp_path, name):
     path = tmp_path / name
-    path.write_text(MESHES[name])
+    path.write_bytes(MESHES[name].encode(errors="surrogateescape"))
     read = read_cloud(path, num_surface_points=500, seed=key_seed("a"))
     assert read.shape == (500, 3)
     assert read.dtype == np.float32
