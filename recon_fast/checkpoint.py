@@ -118,10 +118,11 @@ def load_weights(path: Path, model: nn.Module) -> None:
 
 def is_torchscript(file: Path) -> bool:
     """Whether a file is a TorchScript archive: loading one runs the code it holds."""
-    if not zipfile.is_zipfile(file):
+    try:
+        with zipfile.ZipFile(file) as archive:
+            return any("/code/" in name or name.endswith("/constants.pkl") for name in archive.namelist())
+    except (OSError, zipfile.BadZipFile):
         return False
-    with zipfile.ZipFile(file) as archive:
-        return any("/code/" in name or name.endswith("/constants.pkl") for name in archive.namelist())
 
 
 def read_torch_file(path: str | Path) -> Any:
@@ -132,9 +133,7 @@ def read_torch_file(path: str | Path) -> Any:
     if path.suffix == ".safetensors":
         return read_tensors(path)
     if is_torchscript(path):
-        raise InputError(
-            f"checkpoint {path} must hold only tensors, got a TorchScript archive: it holds code"
-        )
+        raise InputError(f"checkpoint {path} must hold only tensors, got a TorchScript archive, with code")
     try:
         with torch.serialization.safe_globals(_NUMPY_SCALARS):
             return torch.load(path, map_location="cpu", weights_only=True)
