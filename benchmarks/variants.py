@@ -1,6 +1,7 @@
 """The kernel variants that the package's shapes launch, as signatures for compiling ahead of time."""
 
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -10,7 +11,9 @@ from recon_fast.kernels.triton.attention import _backward_kernel, _forward_kerne
 from recon_fast.kernels.triton.chamfer import _chamfer_pairs_kernel, chamfer_config
 from recon_fast.kernels.triton.fps import _fps_kernel, fps_config
 from recon_fast.kernels.triton.knn import _knn_kernel, _merge_kernel, knn_config, merge_options
-from recon_fast.kernels.triton.nearest import BLOCK_M, BLOCK_N, NUM_WARPS, _nearest_kernel
+
+gradient = import_module("recon_fast.kernels.triton.gradient")
+nearest = import_module("recon_fast.kernels.triton.nearest")
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ def _fps(
         signature["slots_ptr"] = "*i64"
         options["launch_cooperative_grid"] = True
     if constants["STREAM"]:
-        signature["dist_ptr"] = "*fp32"
+        signature |= {"points_ptr": "*fp32", "dist_ptr": "*fp32", "tiles_ptr": "*fp32"}
     constants |= {"SKIP_NEAR_ORIGIN": ragged, "ATOMIC_READS": atomic_reads}
     return Variant(name, _fps_kernel, signature, constants, options | NO_CONTRACTION)
 
@@ -64,7 +67,6 @@ def _knn(name: str, B: int, M: int, N: int, k: int, dtype: str = "fp32", grouped
         "query_ptr": f"*{dtype}",
         "points_ptr": f"*{dtype}",
         "rows_ptr": "*i64",
-        "dist_ptr": "*fp32",
         "idx_ptr": "*i64",
         "M": "i32",
         "N": "i32",
@@ -74,7 +76,10 @@ def _knn(name: str, B: int, M: int, N: int, k: int, dtype: str = "fp32", grouped
         "point_strides": CLOUD,
     }
     if grouped:
-        signature |= {"query_idx_ptr": "*i64", "lengths_ptr": "*i64", "offset_ptr": "*fp32"}
+        signature |= {"query_idx_ptr": "*i64", "lengths_ptr": "*i64"}
+        signature |= {"center_ptr": "*fp32", "offset_ptr": "*fp32"}
+    else:
+        signature["dist_ptr"] = "*fp32"
     return Variant(name, _knn_kernel, signature, constants, options | NO_CONTRACTION)
 
 
@@ -85,7 +90,14 @@ def _merge(name: str, k: int, splits: int) -> Variant:
     return Variant(name, _merge_kernel, signature, constants, options | NO_CONTRACTION)
 
 
-def _nearest(name: str, dtype: str = "fp32", ragged: bool = False) -> Variant:
+def _nearest(
+    name: str,
+    dtype: str = "fp32",
+    ragged: bool = False,
+    both: bool = False,
+    splits: int = 1,
+    merge: bool = False,
+) -> Variant:
     signature = {
         "src_ptr": f"*{dtype}",
         "dst_ptr": f"*{dtype}",
@@ -98,26 +110,62 @@ def _nearest(name: str, dtype: str = "fp32", ragged: bool = False) -> Variant:
     }
     if ragged:
         signature |= {"src_lengths_ptr": "*i64", "dst_lengths_ptr": "*i64"}
-    constants = {"BLOCK_N": BLOCK_N, "BLOCK_M": BLOCK_M}
-    options = {"num_warps": NUM_WARPS}
-    return Variant(name, _nearest_kernel, signature, constants, options | NO_CONTRACTION)
+    if both:
+        signature |= {"back_dist_ptr": "*fp32", "back_idx_ptr": "*i64"}
+    if splits > 1:
+        signature["keys_ptr"] = "*i64"
+    constants: dict[str, Any] = {"BOTH": both, "SPLITS": splits, "BLOCK_N": nearest.BLOCK_N}
+    if merge:
+        return Variant(name, nearest._merge_kernel, signature, constants, {"num_warps": 1, **NO_CONTRACTION})
+    constants["BLOCK_M"] = nearest.BLOCK_M
+    options = {"num_warps": nearest.NUM_WARPS, **NO_CONTRACTION}
+    return Variant(name, nearest._nearest_kernel, signature, constants, options)
 
 
-def _chamfer(name: str, N: int, M: int, root: bool, grad: bool) -> Variant:
+def _chamfer(name: str, N: int, M: int, root: bool = False, grads: str = "") -> Variant:
     constants, options = _split(chamfer_config(N, M))
     signature = {
         "pred_ptr": "*fp32",
         "target_ptr": "*fp32",
         "loss_ptr": "*fp32",
+        "B": "i32",
         "N": "i32",
         "M": "i32",
         "pred_strides": CLOUD,
         "target_strides": CLOUD,
     }
-    if grad:
-        signature |= {"grad_pred_ptr": "*fp32", "grad_target_ptr": "*fp32"}
+    signature |= {f"grad_{cloud}_ptr": "*fp32" for cloud in grads.split()}
     constants["ROOT"] = root
     return Variant(name, _chamfer_pairs_kernel, signature, constants, options | NO_CONTRACTION)
+
+
+def _gradient(name: str, dtype: str = "fp32", chamfer: bool = False, ragged: bool = False) -> Variant:
+    signature: dict[str, Any] = {
+        "src_ptr": f"*{dtype}",
+        "dst_ptr": f"*{dtype}",
+        "idx_ptr": "*i64",
+        "grad_src_ptr": f"*{dtype}",
+        "grad_dst_ptr": f"*{dtype}",
+        "N": "i32",
+        "M": "i32",
+        "K": "i32",
+        "src_strides": CLOUD,
+        "dst_strides": CLOUD,
+        "grad_strides": CLOUD,
+    }
+    if ragged:
+        signature |= {"src_lengths_ptr": "*i64", "dst_lengths_ptr": "*i64"}
+    signature |= {"back_idx_ptr": "*i64"} if chamfer else {"grad_ptr": "*fp32"}
+    constants, options = _split(gradient.OPTIONS)
+    constants["ROOT"] = chamfer
+    return Variant(name, gradient._gradient_kernel, signature, constants, options)
+
+
+def _group_gradient(name: str) -> Variant:
+    signature = {"center_idx_ptr": "*i64", "neighbor_idx_ptr": "*i64"}
+    signature |= {f"{cloud}_ptr": "*fp32" for cloud in ("grad_centers", "grad_neighbors", "out")}
+    signature |= dict.fromkeys("NGK", "i32")
+    return Variant(name, gradient._group_kernel, signature, *_split(gradient.OPTIONS))
 
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -160,10 +208,19 @@ VARIANTS = [
     _merge("knn merge k=32", 32, 64),
     _nearest("nearest"),
     _nearest("nearest bf16 ragged", "bf16", ragged=True),
-    _chamfer("chamfer pairs 32x32 l2 grad", 32, 32, root=False, grad=True),
-    _chamfer("chamfer pairs 32x32 l1 grad", 32, 32, root=True, grad=True),
-    _chamfer("chamfer pairs 32x32 l2 loss", 32, 32, root=False, grad=False),
-    _chamfer("chamfer pairs 64x64 l2 grad", 64, 64, root=False, grad=True),
+    _nearest("nearest both ways", both=True),
+    _nearest("nearest both ways bf16 ragged, split", "bf16", ragged=True, both=True, splits=8),
+    _nearest("nearest merge", "bf16", ragged=True, both=True, splits=8, merge=True),
+    _chamfer("chamfer pairs 32x32 l2, no gradient", 32, 32),
+    _chamfer("chamfer pairs 32x32 l2, gradient of pred", 32, 32, grads="pred"),
+    _chamfer("chamfer pairs 32x32 l2, both gradients", 32, 32, grads="pred target"),
+    _chamfer("chamfer pairs 32x32 l1, both gradients", 32, 32, root=True, grads="pred target"),
+    _chamfer("chamfer pairs 16x16 l2, both gradients", 16, 16, grads="pred target"),
+    _chamfer("chamfer pairs 64x64 l2, both gradients", 64, 64, grads="pred target"),
+    _gradient("gradient of distances"),
+    _gradient("gradient of distances bf16", "bf16"),
+    _gradient("gradient of chamfer l1 ragged", chamfer=True, ragged=True),
+    _group_gradient("gradient of groups"),
     _attention("attention Q3 S26 D64 bf16", 3, 26, 64, "bf16"),
     _attention("attention Q3 S64 D64 bf16", 3, 64, 64, "bf16"),
     _attention("attention Q3 S64 D64 fp16", 3, 64, 64, "fp16"),

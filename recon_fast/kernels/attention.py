@@ -92,9 +92,13 @@ def _gradients(run, *arguments):
 def _setup_context(ctx, inputs, output):
     query, key, value, key_mask, ctx.scale = inputs
     ctx.save_for_backward(query, key, value, key_mask, *output)
+    ctx.set_materialize_grads(False)
+    ctx.mark_non_differentiable(output[1])
 
 
 def _backward(ctx, grad, _):
+    if grad is None:
+        return None, None, None, None, None
     query, key, value, key_mask, out, logsumexp = ctx.saved_tensors
     needed = ctx.needs_input_grad[1] or ctx.needs_input_grad[2]
     to_query, to_key, to_value = _attention_backward(
@@ -137,6 +141,10 @@ def masked_cross_attention(
         raise ValueError(f"key must be [{B}, {H}, S, {D}] to match query, got {tuple(key.shape)}")
     if value.shape != key.shape:
         raise ValueError(f"value must be {tuple(key.shape)} like key, got {tuple(value.shape)}")
+    floating = query.is_floating_point() and query.dtype != torch.float64
+    if floating and torch.is_autocast_enabled(query.device.type):
+        dtype = torch.get_autocast_dtype(query.device.type)
+        query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
     if not query.dtype == key.dtype == value.dtype or not query.is_floating_point():
         raise ValueError(
             "query, key and value must have one floating point dtype, "
@@ -149,9 +157,6 @@ def masked_cross_attention(
             f"key_mask must be bool [{B}, {key.shape[2]}], got {key_mask.dtype} {tuple(key_mask.shape)}"
         )
     check_same_device(query=query, key=key, value=value, key_mask=key_mask)
-    if torch.is_autocast_enabled(query.device.type) and query.dtype != torch.float64:
-        dtype = torch.get_autocast_dtype(query.device.type)
-        query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
     scale = D**-0.5 if scale is None else scale
     if query.dtype == torch.float64 or (query.device.type == "cpu" and query.shape[2] > _FEW):
         return reference.masked_cross_attention(query, key, value, key_mask, scale=scale)

@@ -119,4 +119,6 @@ def _missing(backend: str, module: str) -> str:
 
 @cache
 def _load(backend: str, module: str, function: str) -> Callable | None:
-    return getattr(import_module(f"{__package__}.{backend}.{module}"), function, None)
+    # The Triton kernels are one package; of the CPU's only the module that is needed is loaded.
+    name = f"{__package__}.triton" if backend == "triton" else f"{__package__}.{backend}.{module}"
+    return getattr(import_module(name), function, None)

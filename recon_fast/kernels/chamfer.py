@@ -13,7 +13,7 @@ from torch import Tensor
 
 from recon_fast.kernels import backend, reference
 from recon_fast.kernels._check import check_cloud, check_lengths, check_same_device
-from recon_fast.kernels.distance import distance_backward
+from recon_fast.kernels.distance import distance_backward, run_distance_backward
 
 NORMS = ("l2", "l1")
 REDUCTIONS = ("mean", "sum", "none")
@@ -39,9 +39,12 @@ def _(src, dst, dst_lengths):
 
 def _setup_nearest(ctx, inputs, output):
     ctx.save_for_backward(inputs[0], inputs[1], output[1])
+    ctx.set_materialize_grads(False)
 
 
 def _nearest_backward(ctx, grad, _):
+    if grad is None:
+        return None, None, None
     src, dst, idx = ctx.saved_tensors
     return *distance_backward(grad[..., None], src, dst, idx[..., None]), None
 
@@ -66,6 +69,12 @@ def _mutual_nearest(
 
 @_mutual_nearest.register_kernel(("cpu", "cuda"))
 def _(src, dst, src_lengths, dst_lengths):
+    return _run_mutual_nearest(src, dst, src_lengths, dst_lengths)
+
+
+def _run_mutual_nearest(
+    src: Tensor, dst: Tensor, src_lengths: Tensor | None, dst_lengths: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     run = backend.kernel("chamfer_distance", "mutual_nearest", src) or _both_ways
     return run(src, dst, src_lengths, dst_lengths)
 
@@ -90,6 +99,107 @@ def _mutual_backward(ctx, grad_forth, _forth, grad_back, _back):
 
 
 _mutual_nearest.register_autograd(_mutual_backward, setup_context=_setup_mutual)
+
+
+def _pairs_by_parts(
+    pred: Tensor,
+    target: Tensor,
+    pred_lengths: Tensor | None,
+    target_lengths: Tensor | None,
+    norm: str,
+    need_pred_grad: bool,
+    need_target_grad: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What a backend's `chamfer_pairs` gives, from its parts; gradients that are not needed may be None."""
+    dtype = torch.promote_types(reference.geometry_dtype(pred), reference.geometry_dtype(target))
+    pred, target = pred.to(dtype), target.to(dtype)
+    forth, forth_idx, back, back_idx = _run_mutual_nearest(pred, target, pred_lengths, target_lengths)
+    loss = reference.chamfer_loss(forth, back, pred_lengths, target_lengths, norm, "none")
+    if not (need_pred_grad or need_target_grad):
+        return loss, loss.new_empty(0), loss.new_empty(0)
+
+    def gradients(src, dst, dist, idx, lengths):
+        if lengths is not None:  # a NaN in the padding times a weight of 0 would be NaN
+            idx = idx.masked_fill(torch.arange(idx.shape[1], device=idx.device) >= lengths[:, None], -1)
+        weights = reference.chamfer_weights(dist, lengths, norm)
+        return run_distance_backward(weights[..., None], src, dst, idx[..., None])
+
+    to_pred, to_target = gradients(pred, target, forth, forth_idx, pred_lengths)
+    from_target, from_pred = gradients(target, pred, back, back_idx, target_lengths)
+    return loss, to_pred + from_pred, to_target + from_target
+
+
+def _only_needed(
+    loss: Tensor, to_pred: Tensor | None, to_target: Tensor | None, need_pred: bool, need_target: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    nothing = [loss.new_empty(0), loss.new_empty(0)]
+    return (
+        loss,
+        to_pred if need_pred and to_pred is not None else nothing[0],
+        to_target if need_target and to_target is not None else nothing[1],
+    )
+
+
+@torch.library.custom_op("recon_fast::chamfer_pairs", mutates_args=())
+def _chamfer_pairs(
+    pred: Tensor,
+    target: Tensor,
+    pred_lengths: Tensor | None,
+    target_lengths: Tensor | None,
+    norm: str,
+    need_pred_grad: bool,
+    need_target_grad: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Loss of each pair [B] and its gradients in both clouds, those that are not needed empty."""
+    needed = need_pred_grad, need_target_grad
+    results = _pairs_by_parts(pred, target, pred_lengths, target_lengths, norm, *needed)
+    return _only_needed(*results, *needed)
+
+
+@_chamfer_pairs.register_kernel(("cpu", "cuda"))
+def _(pred, target, pred_lengths, target_lengths, norm, *needed):
+    run = backend.kernel("chamfer_distance", "chamfer_pairs", pred) or _pairs_by_parts
+    return _only_needed(*run(pred, target, pred_lengths, target_lengths, norm, *needed), *needed)
+
+
+@_chamfer_pairs.register_fake
+def _(pred, target, pred_lengths, target_lengths, norm, need_pred_grad, need_target_grad):
+    dtype = torch.promote_types(reference.geometry_dtype(pred), reference.geometry_dtype(target))
+    shapes = (
+        pred.shape[:1],
+        pred.shape if need_pred_grad else (0,),
+        target.shape if need_target_grad else (0,),
+    )
+    return tuple(pred.new_empty(shape, dtype=dtype) for shape in shapes)
+
+
+def _setup_pairs(ctx, inputs, output):
+    pred, target, pred_lengths, target_lengths, ctx.norm, *ctx.computed = inputs
+    ctx.dtypes = pred.dtype, target.dtype
+    ctx.set_materialize_grads(False)
+    ctx.mark_non_differentiable(*output[1:])
+    # The clouds are only for gradients that nobody announced.
+    clouds = (pred, target, pred_lengths, target_lengths) if not all(ctx.computed) else (None,) * 4
+    ctx.save_for_backward(*output[1:], *clouds)
+
+
+def _pairs_backward(ctx, grad, *_):
+    if grad is None:
+        return (None,) * 7
+    if torch.is_grad_enabled():
+        raise RuntimeError("chamfer_distance has second derivatives in float64 only")
+    *gradients, pred, target, pred_lengths, target_lengths = ctx.saved_tensors
+    needed = ctx.needs_input_grad[:2]
+    if any(need and not there for need, there in zip(needed, ctx.computed, strict=True)):
+        _, *gradients = _chamfer_pairs(pred, target, pred_lengths, target_lengths, ctx.norm, *needed)
+    scaled = [
+        (gradient * grad[:, None, None]).to(dtype) if need else None
+        for gradient, dtype, need in zip(gradients, ctx.dtypes, needed, strict=True)
+    ]
+    return *scaled, None, None, None, None, None
+
+
+_chamfer_pairs.register_autograd(_pairs_backward, setup_context=_setup_pairs)
 
 
 def nearest_neighbor(src: Tensor, dst: Tensor, *, dst_lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -135,10 +245,12 @@ def chamfer_distance(
         reduction: over the batch; "none" gives one value per pair.
 
     Returns:
-        A scalar, or [B] for reduction="none"; differentiable in both clouds. NaN coordinates give NaN.
+        A scalar, or [B] for reduction="none"; differentiable in both clouds, twice in float64. What stands
+        behind the lengths has gradient 0 and may be anything. Valid NaN coordinates give NaN.
 
     Raises:
         ValueError: wrong shape, dtype or device; unknown norm or reduction.
+        RuntimeError: a second derivative of a loss that is not float64.
     """
     check_cloud("pred", pred)
     check_cloud("target", target, batch=pred.shape[0])
@@ -149,6 +261,13 @@ def chamfer_distance(
         raise ValueError(f"norm must be one of {NORMS}, got {norm!r}")
     if reduction not in REDUCTIONS:
         raise ValueError(f"reduction must be one of {REDUCTIONS}, got {reduction!r}")
-    dtype = torch.promote_types(reference.geometry_dtype(pred), reference.geometry_dtype(target))
-    forth, _, back, _ = _mutual_nearest(pred.to(dtype), target.to(dtype), pred_lengths, target_lengths)
-    return reference.chamfer_loss(forth, back, pred_lengths, target_lengths, norm, reduction)
+    if torch.float64 in (pred.dtype, target.dtype):  # by parts, which are differentiable again
+        pred = reference.zero_padding(pred.double(), pred_lengths)
+        target = reference.zero_padding(target.double(), target_lengths)
+        forth, _, back, _ = _mutual_nearest(pred, target, pred_lengths, target_lengths)
+        return reference.chamfer_loss(forth, back, pred_lengths, target_lengths, norm, reduction)
+    needed = [torch.is_grad_enabled() and cloud.requires_grad for cloud in (pred, target)]
+    loss, _, _ = _chamfer_pairs(pred, target, pred_lengths, target_lengths, norm, *needed)
+    if reduction == "none":
+        return loss
+    return loss.mean() if reduction == "mean" else loss.sum()

@@ -12,7 +12,8 @@ def _distance_backward(grad: Tensor, src: Tensor, dst: Tensor, idx: Tensor) -> t
 
 
 @_distance_backward.register_kernel(("cpu", "cuda"))
-def _(grad, src, dst, idx):
+def run_distance_backward(grad: Tensor, src: Tensor, dst: Tensor, idx: Tensor) -> tuple[Tensor, Tensor]:
+    """The backend's kernel, without autograd."""
     run = backend.kernel("nearest_neighbor", "distance_backward", src) or reference.distance_backward
     return run(grad, src, dst, idx)
 

@@ -40,13 +40,93 @@ def _(queries, points, k, lengths):
 
 def _setup_context(ctx, inputs, output):
     ctx.save_for_backward(inputs[0], inputs[1], output[1])
+    ctx.set_materialize_grads(False)
 
 
 def _backward(ctx, grad, _):
+    if grad is None:
+        return None, None, None, None
     return *distance_backward(grad, *ctx.saved_tensors), None, None
 
 
 _knn.register_autograd(_backward, setup_context=_setup_context)
+
+
+@torch.library.custom_op("recon_fast::group", mutates_args=())
+def _group(xyz: Tensor, center_idx: Tensor, k: int, lengths: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Centers, neighbourhoods and neighbours of the points `center_idx`."""
+    return reference.group_around(xyz, center_idx, k, lengths)
+
+
+@_group.register_kernel(("cpu", "cuda"))
+def _(xyz, center_idx, k, lengths):
+    run = backend.kernel("sample_and_group", "group", xyz)
+    if run is not None:
+        return run(xyz, center_idx, k, lengths)
+    find = backend.kernel("knn", "knn", xyz) or reference.knn
+    return reference.group_around(xyz, center_idx, k, lengths, find)
+
+
+@_group.register_fake
+def _(xyz, center_idx, k, lengths):
+    dtype = reference.geometry_dtype(xyz)
+    shape = (*center_idx.shape, k)
+    centers = xyz.new_empty((*center_idx.shape, 3), dtype=dtype)
+    return centers, xyz.new_empty((*shape, 3), dtype=dtype), center_idx.new_empty(shape)
+
+
+@torch.library.custom_op("recon_fast::group_backward", mutates_args=())
+def _group_backward(
+    grad_centers: Tensor | None,
+    grad_neighborhoods: Tensor | None,
+    center_idx: Tensor,
+    neighbor_idx: Tensor,
+    num_points: int,
+) -> Tensor:
+    return reference.group_backward(grad_centers, grad_neighborhoods, center_idx, neighbor_idx, num_points)
+
+
+@_group_backward.register_kernel(("cpu", "cuda"))
+def _(grad_centers, grad_neighborhoods, center_idx, neighbor_idx, num_points):
+    like = grad_centers if grad_neighborhoods is None else grad_neighborhoods
+    run = backend.kernel("sample_and_group", "group_backward", like) or reference.group_backward
+    return run(grad_centers, grad_neighborhoods, center_idx, neighbor_idx, num_points)
+
+
+@_group_backward.register_fake
+def _(grad_centers, grad_neighborhoods, center_idx, neighbor_idx, num_points):
+    like = grad_centers if grad_neighborhoods is None else grad_neighborhoods
+    return like.new_empty(center_idx.shape[0], num_points, 3)
+
+
+def _setup_group(ctx, inputs, output):
+    ctx.num_points, ctx.dtype = inputs[0].shape[1], inputs[0].dtype
+    ctx.save_for_backward(inputs[1], output[2])
+    ctx.set_materialize_grads(False)
+
+
+def _backward_of_group(ctx, grad_centers, grad_neighborhoods, _):
+    if grad_centers is None and grad_neighborhoods is None:
+        return None, None, None, None
+    grad = _group_backward(grad_centers, grad_neighborhoods, *ctx.saved_tensors, ctx.num_points)
+    return grad.to(ctx.dtype), None, None, None
+
+
+def _setup_group_backward(ctx, inputs, output):
+    ctx.save_for_backward(inputs[2], inputs[3])
+
+
+def _backward_of_group_backward(ctx, grad):
+    """Grouping is linear in the points: so are its gradients, and this is grouping again."""
+    center_idx, neighbor_idx = ctx.saved_tensors
+    centers = reference.gather_points(grad, center_idx)
+    centers, neighborhoods, _, _ = reference.group(grad, centers, center_idx, neighbor_idx, padded=True)
+    needed = ctx.needs_input_grad
+    return centers if needed[0] else None, neighborhoods if needed[1] else None, None, None, None
+
+
+_group.register_autograd(_backward_of_group, setup_context=_setup_group)
+_group_backward.register_autograd(_backward_of_group_backward, setup_context=_setup_group_backward)
 
 
 def knn(queries: Tensor, points: Tensor, k: int, *, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -104,8 +184,6 @@ def sample_and_group(
     check_count("group_size", group_size, xyz.shape[1], "points of xyz")
     check_lengths("lengths", lengths, xyz.shape[0])
     check_same_device(xyz=xyz, lengths=lengths)
-    xyz = xyz.to(reference.geometry_dtype(xyz))
     center_idx = farthest_point_sample(xyz, num_groups, lengths=lengths, skip_near_origin=skip_near_origin)
-    centers = reference.gather_points(xyz, center_idx)
-    _, neighbor_idx = _knn(centers.detach(), xyz.detach(), group_size, lengths)
-    return PointGroups(*reference.group(xyz, centers, center_idx, neighbor_idx, padded=lengths is not None))
+    centers, neighborhoods, neighbor_idx = _group(xyz, center_idx, group_size, lengths)
+    return PointGroups(centers, neighborhoods, center_idx, neighbor_idx)

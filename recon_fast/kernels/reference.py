@@ -5,7 +5,7 @@ from left to right: the expansion |q|^2 + |p|^2 - 2qp picks wrong neighbours awa
 the smallest index. Arguments are taken as valid; the public functions check them.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -42,6 +42,11 @@ def _query_chunks(queries: Tensor, num_points: int) -> Iterator[Tensor]:
 def _valid(length: Tensor, size: int) -> Tensor:
     """[B, size] bool: which positions lie within the lengths."""
     return torch.arange(size, device=length.device) < length[:, None]
+
+
+def zero_padding(xyz: Tensor, lengths: Tensor | None) -> Tensor:
+    """The clouds with zeros behind their lengths, so that a NaN there meets no gradient."""
+    return xyz if lengths is None else xyz.masked_fill(~_valid(lengths, xyz.shape[1])[..., None], 0)
 
 
 def gather_points(xyz: Tensor, idx: Tensor) -> Tensor:
@@ -123,11 +128,9 @@ def sample_and_group(
     lengths: Tensor | None = None,  # [B]
     skip_near_origin: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # [B, G, 3], [B, G, K, 3], [B, G] int64, [B, G, K] int64
-    xyz = xyz.to(geometry_dtype(xyz))
     center_idx = farthest_point_sample(xyz, num_groups, lengths=lengths, skip_near_origin=skip_near_origin)
-    centers = gather_points(xyz, center_idx)
-    _, neighbor_idx = knn(centers.detach(), xyz.detach(), group_size, lengths=lengths)
-    return group(xyz, centers, center_idx, neighbor_idx, padded=lengths is not None)
+    centers, neighborhoods, neighbor_idx = group_around(xyz, center_idx, group_size, lengths)
+    return centers, neighborhoods, center_idx, neighbor_idx
 
 
 def group(
@@ -146,6 +149,45 @@ def group(
         centers = centers.masked_fill(no_center[..., None], 0)
         neighborhoods = neighborhoods.masked_fill((neighbor_idx < 0)[..., None], 0)
     return centers, neighborhoods, center_idx, neighbor_idx
+
+
+def group_around(
+    xyz: Tensor,  # [B, N, 3]
+    center_idx: Tensor,  # [B, G] int64, -1 for none
+    k: int,
+    lengths: Tensor | None,  # [B]
+    find: Callable[..., tuple[Tensor, Tensor]] = knn,
+) -> tuple[Tensor, Tensor, Tensor]:  # [B, G, 3], [B, G, K, 3], [B, G, K] int64
+    """Centers, neighbourhoods and neighbours of the points `center_idx`; `find` takes the place of `knn`."""
+    xyz = xyz.to(geometry_dtype(xyz))
+    centers = gather_points(xyz, center_idx)
+    _, neighbor_idx = find(centers.detach(), xyz.detach(), k, lengths=lengths)
+    centers, neighborhoods, _, neighbor_idx = group(
+        xyz, centers, center_idx, neighbor_idx, padded=lengths is not None
+    )
+    return centers, neighborhoods, neighbor_idx
+
+
+def group_backward(
+    grad_centers: Tensor | None,  # [B, G, 3]
+    grad_neighborhoods: Tensor | None,  # [B, G, K, 3]
+    center_idx: Tensor,  # [B, G] int64, -1 for none
+    neighbor_idx: Tensor,  # [B, G, K] int64, -1 for none
+    num_points: int,
+) -> Tensor:  # [B, N, 3]
+    """Gradient of `group` in the points."""
+    if grad_neighborhoods is None:
+        assert grad_centers is not None
+        idx, flow = center_idx, grad_centers
+    else:
+        flow = grad_neighborhoods.masked_fill((neighbor_idx < 0)[..., None], 0)
+        to_centers = -flow.sum(2) if grad_centers is None else grad_centers - flow.sum(2)
+        idx = torch.cat([center_idx, neighbor_idx.flatten(1)], 1)  # [B, G + G * K]
+        flow = torch.cat([to_centers, flow.flatten(1, 2)], 1)
+    flow = flow.masked_fill(idx[..., None] < 0, 0)
+    batch = torch.arange(idx.shape[0], device=idx.device)[:, None]
+    out = flow.new_zeros(idx.shape[0], num_points, 3)
+    return out.index_put((batch, idx.clamp_min(0)), flow, accumulate=True)
 
 
 def nearest_neighbor(
@@ -192,6 +234,21 @@ def _root(d2: Tensor) -> Tensor:
     return torch.where(positive, torch.where(positive, d2, 1).sqrt(), d2)
 
 
+def chamfer_weights(
+    d2: Tensor,  # [B, N]
+    lengths: Tensor | None,  # [B]
+    norm: str,
+) -> Tensor:  # [B, N]
+    """Derivative of the loss of each pair in its squared distances."""
+    weights = torch.full_like(d2, 1 / d2.shape[1])
+    if lengths is not None:
+        weights = (_valid(lengths, d2.shape[1]) / lengths.clamp_min(1)[:, None]).to(d2.dtype)
+    if norm == "l1":
+        positive = d2 > 0
+        weights = weights / torch.where(positive, 4 * torch.where(positive, d2, 1).sqrt(), 2)
+    return weights
+
+
 def _mean_over_points(values: Tensor, lengths: Tensor | None) -> Tensor:
     """[B, N] -> [B], over the valid points of each row."""
     if lengths is None:
@@ -209,6 +266,7 @@ def chamfer_distance(
     norm: str = "l2",
     reduction: str = "mean",
 ) -> Tensor:  # [] or [B]
+    pred, target = zero_padding(pred, pred_lengths), zero_padding(target, target_lengths)
     forth, _ = nearest_neighbor(pred, target, dst_lengths=target_lengths)
     back, _ = nearest_neighbor(target, pred, dst_lengths=pred_lengths)
     return chamfer_loss(forth, back, pred_lengths, target_lengths, norm, reduction)
@@ -239,18 +297,20 @@ def masked_cross_attention(
     scale: float | None = None,
 ) -> Tensor:  # [B, H, Q, D]
     scale = query.shape[-1] ** -0.5 if scale is None else scale
-    if key_mask is None:
-        scores = (query * scale) @ key.transpose(-2, -1)  # [B, H, Q, S]
-        return scores.softmax(-1, dtype=geometry_dtype(query)).to(value.dtype) @ value
-    attend = key_mask[:, None, None, :]  # [B, 1, 1, S]
-    # Zeroing first keeps a NaN behind the mask out of 0 * NaN.
-    key = key.where(key_mask[:, None, :, None], 0)
-    value = value.where(key_mask[:, None, :, None], 0)
-    some = attend.any(-1, keepdim=True)
-    scores = (query * scale) @ key.transpose(-2, -1)
-    scores = scores.masked_fill(~attend & some, float("-inf"))
-    weights = scores.softmax(-1, dtype=geometry_dtype(query)) * some
-    return weights.to(value.dtype) @ value
+    if key_mask is not None:
+        # Zeroing first keeps a NaN behind the mask out of 0 * NaN.
+        key = key.where(key_mask[:, None, :, None], 0)
+        value = value.where(key_mask[:, None, :, None], 0)
+    return _weights((query * scale) @ key.transpose(-2, -1), key_mask).to(value.dtype) @ value
+
+
+def _weights(scores: Tensor, key_mask: Tensor | None) -> Tensor:
+    """Softmax over the keys [B, H, Q, S]; 0 where no key is left or all scores are -inf, not NaN."""
+    if key_mask is not None:
+        scores = scores.masked_fill(~key_mask[:, None, None], float("-inf"))
+    empty = scores.detach().amax(-1, keepdim=True) == float("-inf")
+    weights = scores.masked_fill(empty, 0).softmax(-1, dtype=geometry_dtype(scores))
+    return weights.masked_fill(empty, 0)
 
 
 def masked_cross_attention_backward(
@@ -267,13 +327,7 @@ def masked_cross_attention_backward(
     if key_mask is not None:
         column = key_mask[:, None, :, None]
         key, value = key.where(column, 0), value.where(column, 0)
-    scores = (query * scale) @ key.transpose(-2, -1)  # [B, H, Q, S]
-    if key_mask is not None:
-        attend = key_mask[:, None, None]
-        some = attend.any(-1, keepdim=True)
-        weights = scores.masked_fill(~attend & some, float("-inf")).softmax(-1) * some
-    else:
-        weights = scores.softmax(-1)
+    weights = _weights((query * scale) @ key.transpose(-2, -1), key_mask)  # [B, H, Q, S]
     change = grad @ value.transpose(-2, -1)
     change = weights * (change - (weights * change).sum(-1, keepdim=True)) * scale
     to_key, to_value = change.transpose(-2, -1) @ query, weights.transpose(-2, -1) @ grad

@@ -76,10 +76,19 @@ class CrossAttention(nn.Module):
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, queries: Tensor, x: Tensor) -> Tensor:
-        """queries [B, Q, C], x [B, S, C] -> [B, Q, C]."""
-        query = split_heads(self.q(queries), self.num_heads)
-        key, value = (split_heads(t, self.num_heads) for t in self.kv(x).chunk(2, dim=-1))
-        return self.proj(merge_heads(masked_cross_attention(query, key, value)))
+        """queries [B, Q, C], x [B, S, C] -> [B, Q, C].
+
+        q (x W_k)^T = (q W_k^T) x^T and w (x W_v) = (w x) W_v: with fewer queries than tokens it is cheaper to
+        project the queries onto the tokens than to form keys and values.
+        """
+        B, Q, C = queries.shape
+        H = self.num_heads
+        to_key, to_value = self.kv.weight.view(2, H, C // H, C)  # [H, D, C] each
+        asked = torch.einsum("bqhd,hdc->bhqc", self.q(queries).view(B, Q, H, -1), to_key)
+        tokens = x[:, None]  # one head of width C, whose queries are those of all heads
+        seen = masked_cross_attention(asked.reshape(B, 1, H * Q, C), tokens, tokens, scale=(C // H) ** -0.5)
+        seen = torch.einsum("bhqc,hdc->bqhd", seen.view(B, H, Q, C), to_value)
+        return self.proj(seen.reshape(B, Q, C))
 
 
 class Block(nn.Module):

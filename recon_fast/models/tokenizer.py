@@ -1,5 +1,7 @@
 """From groups of points to tokens, and which of them are masked (Point-BERT, section 3.1; Point-MAE, 3.1)."""
 
+import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -9,36 +11,112 @@ from torch import Tensor, nn
 from recon_fast.config import ReConConfig
 
 
+class FoldedNorm(nn.BatchNorm1d):
+    """Batch norm that is folded into the layer in front of it (Ioffe & Szegedy 2015, section 3).
+
+    In training too: a layer's output is an affine function of its input, so the statistics of the one follow
+    from those of the other, and no pass over the output is needed, forward or backward.
+    """
+
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+    momentum: float
+
+    def fold(self, count: int, statistics: Callable[[], tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+        """Factor [C] and offset [C] of the norm.
+
+        Args:
+            count: rows in the batch.
+            statistics: gives mean [C] and biased variance [C] of the layer's output; called in training only,
+                when the running statistics move on as well.
+        """
+        if self.training:
+            mean, var = statistics()
+            var = var.clamp_min(0)  # a difference of sums
+            with torch.no_grad():
+                self.running_mean.lerp_(mean, self.momentum)
+                self.running_var.lerp_(var * (count / max(count - 1, 1)), self.momentum)
+                self.num_batches_tracked += 1
+        else:
+            mean, var = self.running_mean, self.running_var
+        factor = self.weight * torch.rsqrt(var + self.eps)
+        return factor, self.bias - factor * mean
+
+
+def moments(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean [C] and covariance [C, C] (biased) of the rows of x [P, C], in float32 or more."""
+    P = len(x)
+    if x.dtype in (torch.float32, torch.float64):
+        mean = x.mean(0)
+        centered = x - mean
+        return mean, centered.T @ centered / P
+    # A sum over all rows would be rounded to 8 bits once; sums over parts of them are, and their mean is not.
+    parts = x.view(math.gcd(P, 32), -1, x.shape[1])
+    mean = x.mean(0, dtype=torch.float32)
+    product = (parts.transpose(1, 2) @ parts).mean(0, dtype=torch.float32) * (parts.shape[0] / P)
+    return mean, product - mean[:, None] * mean
+
+
 class Tokenizer(nn.Module):
     """One token per group of points.
 
     A shared MLP 3 -> 128 -> 256 on every point, max over the group, the maximum set beside every point (512),
     MLP 512 -> 512 -> C, max over the group. Batch norms normalise over all points of all groups.
+
+    Computed with less, by algebra that is exact: batch norms are folded into the layers in front of them, the
+    half of `mix` that sees the maximum runs once a group, and the other half is one matrix with `local`.
     """
 
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.lift = nn.Linear(3, 128)
-        self.lift_norm = nn.BatchNorm1d(128)
+        self.lift_norm = FoldedNorm(128)
         self.local = nn.Linear(128, 256)
         self.mix = nn.Linear(512, 512)
-        self.mix_norm = nn.BatchNorm1d(512)
+        self.mix_norm = FoldedNorm(512)
         self.out = nn.Linear(512, dim)
 
     def forward(self, neighborhoods: Tensor) -> Tensor:
         """neighborhoods [B, G, K, 3] -> tokens [B, G, C]."""
         B, G, K, _ = neighborhoods.shape
         points = neighborhoods.reshape(B * G * K, 3)
-        local = self.local(F.relu(self.lift_norm(self.lift(points)))).view(B * G, K, 256)
-        whole = local.amax(1)  # [BG, 256]
-        # The layer on [whole, local] is a sum of two: the half that sees `whole` runs once a group, not a
-        # point.
+        lifted = F.linear(points, *self._folded_lift(points)).relu_()  # [BGK, 128]
+        whole = self.local(lifted).view(B * G, K, 256).max(1).values  # [BG, 256]
+        weight, offset = self._folded_mix(lifted, whole)  # [512, 128], [BG, 512]
+        mixed = F.linear(lifted, weight).view(B * G, K, 512)
+        mixed = (mixed + offset[:, None].to(mixed.dtype)).relu_()
+        return self.out(mixed).view(B, G, K, -1).max(2).values
+
+    def _folded_lift(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        """Weight [128, 3] and bias [128] of `lift` with its norm."""
+        weight, bias = self.lift.weight, self.lift.bias
+
+        def statistics() -> tuple[Tensor, Tensor]:
+            mean, cov = moments(points)
+            return weight @ mean + bias, ((weight @ cov) * weight).sum(1)
+
+        with torch.autocast(points.device.type, enabled=False):
+            factor, offset = self.lift_norm.fold(len(points), statistics)
+            return factor[:, None] * weight, factor * bias + offset
+
+    def _folded_mix(self, lifted: Tensor, whole: Tensor) -> tuple[Tensor, Tensor]:
+        """Of `local`, `mix` and its norm: weight [512, 128] of a point, offset [BG, 512] of its group."""
         weight_whole, weight_local = self.mix.weight.split(256, dim=1)
-        mixed = (
-            F.linear(local, weight_local) + F.linear(whole, weight_whole, self.mix.bias)[:, None]
-        )  # [BG, K, 512]
-        mixed = F.relu(self.mix_norm(mixed.flatten(0, 1)))
-        return self.out(mixed).view(B, G, K, -1).amax(2)
+
+        def statistics() -> tuple[Tensor, Tensor]:
+            mean, cov = moments(lifted)
+            spread = shared - shared.mean(0)
+            centers = lifted.view(len(shared), -1, 128).mean(1, dtype=mean.dtype) - mean  # [BG, 128]
+            covs = weight @ cov + (2 / len(shared)) * (spread.T @ centers)  # with the point, with the group
+            return weight @ mean + shared.mean(0), (covs * weight).sum(1) + spread.square().mean(0)
+
+        with torch.autocast(lifted.device.type, enabled=False):
+            weight = weight_local @ self.local.weight
+            bias = self.mix.bias + weight_local @ self.local.bias
+            shared = F.linear(whole.to(bias.dtype), weight_whole, bias)  # [BG, 512]
+            factor, offset = self.mix_norm.fold(len(lifted), statistics)
+            return factor[:, None] * weight, factor * shared + offset
 
 
 class Masking(NamedTuple):

@@ -1,11 +1,30 @@
-"""Every test that asks for `backend` runs on each backend that can run on this machine."""
+"""Every test that asks for `backend` runs on each backend that can run on this machine.
 
+With TRITON_INTERPRET=1 that is Triton alone: triton/test_interpreted.py runs the tests once more like that.
+"""
+
+import os
+from contextlib import nullcontext
+
+import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 
 from recon_fast.kernels import use_backend
 
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 
-@pytest.fixture(params=["reference", "cpu"])
+settings.register_profile(
+    "kernels",
+    max_examples=10 if INTERPRETED else 40,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+
+
+@pytest.fixture(params=["triton"] if INTERPRETED else ["reference", "cpu"])
 def backend(request):
-    with use_backend(request.param):
+    # The interpreter computes in numpy, which warns of NaN.
+    with use_backend(request.param), np.errstate(all="ignore") if INTERPRETED else nullcontext():
         yield request.param

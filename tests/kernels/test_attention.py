@@ -4,6 +4,8 @@ import torch.nn.functional as F
 
 from recon_fast.kernels import masked_cross_attention
 
+pytestmark = pytest.mark.usefixtures("backend")
+
 
 def qkv(B=2, H=3, Q=3, S=26, D=8, dtype=torch.float32):
     generator = torch.Generator().manual_seed(S)

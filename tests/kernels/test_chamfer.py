@@ -3,6 +3,8 @@ import torch
 
 from recon_fast.kernels import chamfer_distance, nearest_neighbor
 
+pytestmark = pytest.mark.usefixtures("backend")
+
 
 @pytest.mark.parametrize(("N", "M"), [(1, 1), (32, 32), (63, 100), (200, 65)])
 def test_nearest_neighbor_matches_all_pairs(N, M):

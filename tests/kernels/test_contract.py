@@ -1,8 +1,10 @@
 """What kernels promise whatever computes them: results index for index equal to the reference."""
 
+import os
+
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recon_fast.kernels import (
@@ -17,13 +19,11 @@ from recon_fast.kernels import (
 
 each_backend = pytest.mark.usefixtures("backend")
 KINDS = ("normal", "grid", "equal", "line", "far", "outlier", "broken", "all broken", "huge")
-DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
-property_test = settings(
-    max_examples=40,
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
+# The interpreter computes in numpy, which has no bfloat16 and takes its time; float64 goes to the reference.
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+DTYPES = (torch.float32, torch.float16, *(() if INTERPRETED else (torch.bfloat16, torch.float64)))
+SIZES = (2, 90, 5) if INTERPRETED else (3, 90, 40)  # most clouds, points and queries
+property_test = settings.get_profile("kernels")
 
 
 def cloud(kind: str, B: int, N: int, seed: int) -> torch.Tensor:
@@ -62,7 +62,7 @@ def assert_same(got, want):
 @st.composite
 def problems(draw):
     """(points [B, N, 3], queries [B, M, 3], lengths or None, a number between 1 and N)."""
-    B, N, M = draw(st.integers(1, 3)), draw(st.integers(1, 90)), draw(st.integers(1, 40))
+    B, N, M = (draw(st.integers(1, most)) for most in SIZES)
     seed = draw(st.integers(0, 2**16))
     dtype = draw(st.sampled_from(DTYPES))
     points = cloud(draw(st.sampled_from(KINDS)), B, N, seed).to(dtype)
@@ -159,6 +159,7 @@ def test_masked_cross_attention(Q, S, D, dtype, masked, seed):
 
 
 @each_backend
+@pytest.mark.parametrize("backend", ["cpu"], indirect=True)
 @pytest.mark.parametrize("kind", KINDS)
 def test_large_clouds_take_the_pruned_paths(kind, monkeypatch):
     from recon_fast.kernels.cpu import fps as cpu_fps
@@ -200,7 +201,7 @@ def test_any_strides(layout):
     xyz = strided(cloud("normal", 3, 65, 0))[layout]
     plain = xyz.contiguous()
     assert torch.equal(farthest_point_sample(xyz, 9), farthest_point_sample(plain, 9))
-    assert_same(knn(xyz, xyz, 5), knn(plain, plain, 5))
+    assert_same(knn(xyz[:, :9], xyz, 5), knn(plain[:, :9], plain, 5))
     assert_same(nearest_neighbor(xyz, xyz), nearest_neighbor(plain, plain))
     assert torch.equal(chamfer_distance(xyz, xyz + 1), chamfer_distance(plain, plain + 1))
 

@@ -3,6 +3,8 @@ import torch
 
 from recon_fast.kernels import farthest_point_sample
 
+pytestmark = pytest.mark.usefixtures("backend")
+
 
 def brute_force(xyz: torch.Tensor, num_samples: int, start: int = 0) -> list[int]:
     """One cloud [N, 3], by the definition: distinct points first, ties to the smallest index."""

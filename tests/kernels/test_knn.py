@@ -3,6 +3,8 @@ import torch
 
 from recon_fast.kernels import farthest_point_sample, knn, sample_and_group
 
+pytestmark = pytest.mark.usefixtures("backend")
+
 
 def by_sorting(queries: torch.Tensor, points: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
     """The definition: all distances, sorted stably, so by (distance, index)."""
@@ -12,7 +14,7 @@ def by_sorting(queries: torch.Tensor, points: torch.Tensor, k: int) -> tuple[tor
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize(("M", "N", "k"), [(1, 1, 1), (5, 63, 63), (64, 130, 7), (65, 1000, 32)])
+@pytest.mark.parametrize(("M", "N", "k"), [(1, 1, 1), (5, 63, 63), (64, 130, 7), (17, 1000, 32)])
 def test_matches_sorting(M, N, k, dtype):
     generator = torch.Generator().manual_seed(N)
     queries = torch.randn(2, M, 3, generator=generator).to(dtype)
@@ -26,13 +28,14 @@ def test_matches_sorting(M, N, k, dtype):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_ties_go_to_the_smallest_index(dtype):
     grid = torch.randint(0, 3, (2, 200, 3), generator=torch.Generator().manual_seed(0)).to(dtype)
-    _, idx = knn(grid, grid, 20)
-    assert torch.equal(idx, by_sorting(grid, grid, 20)[1])
+    _, idx = knn(grid[:, :30], grid, 20)
+    assert torch.equal(idx, by_sorting(grid[:, :30], grid, 20)[1])
 
 
 def test_holds_far_from_the_origin():
     points = torch.randn(1, 300, 3) + 1e4
-    assert torch.equal(knn(points, points, 8)[1], by_sorting(points, points, 8)[1])
+    queries = points[:, :40]
+    assert torch.equal(knn(queries, points, 8)[1], by_sorting(queries, points, 8)[1])
 
 
 def test_many_points_go_through_in_chunks(monkeypatch):

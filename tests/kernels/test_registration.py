@@ -28,6 +28,19 @@ OPERATIONS = {
         ops.distance_backward.default,
         (torch.ones(2, 3, 2), points(3, requires_grad=False), points(requires_grad=False), IDX),
     ),
+    "pairs": (
+        ops.chamfer_pairs.default,
+        (points(7), points(seed=1, requires_grad=False), None, LENGTHS, "l1", True, False),
+    ),
+    "pairs-without-gradient": (
+        ops.chamfer_pairs.default,
+        (points(7, requires_grad=False), points(requires_grad=False), None, None, "l2", False, False),
+    ),
+    "group": (ops.group.default, (points(), torch.tensor([[0, 5], [3, -1]]), 4, LENGTHS)),
+    "group-backward": (
+        ops.group_backward.default,
+        (points(3).detach().requires_grad_(), points(6).view(2, 3, 2, 3), IDX[..., 0], IDX, 20),
+    ),
     "attention": (
         ops.masked_cross_attention.default,
         (*[t.clone().requires_grad_() for t in QKV], MASK, 0.3),
@@ -118,7 +131,49 @@ def test_gradients_against_float64():
             torch.testing.assert_close(a.double(), b, rtol=1e-4, atol=1e-6)
 
 
+def test_gradients_that_nobody_announced():
+    """A graph that was traced without gradients may be trained all the same."""
+    inputs = points(15), points(20, seed=1)
+    loss, *gradients = ops.chamfer_pairs(*inputs, None, None, "l2", False, False)
+    assert all(gradient.numel() == 0 for gradient in gradients)
+    want = torch.autograd.grad(kernels.chamfer_distance(*inputs, reduction="sum"), inputs)
+    for got, wanted in zip(torch.autograd.grad(loss.sum(), inputs), want, strict=True):
+        assert torch.equal(got, wanted)
+
+
+def test_padding_gets_no_gradient_and_gives_none():
+    pred, target = (points(20, seed).detach() for seed in (0, 1))
+    pred[1, 11:], target[1, 11:] = float("nan"), float("inf")
+    for dtype in (torch.float32, torch.float64):
+        inputs = [t.to(dtype).requires_grad_() for t in (pred, target)]
+        loss = kernels.chamfer_distance(*inputs, pred_lengths=LENGTHS, target_lengths=LENGTHS, norm="l1")
+        assert loss.isfinite()
+        for gradient in torch.autograd.grad(loss, inputs):
+            assert gradient.isfinite().all()
+            assert gradient[1, 11:].eq(0).all()
+
+
+def test_second_derivatives_of_a_float32_loss_are_an_error():
+    pred = points(4)
+    with pytest.raises(RuntimeError, match="second derivatives in float64 only"):
+        torch.autograd.grad(kernels.chamfer_distance(pred, points(5)), pred, create_graph=True)
+
+
+def test_gradients_of_groups():
+    xyz = points()
+    exact = xyz.detach().double().requires_grad_()
+    weights = torch.arange(5.0)[:, None]
+    results = []
+    for run, cloud in ((kernels.sample_and_group, xyz), (kernels.reference.sample_and_group, exact)):
+        centers, neighborhoods, *_ = run(cloud, 13, 5, lengths=LENGTHS)
+        for loss in (centers.square().sum(), (neighborhoods * weights).square().sum() + centers.sum()):
+            results.append(torch.autograd.grad(loss, cloud, retain_graph=True)[0].double())
+    for got, want in zip(results[:2], results[2:], strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
+
+
 def test_float64_is_differentiable_twice():
     inputs = [t.detach().double().requires_grad_() for t in (points(4), points(6, seed=1))]
     assert torch.autograd.gradgradcheck(lambda p, t: kernels.chamfer_distance(p, t), inputs)
     assert torch.autograd.gradgradcheck(lambda p, t: kernels.knn(p, t, 2)[0], inputs)
+    assert torch.autograd.gradgradcheck(lambda p: kernels.sample_and_group(p, 2, 2)[:2], inputs[:1])

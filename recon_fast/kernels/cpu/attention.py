@@ -12,11 +12,13 @@ from numba import types
 from numba.extending import overload
 from torch import Tensor
 
-from recon_fast.kernels.cpu.launch import compiled_loose, next_item, run
+from recon_fast.kernels.cpu.launch import compiled_loose, empty, next_item, run
+from recon_fast.kernels.cpu.simd import LANES, four_dots, prefetch
 from recon_fast.kernels.cpu.spatial import INF
 
 _LOG2E = np.float32(1.4426950408889634)
 _LN2_HIGH, _LN2_LOW = np.float32(0.693359375), np.float32(-2.12194440e-4)
+_CACHED = 1 << 24  # bytes of keys up to which prefetching costs more than it gains
 _LEAST = np.float32(-87)
 _C0, _C1, _C2 = np.float32(1.9875691500e-4), np.float32(1.3981999507e-3), np.float32(8.3334519073e-3)
 _C3, _C4, _C5 = np.float32(4.1665795894e-2), np.float32(1.6666665459e-1), np.float32(5.0000001201e-1)
@@ -69,86 +71,112 @@ def exponential(x):
 
 @compiled_loose
 def load(row, out):
-    for d in range(out.shape[0]):
+    for d in range(row.shape[0]):
         out[d] = widen(row[d])
 
 
 @compiled_loose
-def dots(rows, flat, start, step, seen, buffer, out):
-    """out[q, s] = rows[q] . flat[start + s * step :] for the four rows and the keys seen."""
-    D = buffer.shape[0]
-    r0, r1, r2, r3 = rows[0], rows[1], rows[2], rows[3]
-    for s in range(seen.shape[0]):
-        if seen[s]:
-            load(flat[start + s * step : start + s * step + D], buffer)
-            t0, t1, t2, t3 = np.float32(0), np.float32(0), np.float32(0), np.float32(0)
-            for d in range(D):
-                k = buffer[d]
-                t0 += r0[d] * k
-                t1 += r1[d] * k
-                t2 += r2[d] * k
-                t3 += r3[d] * k
-            out[0, s], out[1, s], out[2, s], out[3, s] = t0, t1, t2, t3
+def fetch(flat, start, step, keys, D):
+    """Prefetch all keys of a head: the other heads lie between them, so no processor does by itself."""
+    line = 64 // flat.itemsize
+    for j in range(keys.shape[0]):
+        at = start + keys[j] * step
+        for d in range(0, D, line):
+            prefetch(flat, at + d)
 
 
 @compiled_loose
-def softmax(scores, seen, scale, logsumexp):
-    """In place, along the keys [S] that are seen; the others get 0."""
+def dots(rows, flat, start, step, keys, D, buffer, out):
+    """out[q, j] = rows[q] . flat[start + keys[j] * step :]; a multiple of four columns is written.
+
+    The last axes of `rows` and `buffer` are padded with zeros to a multiple of LANES.
+    """
+    n, last = keys.shape[0], keys.shape[0] - 1
+    for j in range(0, n, 4):
+        for i in range(4):
+            at = start + keys[min(j + i, last)] * step
+            load(flat[at : at + D], buffer[i])
+        for q in range(rows.shape[0]):
+            four_dots(rows[q], buffer, out[q], j)
+
+
+@compiled_loose
+def softmax(scores, n, scale, logsumexp):
+    """In place, along the first n keys; a row of nothing but -inf becomes 0."""
     for q in range(scores.shape[0]):
-        row = scores[q]
+        row = scores[q, :n]
         top = -INF
-        for s in range(row.shape[0]):
-            row[s] = row[s] * scale if seen[s] else -INF
-            top = row[s] if row[s] > top else top
+        for j in range(row.shape[0]):
+            row[j] = row[j] * scale
+            top = row[j] if row[j] > top else top
+        top = top if top > -INF else np.float32(0)
         total = np.float32(0)
-        for s in range(row.shape[0]):
-            row[s] = exponential(row[s] - top) if seen[s] else np.float32(0)
-            total += row[s]
+        for j in range(row.shape[0]):
+            row[j] = exponential(row[j] - top)
+            total += row[j]
         if q < logsumexp.shape[0]:
             logsumexp[q] = top + np.log(total) if total != np.float32(0) else -INF
         factor = np.float32(1) / total if total != np.float32(0) else np.float32(0)
-        for s in range(row.shape[0]):
-            row[s] *= factor
+        for j in range(row.shape[0]):
+            row[j] *= factor
 
 
 @compiled_loose
-def add_keys(weights, flat, start, step, seen, buffer, out):
-    """out[q] = sum over the keys seen of weights[q, s] * flat[start + s * step :], for four q."""
-    D = buffer.shape[0]
+def add_keys(weights, flat, start, step, keys, buffer, out):
+    """out[q] = sum over j of weights[q, j] * flat[start + keys[j] * step :].
+
+    Four keys at a time, so that a sum is read and written once for four products.
+    """
+    D = out.shape[1]
     out[:] = np.float32(0)
-    o0, o1, o2, o3 = out[0], out[1], out[2], out[3]
-    for s in range(seen.shape[0]):
-        if seen[s]:
-            load(flat[start + s * step : start + s * step + D], buffer)
-            w0, w1, w2, w3 = weights[0, s], weights[1, s], weights[2, s], weights[3, s]
-            # In pairs: with four outputs LLVM gives up on proving that none overlap.
+    b0, b1, b2, b3 = buffer[0], buffer[1], buffer[2], buffer[3]
+    n = keys.shape[0]
+    for j in range(0, n - 3, 4):
+        for i in range(4):
+            at = start + keys[j + i] * step
+            load(flat[at : at + D], buffer[i])
+        for q in range(out.shape[0]):
+            row = out[q]
+            w0, w1, w2, w3 = weights[q, j], weights[q, j + 1], weights[q, j + 2], weights[q, j + 3]
             for d in range(D):
-                o0[d] += w0 * buffer[d]
-                o1[d] += w1 * buffer[d]
+                row[d] += (w0 * b0[d] + w1 * b1[d]) + (w2 * b2[d] + w3 * b3[d])
+    for j in range(n - n % 4, n):
+        at = start + keys[j] * step
+        load(flat[at : at + D], b0)
+        for q in range(out.shape[0]):
+            row, w = out[q], weights[q, j]
             for d in range(D):
-                o2[d] += w2 * buffer[d]
-                o3[d] += w3 * buffer[d]
+                row[d] += w * b0[d]
 
 
 @compiled_loose
-def outer(factors, rows, seen, out):
-    """out[s] = sum over four q of factors[q, s] * rows[q]; 0 for the keys not seen."""
+def outer(factors, rows, keys, out):
+    """out[keys[j]] = sum over q of factors[q, j] * rows[q]; 0 for all other keys."""
     D = out.shape[1]
     r0, r1, r2, r3 = rows[0], rows[1], rows[2], rows[3]
-    for s in range(seen.shape[0]):
-        row = out[s]
-        if seen[s]:
-            f0, f1, f2, f3 = factors[0, s], factors[1, s], factors[2, s], factors[3, s]
-            for d in range(D):
-                row[d] = narrow(f0 * r0[d] + f1 * r1[d] + f2 * r2[d] + f3 * r3[d], row[d])
-        else:
-            row[:] = 0
+    if keys.shape[0] < out.shape[0]:
+        out[:] = 0
+    for j in range(keys.shape[0]):
+        row = out[keys[j]]
+        f0, f1, f2, f3 = factors[0, j], factors[1, j], factors[2, j], factors[3, j]
+        for d in range(D):
+            row[d] = narrow((f0 * r0[d] + f1 * r1[d]) + (f2 * r2[d] + f3 * r3[d]), row[d])
 
 
 @compiled_loose
-def load_queries(flat, start, step, count, out):
-    for q in range(count):
-        load(flat[start + q * step : start + q * step + out.shape[1]], out[q])
+def keys_seen(mask, out):
+    """Indices of the True of mask [S], into `out`; how many."""
+    n = 0
+    for s in range(mask.shape[0]):
+        out[n] = s
+        n += 1 if mask[s] else 0
+    return n
+
+
+@compiled_loose
+def load_queries(flat, start, step, D, out):
+    for q in range(out.shape[0]):
+        load(flat[start + q * step : start + q * step + D], out[q])
 
 
 @compiled_loose
@@ -163,32 +191,40 @@ def save(rows, out):
 def _attention(counter, items, query, q_step, key, k_step, value, v_step, mask, scale, out, logsumexp):
     H, Q, D = out.shape[1], out.shape[2], out.shape[3]
     S = mask.shape[1]
-    rows, total = np.zeros((4, D), np.float32), np.empty((4, D), np.float32)
-    weights, buffer = np.zeros((4, S), np.float32), np.empty(D, np.float32)
+    far = key.nbytes > _CACHED
+    wide = (D + LANES - 1) // LANES * LANES
+    rows, buffer = np.zeros((Q, wide), np.float32), np.zeros((4, wide), np.float32)
+    total = np.empty((Q, D), np.float32)
+    weights, places = np.empty((Q, S + 3), np.float32), np.empty(S + 1, np.int64)
     while True:
         item = next_item(counter)
         if item >= items:
             break
         b = item // H
         h = item - b * H
-        seen = mask[b]
-        load_queries(query, b * q_step[0] + h * q_step[1], q_step[2], Q, rows)
-        dots(rows, key, b * k_step[0] + h * k_step[1], k_step[2], seen, buffer, weights)
-        softmax(weights, seen, scale, logsumexp[b, h])
-        add_keys(weights, value, b * v_step[0] + h * v_step[1], v_step[2], seen, buffer, total)
+        n = keys_seen(mask[b], places)
+        keys = places[:n]
+        key_start, value_start = b * k_step[0] + h * k_step[1], b * v_step[0] + h * v_step[1]
+        if far:
+            fetch(key, key_start, k_step[2], keys, D)
+            fetch(value, value_start, v_step[2], keys, D)
+        load_queries(query, b * q_step[0] + h * q_step[1], q_step[2], D, rows)
+        dots(rows, key, key_start, k_step[2], keys, D, buffer, weights)
+        softmax(weights, n, scale, logsumexp[b, h])
+        add_keys(weights, value, value_start, v_step[2], keys, buffer, total)
         save(total, out[b, h])
 
 
 @compiled_loose
-def score_gradient(weights, change, seen, scale):
-    """Gradient of the scores before scaling, from that of the weights, in place of the latter [4, S]."""
+def score_gradient(weights, change, n, scale):
+    """Gradient of the scores before scaling, from that of the weights, in place of the latter [Q, n]."""
     for q in range(weights.shape[0]):
+        w, c = weights[q, :n], change[q, :n]
         mean = np.float32(0)
-        for s in range(seen.shape[0]):
-            change[q, s] = change[q, s] if seen[s] else np.float32(0)
-            mean += weights[q, s] * change[q, s]
-        for s in range(seen.shape[0]):
-            change[q, s] = scale * weights[q, s] * (change[q, s] - mean)
+        for j in range(w.shape[0]):
+            mean += w[j] * c[j]
+        for j in range(w.shape[0]):
+            c[j] = scale * w[j] * (c[j] - mean)
 
 
 @compiled_loose
@@ -197,29 +233,35 @@ def _attention_backward(
 ):
     H, Q, D = dq.shape[1], dq.shape[2], dq.shape[3]
     S = mask.shape[1]
-    rows, flow = np.zeros((4, D), np.float32), np.zeros((4, D), np.float32)
-    weights, change = np.zeros((4, S), np.float32), np.zeros((4, S), np.float32)
-    nothing = np.empty(0, np.float32)
-    to_query, buffer = np.empty((4, D), np.float32), np.empty(D, np.float32)
+    far = key.nbytes > _CACHED
+    wide = (D + LANES - 1) // LANES * LANES
+    rows, flow = np.zeros((4, wide), np.float32), np.zeros((4, wide), np.float32)
+    weights, change = np.zeros((4, S + 3), np.float32), np.zeros((4, S + 3), np.float32)
+    to_query, buffer = np.empty((Q, D), np.float32), np.zeros((4, wide), np.float32)
+    nothing, places = np.empty(0, np.float32), np.empty(S + 1, np.int64)
     while True:
         item = next_item(counter)
         if item >= items:
             break
         b = item // H
         h = item - b * H
-        seen = mask[b]
-        load_queries(query, b * q_step[0] + h * q_step[1], q_step[2], Q, rows)
-        load_queries(grad, b * g_step[0] + h * g_step[1], g_step[2], Q, flow)
-        start = b * k_step[0] + h * k_step[1]
-        dots(rows, key, start, k_step[2], seen, buffer, weights)
-        dots(flow, value, b * v_step[0] + h * v_step[1], v_step[2], seen, buffer, change)
-        softmax(weights, seen, scale, nothing)
-        score_gradient(weights, change, seen, scale)
-        add_keys(change, key, start, k_step[2], seen, buffer, to_query)
+        n = keys_seen(mask[b], places)
+        keys = places[:n]
+        key_start, value_start = b * k_step[0] + h * k_step[1], b * v_step[0] + h * v_step[1]
+        if far:
+            fetch(key, key_start, k_step[2], keys, D)
+            fetch(value, value_start, v_step[2], keys, D)
+        load_queries(query, b * q_step[0] + h * q_step[1], q_step[2], D, rows[:Q])
+        load_queries(grad, b * g_step[0] + h * g_step[1], g_step[2], D, flow[:Q])
+        dots(rows[:Q], key, key_start, k_step[2], keys, D, buffer, weights)
+        dots(flow[:Q], value, value_start, v_step[2], keys, D, buffer, change)
+        softmax(weights[:Q], n, scale, nothing)
+        score_gradient(weights[:Q], change[:Q], n, scale)
+        add_keys(change, key, key_start, k_step[2], keys, buffer, to_query)
         save(to_query, dq[b, h])
         if of_keys:
-            outer(change, rows, seen, dk[b, h])
-            outer(weights, flow, seen, dv[b, h])
+            outer(change, rows, keys, dk[b, h])
+            outer(weights, flow, keys, dv[b, h])
 
 
 def _bits(tensor: Tensor) -> np.ndarray:
@@ -273,7 +315,7 @@ def masked_cross_attention_backward(
     B, H = query.shape[:2]
     kept = query.dtype if query.dtype == torch.bfloat16 else torch.float32
     shapes = (query.shape, *((key.shape, value.shape) if need_key_grad else ((0, 0, 0, 0),) * 2))
-    grads = [torch.empty(shape, dtype=kept) for shape in shapes]
+    grads = empty(shapes, kept)
     inputs = (*_flat(query), *_flat(key), *_flat(value), _seen(key, key_mask), np.float32(scale))
     run(_attention_backward, B * H, *_flat(grad.to(query.dtype)), *inputs, *map(_bits, grads), need_key_grad)
     to_query, to_key, to_value = (g.to(query.dtype) for g in grads)

@@ -12,18 +12,22 @@ from recon_fast.kernels.triton.attention import (
 )
 from recon_fast.kernels.triton.chamfer import MAX_PAIR_POINTS, chamfer_pairs
 from recon_fast.kernels.triton.fps import farthest_point_sample
+from recon_fast.kernels.triton.gradient import distance_backward, group_backward
 from recon_fast.kernels.triton.knn import MAX_K, group, knn
-from recon_fast.kernels.triton.nearest import nearest_neighbor
+from recon_fast.kernels.triton.nearest import mutual_nearest, nearest_neighbor
 
 __all__ = [
     "DTYPES",
     "MAX_K",
     "MAX_PAIR_POINTS",
     "chamfer_pairs",
+    "distance_backward",
     "farthest_point_sample",
     "group",
+    "group_backward",
     "knn",
     "masked_cross_attention_backward",
     "masked_cross_attention_forward",
+    "mutual_nearest",
     "nearest_neighbor",
 ]

@@ -46,6 +46,16 @@ def sort_key(b_bits, o_n):
     return (b_bits.to(tl.int64) << 32) | o_n.to(tl.int64)
 
 
+@triton.jit
+def distance_slope(d2, count, ROOT: tl.constexpr):
+    """Twice the derivative in d2 of f(d2) / count for f(x) = x, or sqrt(x) / 2 with ROOT; finite at 0."""
+    b_slope = 2.0 / count
+    if ROOT:
+        # At 0 it meets a difference of 0; of a NaN distance only the coordinates that are NaN show it.
+        b_slope = tl.where(d2 > 0, 0.5 / (tl.sqrt(d2) * count), 1.0 / count)
+    return b_slope
+
+
 def on_device_of(tensor: Tensor) -> AbstractContextManager[object]:
     """Triton launches on the current device: make it the tensor's."""
     if not tensor.is_cuda or tensor.get_device() == torch.cuda.current_device():

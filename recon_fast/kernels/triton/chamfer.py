@@ -2,9 +2,11 @@
 
     loss = mean_i f(min_j |p_i - t_j|^2) + mean_j f(min_i |p_i - t_j|^2)        f(x) = x or sqrt(x) / 2
 
-A program takes one pair. A point's gradient is 2 f'(d) (p - t) / N towards its own nearest neighbour, less
-what the points give it whose nearest neighbour it is: what other libraries scatter with atomics is a sum of
-one-hot rows in registers here, and so deterministic. Neither distances nor indices are written.
+A program takes one pair, or as many as fill a warp's lanes with points. A point's gradient is
+2 f'(d) (p - t) / N towards its own nearest neighbour, less what the points give it whose nearest neighbour it
+is: what other libraries scatter with atomics is a sum of one-hot rows in registers here, and so
+deterministic. Neither distances nor indices are written. Larger clouds take a launch for the neighbours both
+ways, one for the loss and one for the gradients.
 """
 
 import torch
@@ -13,55 +15,64 @@ import triton.language as tl
 from torch import Tensor
 
 from recon_fast.kernels.triton._common import (
-    INF_BITS,
     NO_CONTRACTION,
+    distance_slope,
     load_points,
     on_device_of,
     order_bits,
     squared_norm,
 )
+from recon_fast.kernels.triton.gradient import chamfer_gradients
+from recon_fast.kernels.triton.nearest import mutual_nearest
 
-MAX_PAIR_POINTS = 64  # per cloud; larger ones go through nearest_neighbor
+MAX_PAIR_POINTS = 64  # per cloud; larger ones take three launches
 
 
 @triton.jit
-def _one_way(
-    s_x, s_y, s_z, o_s, n_s,  # sources and how many there are
-    p_target, stride_n, stride_c, o_t, n_t,
-    ROOT: tl.constexpr,
-):  # fmt: skip
-    """One direction: mean of f, each source's nearest target, and the gradient in the source [BLOCK] x 3."""
-    t_x, t_y, t_z = load_points(p_target, stride_n, stride_c, o_t, o_t < n_t)
-    # Sources along the lanes: both reductions stay within a thread.
-    b_d2 = squared_norm(t_x[:, None] - s_x[None, :], t_y[:, None] - s_y[None, :], t_z[:, None] - s_z[None, :])
-    b_bits = tl.where((o_t < n_t)[:, None], order_bits(b_d2), INF_BITS)
-    b_idx = tl.min(tl.where(b_bits == tl.min(b_bits, 0)[None, :], o_t[:, None], 0x7FFFFFFF), 0)
-    m_s = o_s < n_s
-    t_x, t_y, t_z = load_points(p_target, stride_n, stride_c, b_idx, m_s)
+def _load_cloud(ptr, lengths_ptr, i_b, m_b, o_n, N, strides):
+    """Sizes [P] of the clouds i_b [P], which points [P, BLOCK] they have, and their coordinates."""
+    b_size = tl.where(m_b, N, 0)
+    if lengths_ptr is not None:
+        b_size = tl.minimum(tl.load(lengths_ptr + i_b, mask=m_b, other=0), N).to(tl.int32)
+    m_n = o_n[None, :] < b_size[:, None]
+    b_x, b_y, b_z = load_points(ptr + (i_b * strides[0])[:, None], strides[1], strides[2], o_n[None, :], m_n)
+    return b_size, m_n, b_x, b_y, b_z
+
+
+@triton.jit
+def _one_way(s_x, s_y, s_z, m_s, s_size, t_x, t_y, t_z, m_t, o_t, p_target, strides, ROOT: tl.constexpr):
+    """One direction: means of f [P], each source's nearest target and gradient [P, BLOCK]."""
+    t_x = tl.where(m_t, t_x, float("nan"))  # never nearer
+    # Targets along registers, sources along lanes: both reductions stay within a thread.
+    b_d2 = squared_norm(
+        tl.trans(t_x)[:, :, None] - s_x[None, :, :],
+        tl.trans(t_y)[:, :, None] - s_y[None, :, :],
+        tl.trans(t_z)[:, :, None] - s_z[None, :, :],
+    )
+    b_bits = order_bits(b_d2)
+    b_idx = tl.where(b_bits == tl.min(b_bits, 0)[None, :, :], o_t[:, None, None], 0x7FFFFFFF)
+    b_idx = tl.min(b_idx, 0)
+    t_x, t_y, t_z = load_points(p_target, strides[1], strides[2], b_idx, m_s)
     dx = s_x - t_x
     dy = s_y - t_y
     dz = s_z - t_z
     b_d2 = squared_norm(dx, dy, dz)
-    count = tl.maximum(n_s, 1).to(tl.float32)
-    b_weight = b_d2 * 0 + 2.0 / count
-    b_value = b_d2
-    if ROOT:
-        b_value = tl.sqrt(b_d2) * 0.5
-        b_weight = tl.where(b_d2 == 0, 0.0, 0.5 / (b_value * 2 * count))  # 0 at distance 0, not inf
-    b_value = tl.where(m_s, b_value, 0.0)
+    b_count = tl.maximum(s_size, 1).to(tl.float32)
+    b_weight = distance_slope(b_d2, b_count[:, None], ROOT)
+    b_value = tl.sqrt(b_d2) * 0.5 if ROOT else b_d2
+    b_mean = tl.sum(tl.where(m_s, b_value, 0.0), 1) / b_count
     b_weight = tl.where(m_s, b_weight, 0.0)
-    b_idx = tl.where(m_s, b_idx, -1)
-    return tl.sum(b_value, 0) / count, b_idx, b_weight * dx, b_weight * dy, b_weight * dz
+    return b_mean, tl.where(m_s, b_idx, -1), b_weight * dx, b_weight * dy, b_weight * dz
 
 
 @triton.jit
 def _received(o_n, b_idx, b_x, b_y, b_z):
     """What the sources give to the points o_n that are their nearest: sums of one-hot rows, no atomics."""
     # All three rows first: they pass through shared memory, and the mask should not live across the barriers.
-    g_x = b_x[:, None]
-    g_y = b_y[:, None]
-    g_z = b_z[:, None]
-    m_hit = b_idx[:, None] == o_n[None, :]
+    g_x = tl.trans(b_x)[:, :, None]
+    g_y = tl.trans(b_y)[:, :, None]
+    g_z = tl.trans(b_z)[:, :, None]
+    m_hit = tl.trans(b_idx)[:, :, None] == o_n[None, None, :]
     b_x = tl.sum(tl.where(m_hit, g_x, 0.0), 0)
     b_y = tl.sum(tl.where(m_hit, g_y, 0.0), 0)
     b_z = tl.sum(tl.where(m_hit, g_z, 0.0), 0)
@@ -69,14 +80,15 @@ def _received(o_n, b_idx, b_x, b_y, b_z):
 
 
 @triton.jit
-def _store_points(ptr, i_b, o_n, N, b_x, b_y, b_z):
-    p_n = ptr + (i_b * N + o_n) * 3
-    tl.store(p_n, b_x, mask=o_n < N)
-    tl.store(p_n + 1, b_y, mask=o_n < N)
-    tl.store(p_n + 2, b_z, mask=o_n < N)
+def _store_cloud(ptr, i_b, m_b, o_n, N, b_x, b_y, b_z):
+    p_n = ptr + (i_b[:, None] * N + o_n[None, :]) * 3
+    m_n = m_b[:, None] & (o_n < N)[None, :]
+    tl.store(p_n, b_x, mask=m_n)
+    tl.store(p_n + 1, b_y, mask=m_n)
+    tl.store(p_n + 2, b_z, mask=m_n)
 
 
-@triton.jit(do_not_specialize=["N", "M"])
+@triton.jit(do_not_specialize=["B", "N", "M"])
 def _chamfer_pairs_kernel(
     pred_ptr,  # [B, N, 3]
     target_ptr,  # [B, M, 3]
@@ -85,13 +97,72 @@ def _chamfer_pairs_kernel(
     loss_ptr,  # [B] fp32
     grad_pred_ptr,  # [B, N, 3] fp32 or None
     grad_target_ptr,  # [B, M, 3] fp32 or None
+    B,
     N,
     M,
     pred_strides,
     target_strides,
     ROOT: tl.constexpr,
+    PAIRS: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_M: tl.constexpr,
+):
+    i_b = tl.program_id(0).to(tl.int64) * PAIRS + tl.arange(0, PAIRS)
+    m_b = i_b < B
+    o_n = tl.arange(0, BLOCK_N)
+    o_m = tl.arange(0, BLOCK_M)
+    n, m_n, p_x, p_y, p_z = _load_cloud(pred_ptr, pred_lengths_ptr, i_b, m_b, o_n, N, pred_strides)
+    m, m_m, t_x, t_y, t_z = _load_cloud(target_ptr, target_lengths_ptr, i_b, m_b, o_m, M, target_strides)
+    p_pred = pred_ptr + (i_b * pred_strides[0])[:, None]
+    p_target = target_ptr + (i_b * target_strides[0])[:, None]
+    b_loss, b_forth, f_x, f_y, f_z = _one_way(
+        p_x, p_y, p_z, m_n, n, t_x, t_y, t_z, m_m, o_m, p_target, target_strides, ROOT
+    )
+    b_back_loss, b_back, b_x, b_y, b_z = _one_way(
+        t_x, t_y, t_z, m_m, m, p_x, p_y, p_z, m_n, o_n, p_pred, pred_strides, ROOT
+    )
+    tl.store(loss_ptr + i_b, b_loss + b_back_loss, mask=m_b)
+    if grad_pred_ptr is not None:
+        r_x, r_y, r_z = _received(o_n, b_back, b_x, b_y, b_z)
+        _store_cloud(grad_pred_ptr, i_b, m_b, o_n, N, f_x - r_x, f_y - r_y, f_z - r_z)
+    if grad_target_ptr is not None:
+        r_x, r_y, r_z = _received(o_m, b_forth, f_x, f_y, f_z)
+        _store_cloud(grad_target_ptr, i_b, m_b, o_m, M, b_x - r_x, b_y - r_y, b_z - r_z)
+
+
+def chamfer_config(N: int, M: int) -> dict[str, int]:
+    """Pairs per program, their tile, and warps: a lane for each point of the larger cloud."""
+    block_n, block_m = (max(triton.next_power_of_2(size), 4) for size in (N, M))
+    lanes = max(block_n, block_m)
+    return {
+        "PAIRS": max(32 // lanes, 1),
+        "BLOCK_N": block_n,
+        "BLOCK_M": block_m,
+        "num_warps": max(lanes // 32, 1),
+    }
+
+
+@triton.jit
+def _mean_over_points(p_dist, size, ROOT: tl.constexpr, BLOCK: tl.constexpr):
+    b_sum = tl.zeros([BLOCK], tl.float32)
+    for start in range(0, size, BLOCK):
+        o_n = start + tl.arange(0, BLOCK)
+        b_d2 = tl.load(p_dist + o_n, mask=o_n < size, other=0.0)
+        b_sum += tl.sqrt(b_d2) * 0.5 if ROOT else b_d2
+    return tl.sum(b_sum, 0) / tl.maximum(size, 1).to(tl.float32)
+
+
+@triton.jit(do_not_specialize=["N", "M"])
+def _loss_kernel(
+    forth_ptr,  # [B, N] squared distances
+    back_ptr,  # [B, M]
+    pred_lengths_ptr,  # [B] or None
+    target_lengths_ptr,  # [B] or None
+    loss_ptr,  # [B] fp32
+    N,
+    M,
+    ROOT: tl.constexpr,
+    BLOCK: tl.constexpr,
 ):
     i_b = tl.program_id(0).to(tl.int64)
     n = N
@@ -100,70 +171,78 @@ def _chamfer_pairs_kernel(
         n = tl.minimum(tl.load(pred_lengths_ptr + i_b).to(tl.int32), N)
     if target_lengths_ptr is not None:
         m = tl.minimum(tl.load(target_lengths_ptr + i_b).to(tl.int32), M)
-    o_n = tl.arange(0, BLOCK_N)
-    o_m = tl.arange(0, BLOCK_M)
-    p_pred = pred_ptr + i_b * pred_strides[0]
-    p_target = target_ptr + i_b * target_strides[0]
-    p_x, p_y, p_z = load_points(p_pred, pred_strides[1], pred_strides[2], o_n, o_n < n)
-    t_x, t_y, t_z = load_points(p_target, target_strides[1], target_strides[2], o_m, o_m < m)
-    forth, b_forth, f_x, f_y, f_z = _one_way(
-        p_x, p_y, p_z, o_n, n, p_target, target_strides[1], target_strides[2], o_m, m, ROOT
-    )
-    back, b_back, b_x, b_y, b_z = _one_way(
-        t_x, t_y, t_z, o_m, m, p_pred, pred_strides[1], pred_strides[2], o_n, n, ROOT
-    )
-    tl.store(loss_ptr + i_b, forth + back)
-    if grad_pred_ptr is not None:
-        r_x, r_y, r_z = _received(o_n, b_back, b_x, b_y, b_z)
-        _store_points(grad_pred_ptr, i_b, o_n, N, f_x - r_x, f_y - r_y, f_z - r_z)
-        r_x, r_y, r_z = _received(o_m, b_forth, f_x, f_y, f_z)
-        _store_points(grad_target_ptr, i_b, o_m, M, b_x - r_x, b_y - r_y, b_z - r_z)
+    loss = _mean_over_points(forth_ptr + i_b * N, n, ROOT, BLOCK)
+    tl.store(loss_ptr + i_b, loss + _mean_over_points(back_ptr + i_b * M, m, ROOT, BLOCK))
 
 
-def chamfer_config(N: int, M: int) -> dict[str, int]:
-    """Tile of a pair and its warps: 32 pairs of points per thread."""
-    block_n, block_m = (max(triton.next_power_of_2(size), 16) for size in (N, M))
-    return {
-        "BLOCK_N": block_n,
-        "BLOCK_M": block_m,
-        "num_warps": min(max(block_n * block_m // 1024, 1), 16),
-    }
+LOSS_OPTIONS = {"BLOCK": 1024, "num_warps": 8, **NO_CONTRACTION}
+
+
+def _large_pairs(
+    pred: Tensor,
+    target: Tensor,
+    pred_lengths: Tensor | None,
+    target_lengths: Tensor | None,
+    norm: str,
+    need_pred_grad: bool,
+    need_target_grad: bool,
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Nearest neighbours, their mean, and the gradients: a launch each."""
+    (B, N, _), M = pred.shape, target.shape[1]
+    if pred.dtype != target.dtype:
+        pred, target = pred.float(), target.float()
+    forth, forth_idx, back, back_idx = mutual_nearest(pred, target, pred_lengths, target_lengths)
+    loss = torch.empty(B, dtype=torch.float32, device=pred.device)
+    with on_device_of(pred):
+        _loss_kernel[(B,)](
+            *(forth, back, pred_lengths, target_lengths, loss, N, M), ROOT=norm == "l1", **LOSS_OPTIONS
+        )
+    if not (need_pred_grad or need_target_grad):
+        return loss, None, None
+    gradients = chamfer_gradients(
+        pred,
+        target,
+        pred_lengths,
+        target_lengths,
+        forth_idx,
+        back_idx,
+        norm,
+        need_pred_grad,
+        need_target_grad,
+    )
+    return loss, *gradients
 
 
 def chamfer_pairs(
     pred: Tensor,  # [B, N, 3]
     target: Tensor,  # [B, M, 3]
-    *,
     pred_lengths: Tensor | None = None,  # [B]
     target_lengths: Tensor | None = None,  # [B]
     norm: str = "l2",
-    need_grad: bool = True,
+    need_pred_grad: bool = True,
+    need_target_grad: bool = True,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:  # [B], [B, N, 3], [B, M, 3], all fp32
-    """Chamfer distance of each pair and its gradients in `pred` and `target`; N, M at most MAX_PAIR_POINTS.
+    """Chamfer distance of each pair and, where needed, its gradients: one launch up to MAX_PAIR_POINTS.
 
     The distances are those of `reference.chamfer_distance(..., reduction="none")` up to the order of sums.
     """
     (B, N, _), M = pred.shape, target.shape[1]
     if max(N, M) > MAX_PAIR_POINTS:
-        raise ValueError(f"clouds must have at most {MAX_PAIR_POINTS} points, got {N} and {M}")
+        return _large_pairs(
+            pred, target, pred_lengths, target_lengths, norm, need_pred_grad, need_target_grad
+        )
     loss = torch.empty(B, dtype=torch.float32, device=pred.device)
-    grad_pred = torch.empty(B, N, 3, dtype=torch.float32, device=pred.device) if need_grad else None
-    grad_target = torch.empty(B, M, 3, dtype=torch.float32, device=pred.device) if need_grad else None
+    to_pred, to_target = (
+        torch.empty(B, size, 3, dtype=torch.float32, device=pred.device) if needed else None
+        for size, needed in ((N, need_pred_grad), (M, need_target_grad))
+    )
+    config = chamfer_config(N, M)
     with on_device_of(pred):
-        _chamfer_pairs_kernel[(B,)](
-            pred,
-            target,
-            pred_lengths,
-            target_lengths,
-            loss,
-            grad_pred,
-            grad_target,
-            N,
-            M,
-            pred.stride(),
-            target.stride(),
+        _chamfer_pairs_kernel[(triton.cdiv(B, config["PAIRS"]),)](
+            *(pred, target, pred_lengths, target_lengths, loss, to_pred, to_target, B, N, M),
+            *(pred.stride(), target.stride()),
             ROOT=norm == "l1",
-            **chamfer_config(N, M),
+            **config,
             **NO_CONTRACTION,
         )
-    return loss, grad_pred, grad_target
+    return loss, to_pred, to_target

@@ -133,7 +133,7 @@ def _finish(
     k,
     K: tl.constexpr,
 ):
-    """Sort the keys, gather their points, write distances, indices and offsets to the query."""
+    """Sort the keys, gather their points, write indices and, where asked for, distances and offsets."""
     o_k = tl.arange(0, K)
     tl.debug_barrier()
     m_k = m_q[:, None] & (o_k[None, :] < b_fill[:, None])
@@ -148,8 +148,9 @@ def _finish(
     o_out = o_out[:, None] * k + o_k[None, :]
     m_out = m_q[:, None] & (o_k[None, :] < k)
     tl.debug_barrier()  # the rows may be those of idx_ptr
-    tl.store(dist_ptr + o_out, tl.where(m_k, squared_norm(dx, dy, dz), float("inf")), mask=m_out)
     tl.store(idx_ptr + o_out, b_idx, mask=m_out)
+    if dist_ptr is not None:
+        tl.store(dist_ptr + o_out, tl.where(m_k, squared_norm(dx, dy, dz), float("inf")), mask=m_out)
     if offset_ptr is not None:
         tl.store(offset_ptr + o_out * 3, tl.where(m_k, dx, 0.0), mask=m_out)
         tl.store(offset_ptr + o_out * 3 + 1, tl.where(m_k, dy, 0.0), mask=m_out)
@@ -184,7 +185,8 @@ def _knn_kernel(
     points_ptr,  # [B, N, 3]
     lengths_ptr,  # [B] or None
     rows_ptr,  # keys [B, SPLITS, M, row_size] int64; idx itself for one tile
-    dist_ptr,  # [B, M, k] fp32
+    center_ptr,  # queries [B, M, 3] fp32 or None
+    dist_ptr,  # [B, M, k] fp32 or None
     idx_ptr,  # [B, M, k] int64
     offset_ptr,  # [B, M, k, 3] fp32 or None
     M,
@@ -204,6 +206,11 @@ def _knn_kernel(
     o_q = tl.program_id(0) * BLOCK_Q + tl.arange(0, BLOCK_Q)
     m_in = o_q < M
     q_x, q_y, q_z, m_q = _load_queries(query_ptr, query_idx_ptr, query_strides, i_b, o_q, m_in, M)
+    if center_ptr is not None and i_split == 0:
+        p_center = center_ptr + (i_b * M + o_q) * 3
+        tl.store(p_center, q_x, mask=m_in)
+        tl.store(p_center + 1, q_y, mask=m_in)
+        tl.store(p_center + 2, q_z, mask=m_in)
     stride_b, stride_n, stride_c = point_strides
     p_points = points_ptr + i_b * stride_b
     length = N
@@ -323,33 +330,38 @@ def merge_options(K: int, splits: int) -> dict[str, int]:
 
 
 def _launch(
-    queries: Tensor, query_idx: Tensor | None, points: Tensor, k: int, lengths: Tensor | None, offsets: bool
-) -> tuple[Tensor, Tensor, Tensor | None]:
+    queries: Tensor,
+    query_idx: Tensor | None,
+    points: Tensor,
+    k: int,
+    lengths: Tensor | None,
+    outputs: dict[str, Tensor],
+) -> Tensor:
+    """Indices [B, M, k]; the kernel writes `outputs` "dist", "center" and "offset" where they are given."""
     B, N, _ = points.shape
     M = queries.shape[1] if query_idx is None else query_idx.shape[1]
     device = points.device
     config = knn_config(B, M, N, k, num_processors(device))
-    dist = torch.empty(B, M, k, dtype=torch.float32, device=device)
     idx = torch.empty(B, M, k, dtype=torch.int64, device=device)
-    offset = torch.empty(B, M, k, 3, dtype=torch.float32, device=device) if offsets else None
     rows, row_size = idx, k
     if config["SIZE"]:
         row_size = config["SIZE"]
         rows = torch.empty(B, config["SPLITS"], M, row_size, dtype=torch.int64, device=device)
+    center, *results = outputs.get("center"), outputs.get("dist"), idx, outputs.get("offset")
     strides = queries.stride(), points.stride()
     with on_device_of(points):
         grid = (triton.cdiv(M, config["BLOCK_Q"]), config["SPLITS"], B)
         _knn_kernel[grid](
-            queries, query_idx, points, lengths, rows, dist, idx, offset, M, N, k, row_size, *strides,
+            queries, query_idx, points, lengths, rows, center, *results, M, N, k, row_size, *strides,
             **config, **NO_CONTRACTION,
         )  # fmt: skip
         if config["SPLITS"] > 1:
             _merge_kernel[(M, B)](
-                queries, query_idx, points, rows, dist, idx, offset, M, k, row_size, *strides,
+                queries, query_idx, points, rows, *results, M, k, row_size, *strides,
                 K=config["K"], SPLITS=config["SPLITS"],
                 **merge_options(config["K"], config["SPLITS"]), **NO_CONTRACTION,
             )  # fmt: skip
-    return dist, idx, offset
+    return idx
 
 
 def knn(
@@ -362,23 +374,24 @@ def knn(
     """See `recon_fast.kernels.knn`; indices are equal to the reference's, distances to the last bit."""
     if k > MAX_K:
         return reference.knn(queries, points, k, lengths=lengths)
-    dist, idx, _ = _launch(queries, None, points, k, lengths, offsets=False)
-    return dist, idx
+    dist = torch.empty(*queries.shape[:2], k, dtype=torch.float32, device=points.device)
+    return dist, _launch(queries, None, points, k, lengths, {"dist": dist})
 
 
 def group(
     xyz: Tensor,  # [B, N, 3]
     center_idx: Tensor,  # [B, G] int64; -1 marks a center that is not there
     k: int,
-    *,
     lengths: Tensor | None = None,  # [B]
-) -> tuple[Tensor, Tensor]:  # [B, G, k, 3] fp32, [B, G, k] int64
-    """Neighbourhoods of the points `center_idx`, relative to them, and their indices.
+) -> tuple[Tensor, Tensor, Tensor]:  # [B, G, 3] fp32, [B, G, k, 3] fp32, [B, G, k] int64
+    """The points `center_idx`, their neighbourhoods relative to them, and the neighbours' indices.
 
-    Neighbours that are not there have index -1 and coordinates 0, as in `reference.sample_and_group`.
+    What is not there has index -1 and coordinates 0, as in `reference.sample_and_group`.
     """
+    B, G = center_idx.shape
     if k > MAX_K:
-        raise ValueError(f"k must be at most {MAX_K}, got {k}")
-    _, idx, offset = _launch(xyz, center_idx.contiguous(), xyz, k, lengths, offsets=True)
-    assert offset is not None
-    return offset, idx
+        return reference.group_around(xyz, center_idx, k, lengths)
+    centers = torch.empty(B, G, 3, dtype=torch.float32, device=xyz.device)
+    offset = torch.empty(B, G, k, 3, dtype=torch.float32, device=xyz.device)
+    outputs = {"center": centers, "offset": offset}
+    return centers, offset, _launch(xyz, center_idx.contiguous(), xyz, k, lengths, outputs)

@@ -34,8 +34,13 @@ def clouds(xyz: Tensor, lengths: Tensor | None) -> None:
     kernels.knn(xyz[:, :1], xyz, 1, lengths=lengths)
     kernels.group(xyz, first, 1, lengths=lengths)
     kernels.nearest_neighbor(xyz, xyz, src_lengths=lengths, dst_lengths=lengths)
-    if xyz.shape[1] <= kernels.MAX_PAIR_POINTS:
-        kernels.chamfer_pairs(xyz, xyz, pred_lengths=lengths, norm="l1")
+    for needed in [(False, False), (True, False), (True, True)]:
+        kernels.chamfer_pairs(xyz, xyz, lengths, lengths, "l1", *needed)
+    kernels.chamfer_pairs(xyz, xyz[:, :1].float(), lengths)
+    idx = torch.zeros(*xyz.shape[:2], 1, dtype=torch.int64)
+    for grad in (randn(1, 1, 1).expand(idx.shape), randn(idx.shape)):
+        kernels.distance_backward(grad, xyz, xyz, idx)
+    kernels.group_backward(None, randn(xyz.shape[0], 1, 1, 3), first, first[..., None], xyz.shape[1])
 
 
 def attention(query: Tensor, key: Tensor, mask: Tensor | None) -> None:
@@ -48,7 +53,7 @@ def main() -> None:
     triton.runtime.driver.set_active(AbsentGPU())
     run = JITFunction.run
     JITFunction.run = lambda self, *args, warmup, **kwargs: run(self, *args, warmup=True, **kwargs)
-    for name in ("fps", "knn"):
+    for name in ("fps", "knn", "nearest"):
         importlib.import_module(f"recon_fast.kernels.triton.{name}").num_processors = lambda device: 132
 
     clouds(randn(1, 1, 3), torch.tensor([1], dtype=torch.int32))

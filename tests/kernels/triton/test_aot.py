@@ -35,7 +35,12 @@ def compiled(*arguments: str) -> list[dict]:
 @pytest.mark.parametrize("arch", ["sm_80", "sm_90", "sm_100", "gfx942"])
 def test_every_variant_compiles_within_budget(arch):
     costs = compiled("--arch", arch)
-    assert {cost["variant"].split()[0] for cost in costs} == {*INDEX_KERNELS, "chamfer", "attention"}
+    assert {cost["variant"].split()[0] for cost in costs} == {
+        *INDEX_KERNELS,
+        "gradient",
+        "chamfer",
+        "attention",
+    }
     for cost in costs:
         assert cost["spills"] == 0, cost
         # A program's threads share 65536 registers, 4 x 512 x 64 lanes on gfx942.
@@ -53,7 +58,7 @@ def test_launchers_compile_what_they_launch():
 def test_a_step_of_farthest_point_sampling_is_short():
     (cost,) = compiled("--arch", "sm_90", "--only", "fps N=2048")
     assert cost["loops"], cost
-    assert max(cost["loops"]) <= 20 * 8, "20 instructions for each of a thread's 8 points"
+    assert max(cost["loops"]) <= 21 * 8, "21 instructions for each of a thread's 8 points"
 
 
 def test_loops_of_a_listing():

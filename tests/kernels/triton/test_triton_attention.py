@@ -41,13 +41,17 @@ def check(query, key, value, grad, mask, scale=None):
     exact = gradients(*wide, mask, scale)
     eager = gradients(query, key, value, grad, mask, scale)
     rounding = torch.finfo(query.dtype).eps
+    scale = query.shape[-1] ** -0.5 if scale is None else scale
     # dq and dk are differences of terms of this size, and exactly 0 where a row looks at one key only.
-    terms = (wide[3].abs() @ wide[2].abs().mT).max() * (query.shape[-1] ** -0.5 if scale is None else scale)
+    terms = (wide[3].abs() @ wide[2].abs().mT).max() * scale
     sizes = [0, terms * wide[1].abs().max(), terms * wide[0].abs().max(), 0]
+    # A score's rounding in float32 is a relative error of its weight.
+    of_weights = torch.finfo(torch.float32).eps * scale * (wide[0].abs() @ wide[1].abs().mT).max()
     mine = run(query, key, value, grad, mask, scale)
     for out, plain, truth, size in zip(mine, eager, exact, sizes, strict=True):
         assert out.dtype == query.dtype
         allowed = (plain.double() - truth).abs().max() + rounding * (4 * truth.abs().max() + size)
+        allowed += of_weights * (truth.abs().max() + size)
         assert (out.double() - truth).abs().max() <= allowed
 
 
@@ -104,6 +108,21 @@ def test_keys_without_gradient(device, Q):
     assert rest == [None, None]
     assert dk.isfinite().all()
     assert dv.isfinite().all()
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_scores_that_are_all_minus_infinity_are_a_row_without_keys(device, masked):
+    query, key, value, grad = make(device, 1, 2, 3, 20, 16, torch.float32)
+    query, key = torch.full_like(query, 1e30), torch.full_like(key, -1e30)
+    query[:, :, 1] = 0  # this one attends
+    mask = torch.rand(1, 20, device=device) < 0.6 if masked else None
+    mine, want = (f(query, key, value, grad, mask) for f in (run, gradients))
+    for out, dq, dk, dv in (mine, want):
+        assert out[:, :, [0, 2]].eq(0).all()
+        assert out[:, :, 1].ne(0).all()
+        assert dq[:, :, [0, 2]].eq(0).all()
+        assert dk.eq(0).all()
+        torch.testing.assert_close(dv, want[3])
 
 
 @pytest.mark.gpu

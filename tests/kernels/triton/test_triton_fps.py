@@ -87,11 +87,15 @@ def _one_of_several(i_program, xyz, idx, slots, lengths, config):
         self, "grid_dim", (config["PROGRAMS"], y, z)
     )
     B, N, _ = xyz.shape
-    arguments = (xyz, lengths, idx, slots, None, B, N, idx.shape[1], 0, xyz.stride())
+    points = fps._morton_order(xyz) if config["STREAM"] else None
+    tiles = -(-N // (config["PROGRAMS"] * config["BLOCK"]))
+    dist, boxes = (torch.empty(config["PROGRAMS"], tiles, size) for size in (config["BLOCK"], 8))
+    arguments = (xyz, lengths, idx, slots, points, dist, boxes, B, N, idx.shape[1], 0, xyz.stride())
     fps._fps_kernel[(1,)](*arguments, ATOMIC_READS=i_program == 0, SKIP_NEAR_ORIGIN=False, **config)
 
 
-def test_programs_that_share_a_cloud_agree(device):
+@pytest.mark.parametrize("stream", [False, True])
+def test_programs_that_share_a_cloud_agree(device, stream):
     """The exchange between programs, each a process here, over memory they share."""
     if device.type == "cuda":
         pytest.skip("on a GPU test_shared_cloud_on_a_gpu runs the real thing")
@@ -99,7 +103,8 @@ def test_programs_that_share_a_cloud_agree(device):
     xyz = torch.randn(2, 90, 3)
     xyz[:, 60:] = xyz[:, :30]  # ties between programs
     lengths = torch.tensor([90, 41])
-    config = {"PROGRAMS": 3, "SLOTS": 4, "STREAM": False, "ONE_CLOUD": False, "BLOCK": 32}
+    config = {"PROGRAMS": 3, "SLOTS": 4, "STREAM": stream, "ONE_CLOUD": False}
+    config["BLOCK"] = 16 if stream else 32
     idx = torch.full((2, 12), -7).share_memory_()
     slots = torch.zeros(1, 2, 3, dtype=torch.int64).share_memory_()
     context = multiprocessing.get_context("fork")

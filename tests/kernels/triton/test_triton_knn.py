@@ -82,16 +82,22 @@ def test_more_neighbours_than_a_kernel_sorts(device, monkeypatch):
     monkeypatch.setattr(module, "MAX_K", 8)
     points = torch.randn(1, 20, 3, device=device)
     check(points, points, 9)
+    idx = torch.arange(4, device=device)[None]
+    for mine, want in zip(group(points, idx, 9), reference.group_around(points, idx, 9, None), strict=True):
+        assert torch.equal(mine, want)
 
 
 def test_group_is_gather_and_centre(path, device):
     torch.manual_seed(0)
     xyz = torch.randn(2, 130, 3, device=device)
     for lengths in (None, torch.tensor([130, 6], device=device)):
-        _, neighborhoods, center_idx, neighbor_idx = reference.sample_and_group(xyz, 8, 9, lengths=lengths)
-        mine, idx = group(xyz, center_idx, 9, lengths=lengths)
+        centers, neighborhoods, center_idx, neighbor_idx = reference.sample_and_group(
+            xyz, 8, 9, lengths=lengths
+        )
+        my_centers, mine, idx = group(xyz, center_idx, 9, lengths)
         assert torch.equal(idx, neighbor_idx)
-        torch.testing.assert_close(mine, neighborhoods, rtol=0, atol=0)
+        assert torch.equal(mine, neighborhoods)
+        assert torch.equal(my_centers, centers)
 
 
 def test_splits_are_enough_to_fill_the_processors():
