@@ -5,7 +5,9 @@ Nothing here unpickles objects: a checkpoint that holds anything but tensors and
 
 import pickle
 import re
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -83,13 +85,20 @@ def export_official(model: nn.Module) -> dict[str, Tensor]:
     return exported
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """All tensors of a safetensors file. Raises InputError if it is truncated or not one."""
+@contextmanager
+def open_tensors(path: Path) -> Iterator[Any]:
+    """An open safetensors file. Raises InputError if it is truncated or not one."""
     try:
         with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+            yield file
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path} is truncated or no safetensors file: {error}") from error
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """All tensors of a safetensors file. Raises InputError if it is truncated or not one."""
+    with open_tensors(path) as file:
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
 
 
 def load_weights(path: Path, model: nn.Module) -> None:
@@ -107,6 +116,15 @@ def load_weights(path: Path, model: nn.Module) -> None:
     model.load_state_dict(tensors)
 
 
+def is_torchscript(file: Path) -> bool:
+    """Whether a file is a TorchScript archive: loading one runs the code it holds."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            return any("/code/" in name or name.endswith("/constants.pkl") for name in archive.namelist())
+    except (OSError, zipfile.BadZipFile):
+        return False
+
+
 def read_torch_file(path: str | Path) -> Any:
     """Contents of a torch or safetensors file, without running code from it. Raises InputError."""
     path = Path(path)
@@ -114,6 +132,8 @@ def read_torch_file(path: str | Path) -> Any:
         raise InputError(f"checkpoint must be a file, got {path}")
     if path.suffix == ".safetensors":
         return read_tensors(path)
+    if is_torchscript(path):
+        raise InputError(f"checkpoint {path} must hold only tensors, got a TorchScript archive, with code")
     try:
         with torch.serialization.safe_globals(_NUMPY_SCALARS):
             return torch.load(path, map_location="cpu", weights_only=True)
@@ -146,7 +166,11 @@ def load_official(source: str | Path | Mapping[str, Any], model: nn.Module) -> L
         state = state["base_model"]
     if not isinstance(state, Mapping) or not any(isinstance(value, Tensor) for value in state.values()):
         raise InputError(f"{where} must hold a state dict, got {type(state).__name__} without tensors")
-    state = {key.removeprefix("module."): value for key, value in state.items()}
+    state = {
+        key.removeprefix("module."): value
+        for key, value in state.items()
+        if isinstance(key, str) and isinstance(value, Tensor)
+    }
 
     report = LoadReport(teachers=sum(bool(_TEACHER.match(key)) for key in state))
     own = model.state_dict()
@@ -176,7 +200,7 @@ def load_initial(path: str | Path, model: nn.Module) -> str:
     """Start `model` from a model.safetensors of ours or an official checkpoint; returns a line that says what
     came.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     if path.suffix == ".safetensors" and not read_tensors(path).keys().isdisjoint(model.state_dict()):
         load_weights(path, model)
         return f"weights of {path} loaded"

@@ -1,8 +1,10 @@
 """The command line. Each command imports what it needs, so help and mistakes answer at once."""
 
 import argparse
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from recon_fast import __version__
 from recon_fast.errors import InputError
@@ -19,6 +21,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = "\n".join(f"  {name:<10}{text}" for name, text in COMMANDS.items())
     parser = argparse.ArgumentParser(
         prog="recon-fast",
+        usage="recon-fast [-h] [--version] COMMAND ...",
         description="ReCon for point clouds: fast operators, a compact pretrainer.",
         epilog=f"commands:\n{commands}\n\n`recon-fast COMMAND --help` tells more.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -26,15 +29,31 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"recon-fast {__version__}")
     parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help=", ".join(COMMANDS))
-    parser.add_argument("arguments", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    rest = parser.add_argument("arguments", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    rest.required = False  # so that a missing command is all that is complained of
     return parser
+
+
+@contextmanager
+def sigterm_unwinds() -> Iterator[None]:
+    """Let SIGTERM unwind the stack as Ctrl-C does, so that nothing is left half-written."""
+
+    def leave(number: int, _frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    previous = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code: 0, 2 for wrong input, 128 + signal where one stopped the run."""
     arguments = build_parser().parse_args(argv)
     try:
-        return globals()[f"run_{arguments.command}"](arguments.arguments)
+        with sigterm_unwinds():
+            return globals()[f"run_{arguments.command}"](arguments.arguments)
     except InputError as error:
         table = getattr(error, "table", None)
         if table:
@@ -51,8 +70,11 @@ def run_pretrain(argv: list[str]) -> int:
     from recon_fast.settings import parse_pretrain
 
     config, resume = parse_pretrain(argv)
+    from shlex import quote
+
     from rich.console import Console
 
+    from recon_fast.console import say
     from recon_fast.training.pretrain import pretrain
 
     console = Console(stderr=True)
@@ -60,9 +82,8 @@ def run_pretrain(argv: list[str]) -> int:
     print(result.checkpoint)
     if result.stopped_by is not None:
         run = result.checkpoint.parent.parent
-        console.print(f"stopped by {result.stopped_by}; continue with: recon-fast pretrain --resume {run}")
-        import signal
-
+        command = f"recon-fast pretrain --resume {quote(str(run))}"
+        say(console, f"stopped by {result.stopped_by}; continue with: {command}")
         return 128 + int(signal.Signals[result.stopped_by])
     return 0
 

@@ -129,6 +129,15 @@ class DataConfig:
     shapes: int = 4000
     workers: int | None = None
 
+    def __post_init__(self) -> None:
+        for name in ("num_points", "max_points", "shapes"):
+            if getattr(self, name) < 1:
+                raise InputError(f"data.{name} must be at least 1, got {getattr(self, name)}")
+        if self.workers is not None and self.workers < 1:
+            raise InputError(f"data.workers must be at least 1 or null, got {self.workers}")
+        if not 0 <= self.held_out_fraction < 1:
+            raise InputError(f"data.held_out_fraction must be in [0, 1), got {self.held_out_fraction}")
+
 
 @dataclass(frozen=True)
 class OptimConfig:
@@ -175,6 +184,8 @@ class OptimConfig:
             )
         if not 0 <= self.beta2 < 1:
             raise InputError(f"optim.beta2 must be in [0, 1), got {self.beta2}")
+        if not self.weight_decay >= 0:
+            raise InputError(f"optim.weight_decay must be at least 0, got {self.weight_decay}")
         for name in ("lr", "min_lr"):
             if not getattr(self, name) > 0:
                 raise InputError(f"optim.{name} must be above 0, got {getattr(self, name)}")
@@ -196,6 +207,12 @@ class ProbeConfig:
     data: str | None = None
     every: int = 0
     max_shapes: int = 4000
+
+    def __post_init__(self) -> None:
+        if self.every < 0:
+            raise InputError(f"probe.every must be at least 0, got {self.every}")
+        if self.max_shapes < 1:
+            raise InputError(f"probe.max_shapes must be at least 1, got {self.max_shapes}")
 
 
 @dataclass(frozen=True)
@@ -255,6 +272,8 @@ class PretrainConfig:
     save: SaveConfig = field(default_factory=SaveConfig)
 
     def __post_init__(self) -> None:
+        if not 0 <= self.seed < 2**63:
+            raise InputError(f"seed must be in [0, 2^63), got {self.seed}")
         for name, least in (("num_group", self.model.num_group), ("group_size", self.model.group_size)):
             if self.data.num_points < least:
                 raise InputError(
@@ -300,3 +319,7 @@ class PackConfig:
     workers: int | None = None
     device: str = "auto"
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
+
+    def __post_init__(self) -> None:
+        if self.workers is not None and self.workers < 1:
+            raise InputError(f"workers must be at least 1 or null, got {self.workers}")

@@ -60,7 +60,7 @@ def explain(error: Exception, parser: jsonargparse.ArgumentParser) -> InputError
     )
     if unknown:
         key = ".".join(unknown.groups())
-        keys = [k for k in parser.get_defaults().keys() if k != "config"]  # noqa: SIM118 - leaves, not groups
+        keys = list(parser.get_defaults().keys())
         return InputError(f"unknown setting {key}{nearest(key, keys)}")
     wrong = re.search(r'Parser key "([^"]+)": (.*)', text)
     if wrong:
@@ -79,7 +79,7 @@ def parse(parser: jsonargparse.ArgumentParser, argv: list[str]) -> Any:
 def check_yaml(path: Path) -> None:
     """Raise InputError, which names the file, unless it is YAML with settings."""
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise InputError(f"config must be a YAML file, got {path}: {error}") from error
     if content is not None and not isinstance(content, dict):
@@ -90,7 +90,9 @@ def option(argv: list[str], name: str) -> str | None:
     """Value of `--name VALUE` or `--name=VALUE` in raw arguments, the last one given."""
     value = None
     for i, argument in enumerate(argv):
-        if argument == f"--{name}" and i + 1 < len(argv):
+        if argument == f"--{name}":
+            if i + 1 == len(argv) or argv[i + 1].startswith("--"):
+                raise InputError(f"setting {name} needs a value: --{name} VALUE")
             value = argv[i + 1]
         elif argument.startswith(f"--{name}="):
             value = argument.split("=", 1)[1]
@@ -138,12 +140,15 @@ def parse_pretrain(argv: list[str]) -> tuple[PretrainConfig, Path | None]:
         prog="recon-fast pretrain",
         description=f"Pretrain ReCon; without --config '{DEFAULT_CONFIG}', on a procedural set in memory.",
         exit_on_error=False,
+        allow_abbrev=False,
     )
     names = ", ".join(packaged_configs("pretrain"))
     parser.add_argument("--config", action="config", help=f"a YAML file, or one of: {names}")
     parser.add_argument("--resume", help="run folder (or its newest checkpoint) to continue, bit by bit")
     parser.add_class_arguments(PretrainConfig, as_group=False)
     settings = parse(parser, ["--config", str(base), *rest])
+    if settings["resume"] is not None:
+        raise InputError(f"resume must be given on the command line, got {settings['resume']} in {base}")
     config = PretrainConfig(**{name: settings[name] for name in PretrainConfig.__dataclass_fields__})
     return config, None if resume is None else Path(resume)
 
@@ -151,7 +156,10 @@ def parse_pretrain(argv: list[str]) -> tuple[PretrainConfig, Path | None]:
 def parse_pack(argv: list[str]) -> tuple[Path, Path, PackConfig]:
     """Source, output and settings of `recon-fast pack`."""
     parser = jsonargparse.ArgumentParser(
-        prog="recon-fast pack", description="Pack a folder of clouds into one HDF5 file.", exit_on_error=False
+        prog="recon-fast pack",
+        description="Pack a folder of clouds into one HDF5 file.",
+        exit_on_error=False,
+        allow_abbrev=False,
     )
     parser.add_argument("source", help="folder in the ShapeNet55 layout, or any folder of clouds")
     parser.add_argument("out", help="the .h5 file to write")

@@ -1,5 +1,6 @@
 import os
 import pickle
+import warnings
 
 import numpy as np
 import pytest
@@ -83,6 +84,14 @@ def test_another_architecture(config):
         load_official({"epoch": 3}, model)
 
 
+def test_odd_keys_and_values_are_passed_over(config):
+    state = official_state(config)
+    model = ReCon(golden_config(config))
+    report = load_official({**state, 3: torch.zeros(1), "epoch": 300, "mask_token": None}, model)
+    assert report.missing == ["mask_token"]
+    assert not report.unexpected
+
+
 class Malicious:
     def __init__(self, marker):
         self.marker = marker
@@ -102,6 +111,15 @@ def test_a_malicious_pickle_does_not_run(tmp_path, writer):
     ):
         load_official(path, ReCon(ReConConfig.tiny(depth=1)))
     assert not marker.exists()
+
+
+def test_a_torchscript_archive_is_refused(tmp_path):
+    module = torch.nn.Linear(1, 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.trace(module, torch.zeros(1)).save(tmp_path / "ckpt.pth")
+    with pytest.raises(InputError, match=r"ckpt\.pth must hold only tensors, got a TorchScript archive"):
+        load_official(tmp_path / "ckpt.pth", ReCon(ReConConfig.tiny(depth=1)))
 
 
 def test_files_that_are_none(tmp_path):

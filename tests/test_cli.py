@@ -1,6 +1,7 @@
 """The command line as a user meets it: help, names, mistakes in one line with exit code 2."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from recon_fast import __version__
+from recon_fast import __version__, cli
 from recon_fast.cli import main
 from recon_fast.config import PretrainConfig
 from recon_fast.settings import packaged_configs, parse_pretrain
@@ -124,6 +125,17 @@ MISTAKES = {
         ["--data.num_points", "20"],
         "model.num_group must be at most data.num_points, got 32 and 20",
     ),
+    "resume without a value": (["--resume"], "setting resume needs a value: --resume VALUE"),
+    "config without a value": (["--config", "--seed", "3"], "setting config needs a value: --config VALUE"),
+    "abbreviation": (["--conf", "base"], "unknown setting conf (did you mean config?)"),
+    "no shapes": (["--data.shapes", "0"], "data.shapes must be at least 1, got 0"),
+    "no threads": (["--data.workers", "0"], "data.workers must be at least 1 or null, got 0"),
+    "all held out": (["--data.held_out_fraction", "1"], "data.held_out_fraction must be in [0, 1), got 1.0"),
+    "negative seed": (["--seed", "-1"], "seed must be in [0, 2^63), got -1"),
+    "huge teacher seed": (["--teacher.seed", f"{2**63}"], "teacher.seed must be in [0, 2^63), got 92"),
+    "negative decay": (["--optim.weight_decay", "-1"], "optim.weight_decay must be at least 0, got -1.0"),
+    "nothing to probe": (["--probe.max_shapes", "0"], "probe.max_shapes must be at least 1, got 0"),
+    "missing init": (["--init", "no/such.pth"], "init must be a file of weights, got no/such.pth"),
     "resume from nothing": (["--resume", "no/such/run"], "resume must name a run folder"),
     "unknown device": (["--device", "gpu7"], "device must be one that works here, got gpu7"),
 }
@@ -152,6 +164,48 @@ def test_mistakes_in_a_file_name_the_nearest_key(tmp_path, capsys):
     path.write_text("model: {dim: 3\n")
     assert main(["pretrain", "--config", str(path)]) == 2
     assert str(path) in capsys.readouterr().err
+
+
+def test_resume_in_a_file_is_not_ignored(tmp_path, capsys):
+    path = tmp_path / "mine.yaml"
+    path.write_text("resume: runs/one\n")
+    assert main(["pretrain", "--config", str(path)]) == 2
+    assert "resume must be given on the command line" in capsys.readouterr().err
+
+
+def test_printed_config_is_a_config(tmp_path, capsys):
+    path, shown = tmp_path / "mine.yaml", []
+    for name in ("base", str(path)):
+        with pytest.raises(SystemExit):
+            main(["pretrain", "--config", name, "--print_config"])
+        shown.append(capsys.readouterr().out)
+        path.write_text(shown[0])
+    assert shown[0] == shown[1]
+
+
+def test_a_missing_command_is_all_that_is_complained_of(capsys):
+    with pytest.raises(SystemExit) as exit_:
+        main([])
+    assert exit_.value.code == 2
+    assert capsys.readouterr().err.endswith("the following arguments are required: COMMAND\n")
+
+
+def test_sigterm_unwinds_with_its_exit_code(monkeypatch):
+    before, unwound = signal.getsignal(signal.SIGTERM), []
+
+    def killed(_):
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(10)
+        finally:
+            unwound.append(True)
+
+    monkeypatch.setattr(cli, "run_info", killed)
+    with pytest.raises(SystemExit) as exit_:
+        main(["info"])
+    assert exit_.value.code == 128 + signal.SIGTERM
+    assert unwound
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_unknown_command_is_refused(capsys):

@@ -129,7 +129,7 @@ def _read_npy(path: Path) -> NDArray:
             return np.lib.format.read_array(file, allow_pickle=False)
     except OSError as error:
         raise BadFile(path, f"cannot be read: {error.strerror or error}") from error
-    except (ValueError, EOFError, SyntaxError) as error:  # truncated, pickled, or no .npy at all
+    except (ValueError, EOFError, SyntaxError, MemoryError) as error:  # truncated, pickled, or no .npy
         raise BadFile(path, f"must be a whole .npy array of numbers: {error}") from error
 
 
@@ -140,12 +140,16 @@ def _read_mesh(path: Path, suffix: str, num_points: int, seed: int) -> NDArray:
         content = path.read_bytes()
     except OSError as error:
         raise BadFile(path, f"cannot be read: {error.strerror or error}") from error
+    if suffix != ".ply":  # a comment or a name in an old encoding is nothing to a cloud
+        content = content.decode("utf-8-sig", "replace").encode()
     if suffix == ".off":
         content = re.sub(
             rb"\A\s*(C?OFF)(?=[-\d])", rb"\1\n", content
         )  # ModelNet glues the counts to the word
     expected = _stated_counts(content, suffix)
     try:
+        if suffix == ".obj" and re.search(rb"(?m)^\s*f\s[^\n]*-\d", content):
+            content = _absolute_faces(content)
         # From memory and without a resolver, so that no other file can be opened.
         mesh: Any = trimesh.load(
             io.BytesIO(content), file_type=suffix[1:], process=False, maintain_order=True, skip_materials=True
@@ -166,6 +170,22 @@ def _read_mesh(path: Path, suffix: str, num_points: int, seed: int) -> NDArray:
     if suffix != ".ply":
         raise BadFile(path, f"must be a mesh with faces, got {len(vertices)} vertices and no face")
     return vertices
+
+
+def _absolute_faces(content: bytes) -> bytes:
+    """An .obj whose faces count vertices from 1; trimesh counts -1 back from the last vertex of the file, not
+    from the last before the face.
+    """
+    count, lines = 0, []
+    for line in content.splitlines():
+        word, *corners = line.split() or [b""]
+        if word == b"v":
+            count += 1
+        elif word == b"f":
+            numbers = [int(corner.split(b"/")[0]) for corner in corners]
+            line = b"f " + b" ".join(b"%d" % (n if n > 0 else count + 1 + n) for n in numbers)
+        lines.append(line)
+    return b"\n".join(lines) + b"\n"
 
 
 def _stated_counts(content: bytes, suffix: str) -> tuple[int, int] | None:

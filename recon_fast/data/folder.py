@@ -67,7 +67,7 @@ def list_folder(path: Path, held_out_fraction: float) -> Source:
         caption = captions.get(key, captions.get(stem))
         if caption is None and (text := beside.get(f"{cloud.stem}.txt")):
             try:
-                caption = text.read_text(encoding="utf-8").strip()
+                caption = text.read_text(encoding="utf-8-sig").strip()
             except (OSError, UnicodeDecodeError) as error:
                 problems.append(Problem(key, text, f"must be a caption in UTF-8: {error}"))
         entries.append(Entry(key, cloud, picture=picture, caption=caption or None))
@@ -179,7 +179,9 @@ def _shape_names(root: Path) -> list[str]:
     """Class names, one a line, of the first *shape_names.txt; none without it."""
     for file in sorted(root.glob("*shape_names.txt")):
         try:
-            return [line.strip() for line in file.read_text().splitlines() if line.strip()]
+            return [
+                line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip()
+            ]
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"{file} must list the classes, one a line: {error}") from error
     return []
@@ -189,7 +191,7 @@ def _read_captions_json(file: Path) -> dict[str, str]:
     if not file.exists():
         return {}
     try:
-        captions = json.loads(file.read_text(encoding="utf-8"))
+        captions = json.loads(file.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise InputError(f"{file} must be JSON {{key: caption}}: {error}") from error
     if not isinstance(captions, dict) or not all(isinstance(text, str) for text in captions.values()):

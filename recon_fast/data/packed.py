@@ -167,7 +167,10 @@ def _write(out: Path, shapes: Shapes, chunks: Chunks, bad: set[str], dtype: Any)
     sizes = {key: size for key, size in chunks.sizes.items() if key not in bad}
     np.cumsum([sizes[key] for key in shapes.keys], out=shapes.offsets[1:])
     total = int(shapes.offsets[-1])
-    aside = out.with_name(f".{out.name}.{uuid.uuid4().hex}")
+    partial = partial_folder(out)
+    for abandoned in partial.glob("writing-*"):
+        abandoned.unlink(missing_ok=True)
+    aside = partial / f"writing-{uuid.uuid4().hex}"
     try:
         with h5py.File(aside, "w") as file:
             file.attrs.update({"format": FORMAT, "version": VERSION, "name": shapes.name})
@@ -194,7 +197,7 @@ def _write(out: Path, shapes: Shapes, chunks: Chunks, bad: set[str], dtype: Any)
                 _put(file, "picture_offsets", offsets)
                 parts = (np.frombuffer(pictures.content(i), np.uint8) for i in range(len(pictures)))
                 _put_parts(file, "pictures", (int(offsets[-1]),), np.dtype(np.uint8), parts)
-        with aside.open("rb") as written:
+        with aside.open("r+b") as written:  # Windows flushes only what is open for writing
             os.fsync(written.fileno())
         aside.replace(out)
     finally:

@@ -27,6 +27,9 @@ def decode_picture(content: bytes, path: Path) -> NDArray[np.uint8]:
 
     try:
         with Image.open(io.BytesIO(content)) as image:
+            if image.mode.startswith("I"):  # 16-bit grey, which convert would clip rather than scale
+                grey = (np.asarray(image).astype(np.uint32) >> 8).clip(0, 255).astype(np.uint8)
+                return np.repeat(grey[..., None], 3, -1)
             if "A" in image.getbands() or "transparency" in image.info:
                 white = Image.new("RGBA", image.size, "white")
                 return np.asarray(Image.alpha_composite(white, image.convert("RGBA")).convert("RGB"))

@@ -1,46 +1,15 @@
 """From a `DataConfig` to shapes in memory, with everything broken reported first."""
 
-from collections.abc import Callable
 from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
 from rich.console import Console
-from rich.progress import Progress, TaskID, TimeElapsedColumn
 
 from recon_fast.config import DataConfig, PackConfig
+from recon_fast.console import ProgressBars, say
 from recon_fast.data.shapes import Features, Problem, Shapes
 from recon_fast.errors import InputError
-
-
-class ProgressBars:
-    """One rich progress bar per named task, shown only on a terminal. Use as a context manager."""
-
-    def __init__(self, console: Console) -> None:
-        self.progress = Progress(
-            *Progress.get_default_columns(),
-            TimeElapsedColumn(),
-            console=console,
-            disable=not console.is_terminal,
-        )
-        self.tasks: dict[str, TaskID] = {}
-
-    def __enter__(self) -> "ProgressBars":
-        self.progress.start()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.progress.stop()
-
-    def __call__(self, name: str, done: int, total: int) -> None:
-        """Show that `done` of `total` of task `name` are done."""
-        if name not in self.tasks:
-            self.tasks[name] = self.progress.add_task(name, total=total)
-        self.progress.update(self.tasks[name], completed=done, total=total)
-
-    def bar(self, name: str) -> Callable[[int, int], None]:
-        """A callback (done, total) for task `name`."""
-        return lambda done, total: self(name, done, total)
 
 
 def prepare_shapes(config: DataConfig, seed: int, console: Console) -> Shapes:
@@ -55,8 +24,7 @@ def prepare_shapes(config: DataConfig, seed: int, console: Console) -> Shapes:
     from recon_fast.data.packed import is_packed, read_packed
 
     if config.path is None:
-        text = f"making {config.shapes} procedural shapes (the first time, 5 s more to compile)"
-        console.print(text, highlight=False)
+        say(console, f"making {config.shapes} procedural shapes (the first time, 5 s more to compile)")
     with ProgressBars(console) as bars:
         if config.path is None:
             from recon_fast.data.procedural import procedural_shapes
@@ -85,10 +53,8 @@ def say_left_out(problems: list[Problem], console: Console) -> None:
     from recon_fast.data.loading import problem_table
 
     if problems:
-        text = (
-            f"{problem_table(problems)}\nleft out {len({p.key for p in problems})} shapes that cannot be used"
-        )
-        console.print(text, highlight=False, markup=False, soft_wrap=True)
+        count = len({problem.key for problem in problems})
+        say(console, f"{problem_table(problems)}\nleft out {count} shapes that cannot be used")
 
 
 def pack_shapes(source: str | Path, out: str | Path, config: PackConfig, console: Console) -> str:
@@ -125,7 +91,7 @@ def pack_shapes(source: str | Path, out: str | Path, config: PackConfig, console
                 device=device,
                 store=partial_folder(out) / "features",
                 progress=bars,
-                log=lambda text: console.print(text, highlight=False),
+                log=lambda text: say(console, text),
             )
 
         packed = pack(
@@ -145,8 +111,9 @@ def pack_shapes(source: str | Path, out: str | Path, config: PackConfig, console
 
 
 def fingerprint(shapes: Shapes) -> str:
-    """Hex digest of the shapes' names, sizes and split: does a resumed run see the data it started with?"""
+    """Hex digest of the shapes' names, sizes, split and some points: is it the data a run started with?"""
     digest = blake2b("\n".join(shapes.keys).encode(), digest_size=16)
     digest.update(shapes.offsets.tobytes())
     digest.update(shapes.held_out.tobytes())
+    digest.update(np.ascontiguousarray(shapes.points[::97]).tobytes())
     return digest.hexdigest()

@@ -105,7 +105,7 @@ def _names(folder: Path) -> set[str] | None:
 
 def _read_list(file: Path) -> list[str]:
     try:
-        return [line.strip() for line in file.read_text().splitlines() if line.strip()]
+        return [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"ShapeNet55 must list its clouds in {file}: {error}") from error
 
@@ -115,7 +115,7 @@ def _read_captions(file: Path) -> dict[str, str]:
     if not file.exists():
         return {}
     try:
-        rows = json.loads(file.read_text())
+        rows = json.loads(file.read_text(encoding="utf-8-sig"))
         return {f"{int(row['catalogue']):08d}": str(row["describe"]).strip() for row in rows}
     except (OSError, ValueError, KeyError, TypeError) as error:
         what = f"{type(error).__name__}: {error}"

@@ -3,7 +3,6 @@
 import hashlib
 import pickle
 import warnings
-import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -162,6 +161,8 @@ def _find(
         folder = Path(constants.HF_HUB_CACHE) / f"models--{repository.replace('/', '--')}"
         looked.append(f"{folder} ({' or '.join(filenames)})")
     if url:
+        from recon_fast.checkpoint import is_torchscript  # imported here: it loads torch
+
         path = url_cache() / url.rsplit("/", 1)[-1]
         get = get or f"fetch {url}, "
         if path.is_file() and not is_torchscript(path):
@@ -176,14 +177,6 @@ def _kind(path: Path) -> str:
     return "a folder" if path.is_dir() else "no file at all" if not path.exists() else "something else"
 
 
-def is_torchscript(file: Path) -> bool:
-    """Whether a file is a TorchScript archive: loading one runs the code it holds."""
-    if not zipfile.is_zipfile(file):
-        return False
-    with zipfile.ZipFile(file) as archive:
-        return any("/code/" in name or name.endswith("/constants.pkl") for name in archive.namelist())
-
-
 def read_state(file: Path) -> dict[str, "torch.Tensor"]:
     """State dict of a .safetensors file or of a torch file that holds only tensors.
 
@@ -194,6 +187,8 @@ def read_state(file: Path) -> dict[str, "torch.Tensor"]:
     import torch
     from safetensors import SafetensorError
     from safetensors.torch import load_file
+
+    from recon_fast.checkpoint import is_torchscript
 
     try:
         if file.suffix == ".safetensors":

@@ -20,11 +20,12 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from recon_fast.checkpoint import read_tensors
+from recon_fast.checkpoint import open_tensors, read_tensors
 from recon_fast.errors import InputError
 from recon_fast.models import PretrainModel
 
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+_STATE = ("step", "data", "data_name", "teacher", "before", "config")
 _FILES = ("model.safetensors", "optimizer.safetensors", "state.json")
 
 
@@ -52,20 +53,23 @@ def save_checkpoint(
         "teacher": json.dumps(state["teacher"]),
     }
     try:
-        shutil.rmtree(aside, ignore_errors=True)
+        for abandoned in final.parent.glob(".step-*.tmp"):
+            shutil.rmtree(abandoned, ignore_errors=True)
         aside.mkdir(parents=True)
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
         save_file(weights, aside / "model.safetensors", metadata)
         save_file(named_optimizer_state(model, optimizer), aside / "optimizer.safetensors")
-        (aside / "state.json").write_text(json.dumps(dict(state), indent=1))
+        (aside / "state.json").write_text(json.dumps(dict(state), indent=1), encoding="utf-8")
         for file in _FILES:
-            with (aside / file).open("rb") as written:
+            with (aside / file).open("r+b") as written:  # Windows flushes only what is open for writing
                 os.fsync(written.fileno())
         if final.exists():
             shutil.rmtree(final)
         aside.rename(final)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(aside, ignore_errors=True)
+        if not any(final.parent.glob("*")):
+            shutil.rmtree(final.parent, ignore_errors=True)
         raise InputError(f"checkpoint {final} cannot be written: {error}") from error
     for old in list_checkpoints(run)[:-keep]:
         shutil.rmtree(old, ignore_errors=True)
@@ -88,15 +92,29 @@ def find_checkpoint(path: Path) -> Path:
 
 
 def read_state(checkpoint: Path) -> dict[str, Any]:
-    """The checkpoint's state.json. Raises InputError if a file is missing or damaged."""
-    for file in _FILES:
-        if not (checkpoint / file).is_file():
-            raise InputError(f"checkpoint {checkpoint} must hold {', '.join(_FILES)}, got no {file}")
+    """The checkpoint's state.json.
+
+    Raises:
+        InputError: a file is missing or damaged; the message names the checkpoint before it.
+    """
     try:
-        state = json.loads((checkpoint / "state.json").read_text())
-        int(state["step"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"checkpoint {checkpoint / 'state.json'} is damaged: {error}") from error
+        for file in _FILES:
+            if not (checkpoint / file).is_file():
+                raise InputError(f"checkpoint {checkpoint} must hold {', '.join(_FILES)}, got no {file}")
+        for file in _FILES[:2]:
+            with open_tensors(checkpoint / file):
+                pass
+        try:
+            state = json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))
+            missing = [key for key in _STATE if key not in state]
+        except (ValueError, TypeError) as error:
+            raise InputError(f"checkpoint {checkpoint / 'state.json'} is damaged: {error}") from error
+        if missing:
+            raise InputError(f"checkpoint {checkpoint / 'state.json'} is damaged: it has no {missing[0]}")
+    except InputError as error:
+        older = [path for path in list_checkpoints(checkpoint.parent.parent) if path.name < checkpoint.name]
+        hint = f"; delete {checkpoint} to continue from {older[-1].name}" if older else ""
+        raise InputError(f"{error}{hint}") from error
     return state
 
 

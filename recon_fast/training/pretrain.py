@@ -2,6 +2,7 @@
 
 import math
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -18,6 +19,7 @@ from rich.table import Table
 import recon_fast
 from recon_fast.checkpoint import load_initial, load_weights
 from recon_fast.config import PretrainConfig
+from recon_fast.console import say
 from recon_fast.data.prepare import fingerprint, prepare_shapes
 from recon_fast.data.resident import ResidentShapes
 from recon_fast.data.shapes import Shapes
@@ -36,10 +38,12 @@ from recon_fast.training.metrics import Metrics
 from recon_fast.training.optim import build_optimizer, learning_rate, num_epochs
 from recon_fast.training.setup import (
     check_same_config,
+    check_same_teacher,
+    choose_run_folder,
     feature_dim,
-    make_run_folder,
     prepare_features,
     prepare_probe_shapes,
+    run_folder,
     split_probe,
 )
 
@@ -61,9 +65,12 @@ class NonFiniteLoss(InputError):
 @contextmanager
 def signals_as_flag() -> Iterator[list[int]]:
     """Collect SIGINT and SIGTERM in a list instead of dying in the middle of a step; a second one dies at
-    once.
+    once. Outside the main thread, where no signal arrives, the list stays empty.
     """
     received: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield received
+        return
 
     def note(number: int, _frame: FrameType | None) -> None:
         received.append(number)
@@ -100,8 +107,11 @@ def pretrain(
         resume = find_checkpoint(resume)
         saved = read_state(resume)
         check_same_config(saved["config"], config.to_dict(), resume)
+    elif config.init is not None and not Path(config.init).expanduser().is_file():
+        raise InputError(f"init must be a file of weights, got {config.init}")
+    run = choose_run_folder(config, resume)
 
-    # Data, then teachers: the run folder is made between them, when all input is known to be good.
+    # Data, then teachers: the run folder is made between them, when the data is known to be good.
     if shapes is None:
         shapes = prepare_shapes(config.data, config.seed, console)
     train_rows = np.arange(len(shapes)) if config.data.split == "all" else np.flatnonzero(~shapes.held_out)
@@ -117,39 +127,42 @@ def pretrain(
             f"{resume} was trained on {saved['data_name']}, other shapes than {shapes.name} holds now"
         )
     probed = prepare_probe_shapes(config, shapes, console)
-    run = make_run_folder(config, resume)
     class_names = shapes.class_names if probed is None else probed.class_names
-    features = prepare_features(shapes, class_names, config, console)
-    model_config = replace(
-        config.model,
-        image_dim=feature_dim(features.image if features else None, config.model.image_dim, "image", console),
-        text_dim=feature_dim(features.text if features else None, config.model.text_dim, "text", console),
-    )
-    teacher = features.teacher if features else {}
-    train_set = ResidentShapes(shapes, features, train_rows, device)
-    probe_data = None if probed is None else split_probe(config, probed, features, device)
+    with run_folder(run, config):
+        features = prepare_features(shapes, class_names, config, console)
+        teacher = features.teacher if features else {}
+        if resume is not None and saved is not None:
+            check_same_teacher(saved["teacher"], teacher, resume)
+        image, text = (features.image, features.text) if features else (None, None)
+        model_config = replace(
+            config.model,
+            image_dim=feature_dim(image, config.model.image_dim, "image", console),
+            text_dim=feature_dim(text, config.model.text_dim, "text", console),
+        )
+        train_set = ResidentShapes(shapes, features, train_rows, device)
+        probe_data = None if probed is None else split_probe(config, probed, features, device)
 
-    torch.manual_seed(config.seed)
-    model = build_model(model_config).to(device)
-    if config.init is not None and resume is None:
-        console.print(load_initial(config.init, model), highlight=False)
-    optimizer = build_optimizer(model, config.optim)
-    step, before = 0, None
-    if resume is not None and saved is not None:
-        load_weights(resume / "model.safetensors", model)
-        load_optimizer(resume / "optimizer.safetensors", model, optimizer)
-        step = saved["step"]
-        before = ProbeResult(**saved["before"]) if saved["before"] else None
-    elif probe_data is not None:
-        before = run_probe(model, probe_data, config, dtype, console, "at initialisation")
+        torch.manual_seed(config.seed)
+        model = build_model(model_config).to(device)
+        if config.init is not None and resume is None:
+            say(console, load_initial(config.init, model))
+        optimizer = build_optimizer(model, config.optim)
+        step, before = 0, None
+        if resume is not None and saved is not None:
+            load_weights(resume / "model.safetensors", model)
+            load_optimizer(resume / "optimizer.safetensors", model, optimizer)
+            step = saved["step"]
+            before = ProbeResult(**saved["before"]) if saved["before"] else None
+        elif probe_data is not None:
+            before = run_probe(model, probe_data, config, dtype, console, "at initialisation")
 
     steps_per_epoch = len(train_set) // batch_size
     total = steps_per_epoch * num_epochs(config.optim)
     parameters = sum(p.numel() for p in model.parameters())
-    console.print(
-        f"{type(model).__name__}, {parameters / 1e6:.1f} M parameters, {dtype} on {device} | "
+    say(
+        console,
+        f"{type(model).__name__}, {parameters / 1e6:.1f} M parameters, {str(dtype)[6:]} on {device} | "
         f"{len(train_set)} shapes of {shapes.name} | {total} steps of {batch_size} | run {run}",
-        highlight=False,
     )
 
     def save() -> Path:
@@ -199,9 +212,12 @@ def pretrain(
             return PretrainResult(checkpoint, before, None, signal.Signals(received[0]).name)
         if probe_data is None:
             return PretrainResult(checkpoint, before, None)
-        after = run_probe(model, probe_data, config, dtype, console, "now")
+        try:
+            after = run_probe(model, probe_data, config, dtype, console, "now")
+        except KeyboardInterrupt:
+            return PretrainResult(checkpoint, before, None, "SIGINT")
         log.write(step, {"probe_svm": after.svm, "probe_zero_shot": after.zero_shot})
-        console.print(probe_table(probe_data, before, after))
+        show_probe(console, probe_data, before, after)
         return PretrainResult(checkpoint, before, after)
 
 
@@ -268,14 +284,13 @@ def run_probe(
         result = probe(model, data, config.data.num_points, dtype)
     scores = {"linear SVM": result.svm, "zero-shot": result.zero_shot}
     said = ", ".join(f"{name} {value:.1f} %" for name, value in scores.items() if value is not None)
-    console.print(f"encoder {when}: {said or 'nothing to probe'}", highlight=False)
+    say(console, f"encoder {when}: {said or 'nothing to probe'}")
     return result
 
 
-def probe_table(data: ProbeData, before: ProbeResult | None, after: ProbeResult) -> Table:
+def show_probe(console: Console, data: ProbeData, before: ProbeResult | None, after: ProbeResult) -> None:
     """Accuracy at initialisation and now, side by side."""
-    title = f"held-out shapes of {data.name}" + (f" ({data.note})" if data.note else "")
-    table = Table("accuracy, %", "initialisation", "now", "gain", title=title, title_justify="left")
+    table = Table("accuracy, %", "initialisation", "now", "gain")
 
     def cell(value: float | None, sign: str = "") -> str:
         return "" if value is None else f"{value:{sign}.1f}"
@@ -285,7 +300,7 @@ def probe_table(data: ProbeData, before: ProbeResult | None, after: ProbeResult)
         if end is not None:
             gain = None if start is None else end - start
             table.add_row(name, cell(start), cell(end), cell(gain, "+"))
-    table.caption = (
-        f"{len(data.train)} shapes train the SVM, {len(data.test)} test; chance {after.chance:.1f} %"
-    )
-    return table
+    say(console, f"held-out shapes of {data.name}" + (f" ({data.note})" if data.note else ""))
+    console.print(table)
+    count = f"{len(data.train)} shapes train the SVM, {len(data.test)} test"
+    say(console, f"{count}; chance {after.chance:.1f} %")

@@ -1,6 +1,8 @@
 """What a run needs before its first step: settings that match, a folder, teacher features, a probe."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -12,7 +14,8 @@ import yaml
 from rich.console import Console
 
 from recon_fast.config import DataConfig, PretrainConfig
-from recon_fast.data.prepare import ProgressBars, prepare_shapes
+from recon_fast.console import ProgressBars, say
+from recon_fast.data.prepare import prepare_shapes
 from recon_fast.data.resident import ResidentShapes, standardize
 from recon_fast.data.shapes import Features, Shapes
 from recon_fast.errors import InputError
@@ -48,10 +51,21 @@ def check_same_config(old: dict[str, Any], new: dict[str, Any], checkpoint: Path
         raise InputError(f"resume must keep the settings of {checkpoint}: {'; '.join(changed)}")
 
 
-def make_run_folder(config: PretrainConfig, resume: Path | None) -> Path:
-    """Create (or find) the folder of the run and write the resolved config into it."""
+def check_same_teacher(old: dict[str, Any], new: dict[str, Any], checkpoint: Path) -> None:
+    """Raise unless the features are of the teachers that the checkpoint saw, wherever their files lie."""
+    changed = [
+        f"{key} was {old.get(key)}, is {new.get(key)}"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key) and key not in ("image_weights", "text_weights")
+    ]
+    if changed:
+        raise InputError(f"resume must keep the teachers of {checkpoint}: {'; '.join(changed)}")
+
+
+def choose_run_folder(config: PretrainConfig, resume: Path | None) -> Path:
+    """The folder that the run goes to, which may not hold anything yet unless it is resumed."""
     if config.out is not None:
-        run = Path(config.out)
+        run = Path(config.out).expanduser()
     elif resume is not None:
         run = resume.parent.parent
     else:
@@ -63,15 +77,34 @@ def make_run_folder(config: PretrainConfig, resume: Path | None) -> Path:
                 f"resume must name the run's newest checkpoint, {newest}, or get a new --out; got {resume}"
             )
     elif run.exists() and (not run.is_dir() or any(run.iterdir())):
-        raise InputError(f"out must be a new or empty folder (or use --resume {run} to continue), got {run}")
-    try:
-        run.mkdir(parents=True, exist_ok=True)
-        aside = run / ".config.yaml.tmp"
-        aside.write_text(yaml.safe_dump(replace(config, out=str(run)).to_dict(), sort_keys=False))
-        aside.rename(run / "config.yaml")
-    except OSError as error:
-        raise InputError(f"out must be a folder that can be written, got {run}: {error.strerror}") from error
+        hint = f" (or use --resume {run} to continue)" if run.is_dir() and list_checkpoints(run) else ""
+        raise InputError(f"out must be a new or empty folder{hint}, got {run}")
     return run
+
+
+@contextmanager
+def run_folder(run: Path, config: PretrainConfig) -> Iterator[None]:
+    """Make the folder of the run at the start and put the resolved config into it at the end; if anything in
+    between fails, leave nothing.
+    """
+    made = [folder for folder in (run, *run.parents) if not folder.exists()]
+    aside = run / ".config.yaml.tmp"
+    try:
+        try:
+            run.mkdir(parents=True, exist_ok=True)
+            text = yaml.safe_dump(replace(config, out=str(run)).to_dict(), sort_keys=False)
+            aside.write_text(text, encoding="utf-8")
+        except OSError as error:
+            reason = error.strerror or error
+            raise InputError(f"out must be a folder that can be written, got {run}: {reason}") from error
+        yield
+        aside.replace(run / "config.yaml")
+    except BaseException:
+        with suppress(OSError):
+            aside.unlink(missing_ok=True)
+            for folder in made:
+                folder.rmdir()
+        raise
 
 
 def prepare_features(
@@ -92,18 +125,19 @@ def prepare_features(
                 device=str(resolve_device(config.device)),
                 store=path,
                 progress=bars,
-                log=lambda text: console.print(text, highlight=False),
+                log=lambda text: say(console, text),
             )
-    elif class_names != shapes.class_names:
-        features = replace(features, class_text=None)
+    else:
+        names = {kind: features.teacher.get(kind) or "none" for kind in ("image", "text")}
+        say(console, f"features came with the shapes: image {names['image']}, text {names['text']}")
+        if class_names != shapes.class_names:
+            features = replace(features, class_text=None)
     if features is None:
         return None
     is_random = features.teacher.get("weights") == "random"
     if is_random:
-        console.print(
-            "[yellow]teachers have random weights[/]: they show that training works, real ones give results",
-            highlight=False,
-        )
+        text = "teachers have random weights: they show that training works, real ones give results"
+        say(console, text, style="yellow")
     wanted = is_random if config.standardize == "auto" else config.standardize == "on"
     return standardize(features) if wanted else features
 
@@ -114,7 +148,7 @@ def feature_dim(features: np.ndarray | None, wanted: int | None, kind: str, cons
         return None
     if features is None:
         missing = {"image": "no pictures: csc_img", "text": "no captions: csc_text"}[kind]
-        console.print(f"{missing} is off", highlight=False)
+        say(console, f"{missing} is off")
         return None
     return features.shape[-1]
 
@@ -125,7 +159,7 @@ def prepare_probe_shapes(config: PretrainConfig, shapes: Shapes, console: Consol
         data = DataConfig(path=config.probe.data, num_points=config.data.num_points)
         shapes = prepare_shapes(data, config.seed, console)
     if shapes.labels is None or not shapes.held_out.any() or shapes.held_out.all():
-        console.print(f"no probe: {shapes.name} has no labels or no held-out shapes", highlight=False)
+        say(console, f"no probe: {shapes.name} has no labels or no held-out shapes")
         return None
     return shapes
 

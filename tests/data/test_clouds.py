@@ -10,6 +10,10 @@ from recon_fast.data.clouds import BadFile, key_seed, read_cloud
 VERTICES = "0 0 0\n1 0 0\n0 1 0\n0 0 1\n"
 PLY = "ply\nformat ascii 1.0\nelement vertex 4\nproperty float x\nproperty float y\nproperty float z\n"
 OBJ = "mtllib absent.mtl\nv 0 0 0\nv 1 0 0\nv 0 1 0\nv 0 0 1\nusemtl a\nf 1 3 2\nf 1 2 4\nf 1 4 3\nf 2 3 4\n"
+RELATIVE = (
+    "o ground\nv 0 0 0\nv 1 0 0\nv 0 1 0\nvn 0 0 1\nf -3//1 -2//1 -1//1\n"
+    "o wall\nv 0 0 0\nv 1 0 0\nv 0 0 1\nf -3//-1 -2//-1 -1//-1\n"
+)
 FACES = "3 0 2 1\n3 0 1 3\n3 0 3 2\n3 1 2 3\n"
 MESHES = {
     "a.off": "OFF\n" + TETRAHEDRON,
@@ -18,6 +22,10 @@ MESHES = {
     "quads.off": "OFF\n4 1 4\n0 0 0\n1 0 0\n1 1 0\n0 1 0\n4 0 1 2 3\n",
     "a.obj": OBJ,
     "UPPER.OBJ": OBJ,
+    "latin.obj": "# caf\udce9\n" + OBJ,  # a byte that is no UTF-8
+    "latin.off": "OFF\n# caf\udce9\n" + TETRAHEDRON,
+    "marked.obj": "\ufeff" + OBJ,
+    "relative.obj": RELATIVE,
     "a.ply": PLY + "element face 4\nproperty list uchar int vertex_indices\nend_header\n" + VERTICES + FACES,
 }
 
@@ -34,7 +42,7 @@ def test_npy_gives_the_first_three_columns(tmp_path, dtype, columns):
 @pytest.mark.parametrize("name", MESHES)
 def test_meshes_are_sampled_on_their_surface_alike_each_time(tmp_path, name):
     path = tmp_path / name
-    path.write_text(MESHES[name])
+    path.write_bytes(MESHES[name].encode(errors="surrogateescape"))
     read = read_cloud(path, num_surface_points=500, seed=key_seed("a"))
     assert read.shape == (500, 3)
     assert read.dtype == np.float32
@@ -43,6 +51,30 @@ def test_meshes_are_sampled_on_their_surface_alike_each_time(tmp_path, name):
     assert plane.max() < 1e-6
     np.testing.assert_array_equal(read, read_cloud(path, num_surface_points=500, seed=key_seed("a")))
     assert not np.array_equal(read, read_cloud(path, num_surface_points=500, seed=key_seed("b")))
+
+
+def test_faces_counted_back_are_of_the_vertices_before_them(tmp_path):
+    (tmp_path / "a.obj").write_text(RELATIVE)
+    x, y, z = read_cloud(tmp_path / "a.obj", num_surface_points=500).T
+    assert (np.maximum(y, z) > 0.5).any(0)
+    assert y.max() > 0.5
+    assert z.max() > 0.5
+    assert np.minimum(y, z).max() < 1e-6
+    assert x.max() <= 1
+
+
+@pytest.mark.parametrize("order", ["ascii", "<", ">"])
+def test_ply_clouds_with_normals_and_colours(tmp_path, order):
+    points, path = cloud(columns=6), tmp_path / "a.ply"
+    form = {"ascii": "ascii", "<": "binary_little_endian", ">": "binary_big_endian"}[order]
+    names = "".join(f"property float {name}\n" for name in ("x", "y", "z", "nx", "ny", "nz"))
+    header = f"ply\nformat {form} 1.0\nelement vertex 64\n{names}property uchar red\nend_header\n"
+    if order == "ascii":
+        body = "".join(" ".join(map(repr, row.tolist())) + " 7\n" for row in points).encode()
+    else:
+        body = b"".join(row.astype(f"{order}f4").tobytes() + b"\7" for row in points)
+    path.write_bytes(header.encode() + body)
+    np.testing.assert_array_equal(read_cloud(path), points[:, :3])
 
 
 def test_ply_cloud_gives_its_vertices(tmp_path):
@@ -83,6 +115,13 @@ def with_value(value):
     return points
 
 
+def huge(path):
+    """A header that announces more points than any memory holds."""
+    header = {"descr": "<f4", "fortran_order": False, "shape": (10**15, 3)}
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+
+
 BAD = {
     "missing.npy": (lambda p: None, "cannot be read: No such file"),
     "a_folder.npy": (lambda p: p.mkdir(), "cannot be read: Is a directory"),
@@ -92,6 +131,8 @@ BAD = {
     "pickled.npy": (pickled, "must be a whole .npy array"),
     "truncated.npy": (lambda p: cut(write_npy(p, cloud())), "must be a whole .npy array"),
     "cut_in_header.npy": (lambda p: cut(write_npy(p, cloud()), 0.05), "must be a whole .npy array"),
+    "huge.npy": (huge, "must be a whole .npy array"),
+    "bad_face.obj": (lambda p: p.write_text("v 0 0 0\nf -1 a b\n"), "must be a whole .obj file"),
     "two_columns.npy": (lambda p: np.save(p, cloud()[:, :2]), "numbers [N, 3 or more], got float32 [64, 2]"),
     "batch.npy": (lambda p: np.save(p, cloud()[None]), "numbers [N, 3 or more], got float32 [1, 64, 3]"),
     "complex.npy": (lambda p: np.save(p, cloud() * 1j), "got complex64 [64, 3]"),

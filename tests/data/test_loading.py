@@ -186,6 +186,13 @@ def test_pictures_become_rgb_and_broken_ones_are_refused(tmp_path, name):
             use(path)
 
 
+@pytest.mark.parametrize("deep", [True, False], ids=["16bit", "8bit"])
+def test_grey_pictures_keep_their_brightness(tmp_path, deep):
+    grey = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    Image.fromarray(grey.astype(np.uint16) * 257 if deep else grey).save(tmp_path / "a.png")
+    np.testing.assert_array_equal(FilePictures([tmp_path / "a.png"])[0], np.stack([grey] * 3, -1))
+
+
 def test_transparent_parts_are_white(tmp_path):
     pixels = np.zeros((2, 2, 4), np.uint8)
     pixels[0, 0] = (255, 0, 0, 255)

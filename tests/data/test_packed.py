@@ -154,6 +154,14 @@ def test_what_changed_since_the_interruption_is_read_again(tmp_path, small_chunk
     assert_same(read_packed(out), load(open_source(root), dtype=np.float16, **settings)[0])
 
 
+def test_a_file_that_was_killed_while_written_is_cleared_away(tmp_path):
+    source, out = open_source(write_shapenet(tmp_path / "set")), tmp_path / "a.h5"
+    partial_folder(out).mkdir()
+    (partial_folder(out) / "writing-0").write_bytes(b"half of it")
+    pack(source, out, **SMALL)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["a.h5", "set"]
+
+
 def test_problems_stop_it_before_anything_is_left(tmp_path):
     root, out = write_shapenet(tmp_path / "set"), tmp_path / "a.h5"
     poison(root / "shapenet_pc" / "02691156-shape1.npy")

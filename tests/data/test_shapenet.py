@@ -45,6 +45,13 @@ def test_captions_may_be_keyed_by_text(tmp_path):
     assert [entry.caption for entry in list_shapenet(root).entries[:1]] == ["airplane,plane"]
 
 
+def test_a_byte_order_mark_is_no_part_of_a_name(tmp_path):
+    root = write_shapenet(tmp_path)
+    for file in (root / "ShapeNet-55" / "train.txt", root / "shapenet55.json"):
+        file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+    assert not list_shapenet(root).problems
+
+
 def test_single_missing_files_are_problems(tmp_path):
     root = write_shapenet(tmp_path)
     cloud = root / "shapenet_pc" / "02691156-shape0.npy"

@@ -1,20 +1,28 @@
 """The loop: what it writes, that it continues bit by bit, and how it stops."""
 
+import io
 import json
 import os
+import re
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from unittest.mock import Mock
 
 import pytest
 import torch
 import yaml
 from rich.console import Console
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny import tiny_config, tiny_shapes
 
 from recon_fast.errors import InputError
 from recon_fast.models import ReCon, losses
+from recon_fast.training import metrics
+from recon_fast.training import pretrain as pretrain_module
 from recon_fast.training.checkpoint import list_checkpoints
+from recon_fast.training.curves import Curves
 from recon_fast.training.pretrain import NonFiniteLoss, pretrain
 
 QUIET = Console(quiet=True)
@@ -36,6 +44,11 @@ def assert_same_weights(a, b):
     assert a.keys() == b.keys()
     for name in a:
         assert torch.equal(a[name], b[name]), name
+
+
+def cut_weights(checkpoint):
+    path = checkpoint / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:1000])
 
 
 def stop_after(monkeypatch, steps):
@@ -73,7 +86,11 @@ def test_run_folder(tmp_path):
         "clouds_per_s",
     }
     assert lines[0]["loss"] == pytest.approx(sum(lines[0][n] for n in ("mdm", "csc_img", "csc_text")))
-    assert list((run / "tensorboard").iterdir())
+    assert [line["epoch"] for line in lines[:-1]] == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    curves = EventAccumulator(str(run / "tensorboard")).Reload()
+    assert [point.step for point in curves.Scalars("loss")] == list(range(1, 10))
+    assert curves.Scalars("loss")[4].value == pytest.approx(lines[4]["loss"])
+    assert curves.Scalars("probe_svm")[0].step == 9
     state = json.loads((result.checkpoint / "state.json").read_text())
     assert state["teacher"]["weights"] == "made"
     assert not list(run.rglob("*.tmp"))
@@ -91,12 +108,16 @@ def test_loss_falls_and_probe_is_reported(tmp_path):
     assert result.after.zero_shot >= 60  # the text features are the classes themselves
 
 
-@pytest.mark.parametrize("steps", [4, 5])  # in the middle of the second epoch
-def test_resume_is_bit_exact(tmp_path, monkeypatch, steps):
-    whole = train(tiny_config(tmp_path / "whole", model=replace(tiny_config(tmp_path).model, drop_path=0.3)))
-    config = tiny_config(tmp_path / "run", model=replace(tiny_config(tmp_path).model, drop_path=0.3))
+@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("steps", [3, 4, 5])  # at the end of an epoch, and in the middle of the next
+def test_resume_is_bit_exact(tmp_path, monkeypatch, steps, accumulate):
+    model = replace(tiny_config(tmp_path).model, drop_path=0.3)
+    whole, config = (
+        tiny_config(tmp_path / name, model=model, optim__accumulate=accumulate) for name in ("whole", "run")
+    )
+    whole = train(whole)
     with monkeypatch.context() as patch:
-        stop_after(patch, steps)
+        stop_after(patch, accumulate * (steps - 1) + 1)
         stopped = train(config)
     assert stopped.stopped_by == "SIGTERM"
     assert stopped.checkpoint.name == f"step-{steps:08d}"
@@ -124,6 +145,8 @@ def test_log_of_a_resumed_run_has_each_step_once(tmp_path):
         for file in newer.iterdir():
             file.unlink()
         newer.rmdir()
+    with (tmp_path / "run/metrics.jsonl").open("a") as file:
+        file.write('{"step": 2, "lo')  # the process was killed in the middle of a line
     train(config, resume=tmp_path / "run")
     steps = [json.loads(line)["step"] for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     assert steps == [*range(1, 10), 9]
@@ -224,7 +247,11 @@ def test_damaged_checkpoint(tmp_path, file):
     result = train(config)
     path = result.checkpoint / file
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.raises(InputError, match=file):
+    hint = f"{file} .*; delete {result.checkpoint} to continue from step-00000006$"
+    with pytest.raises(InputError, match=hint):
+        train(config, resume=tmp_path / "run")
+    path.write_text('{"step": 9}')
+    with pytest.raises(InputError, match=f"{file} is (damaged: it has no data|truncated)"):
         train(config, resume=tmp_path / "run")
     path.unlink()
     with pytest.raises(InputError, match=rf"got no {file}|must name a run folder"):
@@ -239,6 +266,102 @@ def test_out_must_be_new_and_writable(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(InputError, match="out must be a folder that can be written"):
         train(tiny_config(tmp_path / "file" / "run"))
+
+
+def test_what_cannot_start_leaves_no_folder(tmp_path, monkeypatch):
+    bad = tmp_path / "bad.safetensors"
+    bad.write_bytes(b"short")
+    with pytest.raises(InputError, match="truncated or no safetensors file"):
+        train(replace(tiny_config(tmp_path / "new" / "run"), init=str(bad)))
+    monkeypatch.setattr(pretrain_module, "run_probe", Mock(side_effect=KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny_config(tmp_path / "new" / "run"))
+    assert [file.name for file in tmp_path.iterdir()] == ["bad.safetensors"]
+
+
+def test_a_resume_that_fails_changes_nothing(tmp_path):
+    config = tiny_config(tmp_path / "run")
+    result = train(config)
+    cut_weights(result.checkpoint)
+    before = (tmp_path / "run/config.yaml").read_text()
+    with pytest.raises(InputError):
+        train(tiny_config(tmp_path / "run", save__keep=3), resume=tmp_path / "run")
+    assert (tmp_path / "run/config.yaml").read_text() == before
+
+
+def test_resume_with_other_teachers_is_refused(tmp_path):
+    config = tiny_config(tmp_path / "run")
+    train(config)
+    shapes = tiny_shapes()
+    shapes.features.teacher["image"] = "another"
+    with pytest.raises(InputError, match=r"must keep the teachers of .*: image was made, is another"):
+        train(config, resume=tmp_path / "run", shapes=shapes)
+    shapes.features.teacher |= {"image": "made", "image_weights": "/moved/file"}
+    train(config, resume=tmp_path / "run", shapes=shapes)
+
+
+def test_changed_clouds_are_other_data(tmp_path):
+    config, shapes = tiny_config(tmp_path / "run"), tiny_shapes()
+    train(config, shapes=shapes)
+    shapes.points = shapes.points + 1
+    with pytest.raises(InputError, match="other shapes"):
+        train(config, resume=tmp_path / "run", shapes=shapes)
+
+
+@pytest.mark.parametrize("what", ["metrics.jsonl", "curves"])
+def test_a_log_on_a_full_disk_is_one_line(tmp_path, monkeypatch, what):
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(*((Curves, "add") if what == "curves" else (metrics.json, "dumps")), full)
+    with pytest.raises(InputError, match=r"log .*metrics\.jsonl cannot be written: No space left on device"):
+        train(tiny_config(tmp_path / "run", save__tensorboard=True))
+
+
+def test_abandoned_checkpoints_are_cleared_away(tmp_path):
+    from recon_fast.training.checkpoint import save_checkpoint
+
+    model = ReCon(tiny_config(tmp_path).model)
+    abandoned = tmp_path / "checkpoints" / ".step-00000002.tmp"
+    abandoned.mkdir(parents=True)
+    save_checkpoint(tmp_path, model, torch.optim.AdamW(model.parameters()), {"step": 3, "teacher": {}}, 2)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000003"]
+
+
+def test_lines_are_whole_whatever_the_width_and_the_names(tmp_path):
+    out = io.StringIO()
+    run = tmp_path / "a [bold]folder[/] with a name that is longer than sixty columns :smile:"
+    pretrain(tiny_config(run), None, Console(file=out, width=60), tiny_shapes())
+    lines = out.getvalue().splitlines()
+    assert any(line.endswith(f"| run {run}") for line in lines)
+    last = r"step 9/9  mdm .* clouds/s \(data \d+ ms, step \d+ ms\)"
+    assert any(re.fullmatch(last, line) for line in lines)
+
+
+@pytest.mark.parametrize("width", [60, 200])
+def test_bar_and_losses_are_both_seen_on_a_terminal(tmp_path, width):
+    out = io.StringIO()
+    console = Console(file=out, width=width, force_terminal=True, color_system=None)
+    pretrain(tiny_config(tmp_path / "run"), None, console, tiny_shapes())
+    text = re.sub(r"\x1b\[[^A-Za-z]*[A-Za-z]", "", out.getvalue())
+    assert "step 9/9 ━━━" in text
+    for word in ("mdm", "csc_img", "csc_text", "clouds/s", "data", "step"):
+        assert f"{word} " in text[text.rindex("step 9/9") + len("step ") :]
+
+
+def test_runs_outside_the_main_thread(tmp_path):
+    with ThreadPoolExecutor(1) as pool:
+        result = pool.submit(train, tiny_config(tmp_path / "run", optim__epochs=1, optim__warmup_epochs=0))
+    assert result.result().checkpoint.name == "step-00000003"
+
+
+def test_an_interrupted_last_probe_keeps_the_checkpoint(tmp_path, monkeypatch):
+    first = Mock(return_value=None)
+    monkeypatch.setattr(pretrain_module, "run_probe", Mock(side_effect=[first, KeyboardInterrupt]))
+    monkeypatch.setattr(pretrain_module, "asdict", lambda _: None)
+    result = train(tiny_config(tmp_path / "run"))
+    assert (result.stopped_by, result.after) == ("SIGINT", None)
+    assert result.checkpoint.is_dir()
 
 
 def test_full_disk_keeps_the_older_checkpoint(tmp_path, monkeypatch):
