@@ -13,12 +13,11 @@ from numba.extending import overload
 from torch import Tensor
 
 from recon_fast.kernels.cpu.launch import compiled_loose, empty, next_item, run
-from recon_fast.kernels.cpu.simd import LANES, four_dots, prefetch
+from recon_fast.kernels.cpu.simd import LANES, combine, four_dots, prefetch, round_to_bf16
 from recon_fast.kernels.cpu.spatial import INF
 
 _LOG2E = np.float32(1.4426950408889634)
 _LN2_HIGH, _LN2_LOW = np.float32(0.693359375), np.float32(-2.12194440e-4)
-_CACHED = 1 << 24  # bytes of keys up to which prefetching costs more than it gains
 _LEAST = np.float32(-87)
 _C0, _C1, _C2 = np.float32(1.9875691500e-4), np.float32(1.3981999507e-3), np.float32(8.3334519073e-3)
 _C3, _C4, _C5 = np.float32(4.1665795894e-2), np.float32(1.6666665459e-1), np.float32(5.0000001201e-1)
@@ -45,15 +44,7 @@ def narrow(value, like):
 def _(value, like):
     if like != types.uint16:
         return lambda value, like: value
-
-    def rounded(value, like):
-        bits = np.float32(value).view(np.int32)
-        odd = np.int32(np.int32(bits >> np.int32(16)) & np.int32(1))
-        near = np.int32(np.int32(np.int32(bits + np.int32(0x7FFF)) + odd) >> np.int32(16))
-        nan = np.int32(bits & np.int32(0x7FFFFFFF)) > np.int32(0x7F800000)
-        return np.uint16(np.int32(0x7FC0) if nan else near)
-
-    return rounded
+    return lambda value, like: round_to_bf16(value)
 
 
 @compiled_loose
@@ -151,16 +142,18 @@ def add_keys(weights, flat, start, step, keys, buffer, out):
 
 @compiled_loose
 def outer(factors, rows, keys, out):
-    """out[keys[j]] = sum over q of factors[q, j] * rows[q]; 0 for all other keys."""
+    """out[keys[j]] = sum over four q of factors[q, j] * rows[q]; 0 for all other keys."""
     D = out.shape[1]
-    r0, r1, r2, r3 = rows[0], rows[1], rows[2], rows[3]
     if keys.shape[0] < out.shape[0]:
         out[:] = 0
     for j in range(keys.shape[0]):
         row = out[keys[j]]
-        f0, f1, f2, f3 = factors[0, j], factors[1, j], factors[2, j], factors[3, j]
-        for d in range(D):
-            row[d] = narrow((f0 * r0[d] + f1 * r1[d]) + (f2 * r2[d] + f3 * r3[d]), row[d])
+        combine(rows, factors, j, row)
+        for d in range(D - D % LANES, D):
+            total = np.float32(0)
+            for q in range(4):
+                total += factors[q, j] * rows[q, d]
+            row[d] = narrow(total, row[d])
 
 
 @compiled_loose
@@ -191,7 +184,6 @@ def save(rows, out):
 def _attention(counter, items, query, q_step, key, k_step, value, v_step, mask, scale, out, logsumexp):
     H, Q, D = out.shape[1], out.shape[2], out.shape[3]
     S = mask.shape[1]
-    far = key.nbytes > _CACHED
     wide = (D + LANES - 1) // LANES * LANES
     rows, buffer = np.zeros((Q, wide), np.float32), np.zeros((4, wide), np.float32)
     total = np.empty((Q, D), np.float32)
@@ -205,9 +197,8 @@ def _attention(counter, items, query, q_step, key, k_step, value, v_step, mask, 
         n = keys_seen(mask[b], places)
         keys = places[:n]
         key_start, value_start = b * k_step[0] + h * k_step[1], b * v_step[0] + h * v_step[1]
-        if far:
-            fetch(key, key_start, k_step[2], keys, D)
-            fetch(value, value_start, v_step[2], keys, D)
+        fetch(key, key_start, k_step[2], keys, D)
+        fetch(value, value_start, v_step[2], keys, D)
         load_queries(query, b * q_step[0] + h * q_step[1], q_step[2], D, rows)
         dots(rows, key, key_start, k_step[2], keys, D, buffer, weights)
         softmax(weights, n, scale, logsumexp[b, h])
@@ -233,7 +224,6 @@ def _attention_backward(
 ):
     H, Q, D = dq.shape[1], dq.shape[2], dq.shape[3]
     S = mask.shape[1]
-    far = key.nbytes > _CACHED
     wide = (D + LANES - 1) // LANES * LANES
     rows, flow = np.zeros((4, wide), np.float32), np.zeros((4, wide), np.float32)
     weights, change = np.zeros((4, S + 3), np.float32), np.zeros((4, S + 3), np.float32)
@@ -248,9 +238,8 @@ def _attention_backward(
         n = keys_seen(mask[b], places)
         keys = places[:n]
         key_start, value_start = b * k_step[0] + h * k_step[1], b * v_step[0] + h * v_step[1]
-        if far:
-            fetch(key, key_start, k_step[2], keys, D)
-            fetch(value, value_start, v_step[2], keys, D)
+        fetch(key, key_start, k_step[2], keys, D)
+        fetch(value, value_start, v_step[2], keys, D)
         load_queries(query, b * q_step[0] + h * q_step[1], q_step[2], D, rows[:Q])
         load_queries(grad, b * g_step[0] + h * g_step[1], g_step[2], D, flow[:Q])
         dots(rows[:Q], key, key_start, k_step[2], keys, D, buffer, weights)

@@ -6,7 +6,7 @@ are sixteen lanes wide on paper; LLVM splits them where a processor's are narrow
 
 from typing import Any
 
-from llvmlite import ir
+from llvmlite import binding, ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
@@ -86,6 +86,95 @@ def _prefetch(typing_context, flat, at):
 
 prefetch: Any = intrinsic(_prefetch)
 
+
+def _combine(typing_context, rows, factors, at, out):
+    """out[d] = sum over q of factors[q, at] * rows[q, d] for four q, where full vectors lie in `out`.
+
+    `out` is float32, or the 16 bits of bfloat16; what is left behind the last full vector is not written.
+    """
+
+    def generate(context, builder, signature, args):
+        rows, factors, out = (
+            context.make_array(signature.args[i])(context, builder, args[i]) for i in (0, 1, 3)
+        )
+        size, width, stride = (
+            builder.extract_value(array.shape, axis) for array, axis in ((out, 0), (rows, 1), (factors, 1))
+        )
+        index = size.type
+        weights = []
+        for q in range(4):
+            place = builder.add(builder.mul(index(q), stride), args[2])
+            value = builder.load(builder.gep(factors.data, [place]))
+            one = builder.insert_element(ir.Constant(_VECTOR, ir.Undefined), value, ir.IntType(32)(0))
+            weights.append(_shuffle(builder, one, one, [0] * LANES))
+        last = builder.sub(size, builder.srem(size, index(LANES)))
+        with cgutils.for_range_slice(builder, index(0), last, index(LANES), index) as (d, _):
+            products = []
+            for q, weight in enumerate(weights):
+                place = builder.add(builder.mul(index(q), width), d)
+                pointer = builder.bitcast(builder.gep(rows.data, [place]), _VECTOR.as_pointer())
+                products.append(builder.fmul(weight, builder.load(pointer, align=4), flags=_FAST))
+            while len(products) > 1:
+                products = [builder.fadd(products[0], products[1], flags=_FAST), *products[2:]]
+            result = products[0]
+            if signature.args[3].dtype == types.uint16:
+                result = _bf16_bits(builder, result)
+            pointer = builder.bitcast(builder.gep(out.data, [d]), result.type.as_pointer())
+            builder.store(result, pointer, align=2)
+        return context.get_dummy_value()
+
+    return types.void(rows, factors, at, out), generate
+
+
+combine: Any = intrinsic(_combine)
+
+
+class _BFloat(ir.Type):
+    """LLVM's bfloat, for which llvmlite has no name."""
+
+    def _to_string(self) -> str:
+        return "bfloat"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _BFloat)
+
+    def __hash__(self) -> int:
+        return hash(_BFloat)
+
+
+# Elsewhere LLVM calls a function of the compiler's runtime library, which numba does not link.
+ROUNDS_TO_BF16 = bool(binding.get_host_cpu_features().get("avx512bf16"))
+
+
+def _bf16_bits(builder, value):
+    """The 16 bits of float32 values, a scalar or LANES of them, rounded to bfloat16: to nearest even."""
+    scalar = not isinstance(value.type, ir.VectorType)
+
+    def of(kind):
+        return kind if scalar else ir.VectorType(kind, LANES)
+
+    def constant(number):
+        return ir.Constant(bits.type, number if scalar else [number] * LANES)
+
+    if ROUNDS_TO_BF16:
+        return builder.bitcast(builder.fptrunc(value, of(_BFloat())), of(ir.IntType(16)))
+    bits = builder.bitcast(value, of(ir.IntType(32)))
+    odd = builder.and_(builder.lshr(bits, constant(16)), constant(1))
+    near = builder.lshr(builder.add(builder.add(bits, constant(0x7FFF)), odd), constant(16))
+    near = builder.select(builder.fcmp_unordered("uno", value, value), constant(0x7FC0), near)
+    return builder.trunc(near, of(ir.IntType(16)))
+
+
+def _round_to_bf16(typing_context, value):
+    """The 16 bits of a float32 rounded to bfloat16."""
+
+    def generate(context, builder, signature, args):
+        return _bf16_bits(builder, args[0])
+
+    return types.uint16(value), generate
+
+
+round_to_bf16: Any = intrinsic(_round_to_bf16)
 
 QUERIES = 32  # that search together
 _POINT = ir.VectorType(ir.FloatType(), QUERIES)
