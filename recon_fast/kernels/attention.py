@@ -129,7 +129,8 @@ def masked_cross_attention(
 
     Returns:
         [B, H, Q, D] in the dtype of `value`, differentiable in query, key and value. A row whose keys are all
-        masked, or whose scores are all -inf, is exactly 0 with zero gradients, and what stands behind the mask (NaN, inf) never leaks.
+        masked, or whose scores are all -inf, is exactly 0 with zero gradients, and what stands behind the
+        mask (NaN, inf) never leaks.
 
     Raises:
         ValueError: wrong shape, dtype or device.

@@ -19,7 +19,7 @@ _MODULES = {
     "knn": "knn",
     "sample_and_group": "knn",
     "nearest_neighbor": "nearest",
-    "chamfer_distance": "nearest",
+    "chamfer_distance": "chamfer",
     "masked_cross_attention": "attention",
     "linear_max": "pool",
 }
