@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -102,6 +103,26 @@ def test_a_killed_process_ends_the_others_with_a_named_error(tmp_path, victim):
     assert "the last good checkpoint is" in said
     assert "step-00000004" in said
     assert read_state(list_checkpoints(tmp_path / "run")[-1])["step"] == 4
+    process = jobs.start(jobs.train, config, shapes)  # one process may continue what two have begun
+    process.join(60)
+    assert process.exitcode == 0
+    assert read_state(list_checkpoints(tmp_path / "run")[-1])["step"] == 12
+
+
+def test_a_signal_to_one_process_stops_all_after_the_same_step(tmp_path):
+    config = config_of(tmp_path / "run", "recon", optim__epochs=500)
+    processes = jobs.start_ranks(2, config, tiny_shapes(count=43))
+    log = tmp_path / "run/metrics.jsonl"
+    while not (log.exists() and log.read_text()):
+        assert processes[0].is_alive()
+        time.sleep(0.01)
+    processes[1].terminate()
+    for process in processes:
+        process.join(60)
+    assert [process.exitcode for process in processes] == [0, 0]
+    last = json.loads(log.read_text().splitlines()[-1])["step"]
+    assert read_state(list_checkpoints(tmp_path / "run")[-1])["step"] == last < 2000
+    assert json.loads((tmp_path / "run/run.json").read_text())["starts"][0]["end"] == "SIGTERM"
 
 
 def test_a_batch_that_does_not_divide(tmp_path):

@@ -22,7 +22,7 @@ from recon_fast.training.checkpoint import SaveFailed, list_checkpoints, read_st
 from recon_fast.training.curves import Curves
 from recon_fast.training.pretrain import NonFiniteLoss, pretrain
 
-MEMORY_STEPS = 900
+MEMORY_STEPS = 600
 
 
 class Lines(Console):
