@@ -10,8 +10,10 @@ import socket
 import sys
 from pathlib import Path
 
+import torch
 from rich.console import Console
 
+from recon_fast.errors import InputError
 from recon_fast.training import pretrain as pretrain_module
 from recon_fast.training.pretrain import pretrain
 
@@ -34,8 +36,7 @@ def start(target, *arguments):
 
 
 def _quiet(target, *arguments):
-    from recon_fast.errors import InputError
-
+    torch.set_num_threads(1)
     try:
         target(*arguments)
     except InputError as error:

@@ -1,6 +1,5 @@
 """What a process imports and compiles that others are forked from; it must not run a backward pass."""
 
-import conftest  # noqa: F401 - one thread
 import jobs  # noqa: F401
 import sklearn.svm  # noqa: F401
 import torch

@@ -149,7 +149,7 @@ def read_state(checkpoint: Path) -> dict[str, Any]:
         raise InputError(f"checkpoint {path} is damaged: {error}") from error
     if missing:
         raise InputError(f"checkpoint {path} is damaged: it has no {missing[0]}")
-    for file, digest in state.get("sha256", {}).items():  # absent from checkpoints before version 0.2
+    for file, digest in state.get("sha256", {}).items():  # older checkpoints have none
         if _sha256(checkpoint / file) != digest:
             raise InputError(f"checkpoint {checkpoint / file} is damaged: its checksum does not match")
     return state
@@ -173,6 +173,7 @@ def load_optimizer(path: Path, model: nn.Module, optimizer: torch.optim.Optimize
             )
         step = moments.pop("step")
         optimizer.state[parameter] = {
-            "step": step.to(parameter.device) if parameter.is_cuda else step,
-            **{m: value.to(parameter.device) for m, value in moments.items()},
+            # Copies: what was read are views of the file.
+            "step": step.to(parameter.device if parameter.is_cuda else "cpu", copy=True),
+            **{m: value.to(parameter.device, copy=True) for m, value in moments.items()},
         }

@@ -137,7 +137,7 @@ def test_torchrun_restarts_and_goes_on_from_the_last_checkpoint(tmp_path):
     script = tmp_path / "job.py"
     script.write_text(
         "import os, sys\nfrom pathlib import Path\n"
-        "import conftest, jobs\nfrom recon_fast.training import pretrain\n"
+        "import jobs\nfrom recon_fast.training import pretrain\n"
         "from test_distributed import config_of\nfrom tiny import tiny_shapes\n"
         "first = os.environ['TORCHELASTIC_RESTART_COUNT'] == '0'\n"
         "config = config_of(Path(sys.argv[1]), 'recon')\n"

@@ -254,8 +254,8 @@ def test_killed_at_random_moments_a_run_ends_with_the_same_weights(tmp_path):
     shapes = tiny_shapes()
     shapes.labels = None  # no probe
     changes = {"optim__epochs": 30, "save__keep": 2}
-    whole = train(tiny_config(tmp_path / "whole", **changes), shapes=shapes)
-    jobs.start(os.getpid).join()  # the server is up
+    jobs.start(jobs.train, tiny_config(tmp_path / "whole", **changes), shapes).join()
+    whole = list_checkpoints(tmp_path / "whole")[-1]
     moments, kills, runs = random.Random(0), 0, 0
     while kills < 50:
         run = tmp_path / f"run-{runs}"
@@ -273,7 +273,7 @@ def test_killed_at_random_moments_a_run_ends_with_the_same_weights(tmp_path):
                 kills += 1
             for checkpoint in list_checkpoints(run):
                 read_state(checkpoint)
-        assert_same_weights(list_checkpoints(run)[-1], whole.checkpoint)
+        assert_same_weights(list_checkpoints(run)[-1], whole)
         starts = json.loads((run / "run.json").read_text())["starts"]
         assert starts[-1]["to_step"] == 90
 
