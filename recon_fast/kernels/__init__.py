@@ -6,6 +6,7 @@ sample_and_group         (xyz [B,N,3], num_groups, group_size) -> PointGroups
 nearest_neighbor         (src [B,N,3], dst [B,M,3]) -> (squared_distance [B,N], idx [B,N])
 chamfer_distance         (pred [B,N,3], target [B,M,3]) -> scalar or [B]
 masked_cross_attention   (query [B,H,Q,D], key [B,H,S,D], value [B,H,S,D], key_mask [B,S]) -> [B,H,Q,D]
+linear_max               (x [G,K,C], weight [O,C], bias [O]) -> [G,O]
 
 `recon_fast.kernels.reference` holds the same names in plain PyTorch: the specification.
 """
@@ -16,12 +17,14 @@ from recon_fast.kernels.backend import use_backend
 from recon_fast.kernels.chamfer import chamfer_distance, nearest_neighbor
 from recon_fast.kernels.fps import farthest_point_sample
 from recon_fast.kernels.knn import PointGroups, knn, sample_and_group
+from recon_fast.kernels.pool import linear_max
 
 __all__ = [
     "PointGroups",
     "chamfer_distance",
     "farthest_point_sample",
     "knn",
+    "linear_max",
     "masked_cross_attention",
     "nearest_neighbor",
     "reference",

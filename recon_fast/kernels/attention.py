@@ -122,14 +122,15 @@ def masked_cross_attention(
 
     Args:
         query: [B, H, Q, D], floating point.
-        key: [B, H, S, D], the dtype of `query`.
+        key: [B, H, S, D], the dtype of `query`; autocast casts all three.
         value: [B, H, S, D], the dtype of `query`.
         key_mask: [B, S] bool, True = attend; None attends to all.
         scale: factor on the scores; D^-0.5 unless given.
 
     Returns:
         [B, H, Q, D] in the dtype of `value`, differentiable in query, key and value. A row whose keys are all
-        masked is exactly 0 with zero gradients, and what stands behind the mask (NaN, inf) never leaks.
+        masked, or whose scores are all -inf, is exactly 0 with zero gradients, and what stands behind the
+        mask (NaN, inf) never leaks.
 
     Raises:
         ValueError: wrong shape, dtype or device.

@@ -19,11 +19,14 @@ _MODULES = {
     "knn": "knn",
     "sample_and_group": "knn",
     "nearest_neighbor": "nearest",
-    "chamfer_distance": "nearest",
+    "chamfer_distance": "chamfer",
     "masked_cross_attention": "attention",
+    "linear_max": "pool",
 }
 OPERATORS = tuple(_MODULES)
+_DENSE = ("linear_max",)  # on a GPU a matrix product of tensor cores and its own backward, so plain PyTorch
 _DESCRIPTIONS = {"cpu": "numba kernels", "triton": "Triton kernels", "reference": "plain PyTorch"}
+_DEVICES = {"triton": "cuda", "cpu": "cpu"}
 _chosen: list[str] = []  # by the use_backend blocks the process is in
 
 
@@ -68,6 +71,8 @@ def backend_in_use(
         return name, f"chosen by {by}"
     if dtype == torch.float64:
         return "reference", "float64 is left to plain PyTorch"
+    if operator in _DENSE and "cuda" in (kind, _DEVICES.get(name)):
+        return "reference", "a dense matrix product is left to plain PyTorch"
     if name == "auto":
         if kind == "cuda":
             return (
@@ -79,7 +84,7 @@ def backend_in_use(
         return ("reference", problem) if problem else (name, f"{_DESCRIPTIONS[name]} for {kind} tensors")
     interpreted = name == "triton" and os.environ.get("TRITON_INTERPRET") == "1"
     problem = _missing(name, module)
-    if not problem and kind != {"triton": "cuda", "cpu": "cpu"}[name] and not (interpreted and kind == "cpu"):
+    if not problem and kind != _DEVICES[name] and not (interpreted and kind == "cpu"):
         problem = f"it takes no {kind} tensors"
     if problem:
         raise RuntimeError(f"backend {name!r}, chosen by {by}, cannot run {operator}: {problem}")

@@ -8,6 +8,7 @@ the smallest index. Arguments are taken as valid; the public functions check the
 from collections.abc import Callable, Iterator
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 NEAR_ORIGIN = 1e-3  # pointnet2_ops passes over points with |p|^2 at or below this
@@ -334,3 +335,26 @@ def masked_cross_attention_backward(
     if key_mask is not None:
         to_key, to_value = to_key.where(column, 0), to_value.where(column, 0)
     return (change @ key).to(dtype), to_key.to(dtype), to_value.to(dtype)
+
+
+def linear_max(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:  # [G, K, C], [O, C], [O] -> [G, O]
+    return F.linear(x, weight, bias).max(1).values
+
+
+def linear_max_backward(
+    grad: Tensor,  # [G, O]
+    idx: Tensor,  # [G, O] int32: which member is the maximum
+    x: Tensor,  # [G, K, C]
+    weight: Tensor,  # [O, C]
+) -> tuple[Tensor, Tensor, Tensor]:  # [G, K, C], [O, C], [O]
+    """Gradients of `linear_max`."""
+    dtype = geometry_dtype(x)
+    full = torch.zeros(x.shape[0], x.shape[1], weight.shape[0], dtype=dtype, device=x.device)
+    full.scatter_(1, idx[:, None].long(), grad[:, None].to(dtype))
+    flat = full.flatten(0, 1)
+    to_x = (flat @ weight.to(dtype)).view(x.shape)
+    return (
+        to_x.to(x.dtype),
+        (flat.T @ x.to(dtype).flatten(0, 1)).to(weight.dtype),
+        flat.sum(0).to(weight.dtype),
+    )

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recon_fast.config import ReConConfig
+from recon_fast.kernels import linear_max
 from recon_fast.ranks import own_rows
 
 
@@ -66,7 +67,8 @@ class Tokenizer(nn.Module):
     MLP 512 -> 512 -> C, max over the group. Batch norms normalise over all points of all groups.
 
     Computed with less, by algebra that is exact: batch norms are folded into the layers in front of them, the
-    half of `mix` that sees the maximum runs once a group, and the other half is one matrix with `local`.
+    half of `mix` that sees the maximum runs once a group, the other half is one matrix with `local`, and a
+    maximum passes its gradient on to one point of a group.
     """
 
     def __init__(self, dim: int) -> None:
@@ -83,11 +85,11 @@ class Tokenizer(nn.Module):
         B, G, K, _ = neighborhoods.shape
         points = neighborhoods.reshape(B * G * K, 3)
         lifted = F.linear(points, *self._folded_lift(points)).relu_()  # [BGK, 128]
-        whole = self.local(lifted).view(B * G, K, 256).max(1).values  # [BG, 256]
+        whole = linear_max(lifted.view(B * G, K, 128), self.local.weight, self.local.bias)  # [BG, 256]
         weight, offset = self._folded_mix(lifted, whole)  # [512, 128], [BG, 512]
         mixed = F.linear(lifted, weight).view(B * G, K, 512)
         mixed = (mixed + offset[:, None].to(mixed.dtype)).relu_()
-        return self.out(mixed).view(B, G, K, -1).max(2).values
+        return linear_max(mixed, self.out.weight, self.out.bias).view(B, G, -1)
 
     def _folded_lift(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """Weight [128, 3] and bias [128] of `lift` with its norm."""

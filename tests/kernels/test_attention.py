@@ -78,3 +78,21 @@ def test_errors():
         masked_cross_attention(query, key, value, torch.ones(2, 26))
     with pytest.raises(ValueError, match=r"query must be \[B, H, Q, D\]"):
         masked_cross_attention(query[0], key, value)
+
+
+@pytest.mark.parametrize("Q", [3, 6])  # the CPU takes few queries and many on different paths
+def test_scores_that_are_all_minus_infinity_are_a_row_without_keys(Q):
+    query, key, value = (
+        t.requires_grad_()
+        for t in (torch.full((1, 2, Q, 8), 1e30), torch.full((1, 2, 9, 8), -1e30), qkv(1, 2, S=9)[2])
+    )
+    with torch.no_grad():
+        query[:, :, 1] = 0  # this one attends to all alike
+    out = masked_cross_attention(query, key, value)
+    torch.testing.assert_close(out[:, :, 1], value.mean(2))
+    dead = [q for q in range(Q) if q != 1]
+    assert out[:, :, dead].eq(0).all()
+    to_query, to_key, to_value = torch.autograd.grad(out.sum(), (query, key, value))
+    assert to_query[:, :, dead].eq(0).all()
+    assert to_key.eq(0).all()
+    torch.testing.assert_close(to_value, torch.full_like(value, 1 / 9))

@@ -23,6 +23,9 @@ def test_auto_takes_what_suits_the_tensor():
             "float64 is left to plain PyTorch",
         )
         assert backend_in_use(operator, "mps") == ("reference", "there are no kernels for mps")
+    with use_backend("triton"):
+        dense = ("reference", "a dense matrix product is left to plain PyTorch")
+        assert backend_in_use("linear_max", "cuda") == dense
 
 
 def test_use_backend_precedes_the_environment(monkeypatch):

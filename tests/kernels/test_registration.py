@@ -116,7 +116,9 @@ def test_autocast_casts_attention():
     with torch.autocast("cpu", torch.bfloat16):
         out = kernels.masked_cross_attention(*leaves)
         assert kernels.masked_cross_attention(*[t.double() for t in QKV]).dtype == torch.float64
+        mixed = kernels.masked_cross_attention(leaves[0].bfloat16(), *leaves[1:])
     assert out.dtype == torch.bfloat16
+    assert torch.equal(out, mixed)
     assert torch.equal(out, kernels.masked_cross_attention(*[t.bfloat16() for t in QKV]))
     assert all(g.dtype == torch.float32 for g in torch.autograd.grad(out.sum(), leaves))
 

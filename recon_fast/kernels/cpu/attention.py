@@ -8,12 +8,11 @@ memory traffic.
 
 import numpy as np
 import torch
-from numba import types
-from numba.extending import overload
 from torch import Tensor
 
+from recon_fast.kernels.cpu.bits import bits_of, narrow, widen
 from recon_fast.kernels.cpu.launch import compiled_loose, empty, next_item, run
-from recon_fast.kernels.cpu.simd import LANES, combine, four_dots, prefetch, round_to_bf16
+from recon_fast.kernels.cpu.simd import LANES, combine, four_dots, prefetch
 from recon_fast.kernels.cpu.spatial import INF
 
 _LOG2E = np.float32(1.4426950408889634)
@@ -21,30 +20,6 @@ _LN2_HIGH, _LN2_LOW = np.float32(0.693359375), np.float32(-2.12194440e-4)
 _LEAST = np.float32(-87)
 _C0, _C1, _C2 = np.float32(1.9875691500e-4), np.float32(1.3981999507e-3), np.float32(8.3334519073e-3)
 _C3, _C4, _C5 = np.float32(4.1665795894e-2), np.float32(1.6666665459e-1), np.float32(5.0000001201e-1)
-
-
-def widen(value):
-    """float32 of a float32, or of the 16 bits of a bfloat16."""
-    raise NotImplementedError
-
-
-@overload(widen, inline="always")
-def _(value):
-    if value == types.uint16:
-        return lambda value: np.uint32(np.uint32(value) << np.uint32(16)).view(np.float32)
-    return lambda value: value
-
-
-def narrow(value, like):
-    """`value`, or the 16 bits of it rounded to bfloat16 (to nearest even) where `like` is such bits."""
-    raise NotImplementedError
-
-
-@overload(narrow, inline="always")
-def _(value, like):
-    if like != types.uint16:
-        return lambda value, like: value
-    return lambda value, like: round_to_bf16(value)
 
 
 @compiled_loose
@@ -253,10 +228,6 @@ def _attention_backward(
             outer(weights, flow, keys, dv[b, h])
 
 
-def _bits(tensor: Tensor) -> np.ndarray:
-    return (tensor.view(torch.uint16) if tensor.dtype == torch.bfloat16 else tensor).numpy()
-
-
 def _flat(tensor: Tensor) -> tuple[np.ndarray, tuple[int, ...]]:
     """One-dimensional view of all the memory a tensor [B, H, S, D] lies in, and its first three strides."""
     tensor = tensor.detach()
@@ -266,7 +237,7 @@ def _flat(tensor: Tensor) -> tuple[np.ndarray, tuple[int, ...]]:
         tensor = tensor.contiguous()
     strides = tensor.stride()
     span = 1 + sum((n - 1) * step for n, step in zip(tensor.shape, strides, strict=True))
-    return _bits(tensor.as_strided((span,), (1,))), strides[:3]
+    return bits_of(tensor.as_strided((span,), (1,))), strides[:3]
 
 
 def _seen(key: Tensor, key_mask: Tensor | None) -> np.ndarray:
@@ -286,7 +257,7 @@ def masked_cross_attention_forward(
     kept = query.dtype if query.dtype == torch.bfloat16 else torch.float32
     out, logsumexp = torch.empty(query.shape, dtype=kept), torch.empty(query.shape[:3])
     inputs = (*_flat(query), *_flat(key), *_flat(value), _seen(key, key_mask), np.float32(scale))
-    run(_attention, B * H, *inputs, _bits(out), logsumexp.numpy())
+    run(_attention, B * H, *inputs, bits_of(out), logsumexp.numpy())
     return out.to(value.dtype), logsumexp
 
 
@@ -306,6 +277,8 @@ def masked_cross_attention_backward(
     shapes = (query.shape, *((key.shape, value.shape) if need_key_grad else ((0, 0, 0, 0),) * 2))
     grads = empty(shapes, kept)
     inputs = (*_flat(query), *_flat(key), *_flat(value), _seen(key, key_mask), np.float32(scale))
-    run(_attention_backward, B * H, *_flat(grad.to(query.dtype)), *inputs, *map(_bits, grads), need_key_grad)
+    run(
+        _attention_backward, B * H, *_flat(grad.to(query.dtype)), *inputs, *map(bits_of, grads), need_key_grad
+    )
     to_query, to_key, to_value = (g.to(query.dtype) for g in grads)
     return to_query, to_key if need_key_grad else None, to_value if need_key_grad else None

@@ -185,8 +185,11 @@ def select_pruned(points, order, leaves, branches, q, k, gaps, near, seen, buffe
     s, e = first * size, min(n, (first + span) * size)
     distances(x[s:e], y[s:e], z[s:e], qx, qy, qz, buffer[: e - s])
     bound, _ = bound_of(bits[: e - s], k, minima)
-    visited, total = 0, 0  # only the last leaf can be short, and it is visited last
+    visited, total, enough = 0, 0, size  # only the last leaf can be short, and it is visited last
     for i in range(count):
+        if total >= enough:  # the nearest branch was none of the best
+            tighter, _ = bound_of(bits[:total], k, minima)
+            bound, enough = min(bound, tighter), 2 * total
         if gap_bits[i] > bound:
             continue
         start = i * FAN

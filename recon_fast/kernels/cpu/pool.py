@@ -1,0 +1,155 @@
+"""Maxima over groups on the CPU, and the gradient of a linear layer below them, which is sparse.
+
+Only the member with the maximum takes part in an output. The gradient of the weight adds up such rows of the
+input, of four groups at a time, so that a sum is read and written once for four products; the gradient of the
+input adds up rows of the weight, member by member, in one cached row.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from recon_fast.kernels.cpu.bits import bits_of, narrow, widen
+from recon_fast.kernels.cpu.launch import compiled_loose, empty, next_item, run
+
+_GROUPS = 16  # of one item of work
+_OUTPUTS = 192  # at most of one item of work: 384 KiB at 512 inputs
+
+
+@compiled_loose
+def _group_max(counter, items, values, out, idx):
+    G, K, O = values.shape
+    best, found = np.empty(O, np.float32), np.empty(O, np.int32)
+    while True:
+        item = next_item(counter)
+        if item >= items:
+            break
+        for g in range(item * _GROUPS, min(G, (item + 1) * _GROUPS)):
+            row = values[g, 0]
+            for o in range(O):
+                best[o] = widen(row[o])
+                found[o] = np.int32(0)
+            for k in range(1, K):
+                row = values[g, k]
+                kk = np.int32(k)
+                for o in range(O):
+                    v, b, f = widen(row[o]), best[o], found[o]
+                    # A NaN wins, and the first one stays, as in torch.
+                    better = v > b or (v != v and b == b)
+                    best[o] = v if better else b
+                    found[o] = kk if better else f
+            top, which = out[g], idx[g]
+            for o in range(O):
+                top[o] = narrow(best[o], top[o])
+                which[o] = found[o]
+
+
+@compiled_loose
+def add_four(row, w0, a0, w1, a1, w2, a2, w3, a3):
+    for c in range(row.shape[0]):
+        row[c] += (w0 * widen(a0[c]) + w1 * widen(a1[c])) + (w2 * widen(a2[c]) + w3 * widen(a3[c]))
+
+
+@compiled_loose
+def add_one(row, w, a):
+    for c in range(row.shape[0]):
+        row[c] += w * widen(a[c])
+
+
+@compiled_loose
+def _input_gradient(counter, items, grad, idx, weight, to_x):
+    """Item: some groups. A member's row is the sum of the weight rows of the outputs it is the maximum of."""
+    G, K, C = to_x.shape
+    O = weight.shape[0]
+    end, place = np.empty(K + 1, np.int32), np.empty(O, np.int32)
+    total, flow = np.empty(C, np.float32), np.empty(O, np.float32)
+    while True:
+        item = next_item(counter)
+        if item >= items:
+            break
+        for g in range(item * _GROUPS, min(G, (item + 1) * _GROUPS)):
+            end[:] = np.int32(0)
+            for o in range(O):
+                end[idx[g, o] + 1] += np.int32(1)
+                flow[o] = widen(grad[g, o])
+            for k in range(K):
+                end[k + 1] += end[k]
+            for o in range(O):
+                k = idx[g, o]
+                place[end[k]] = o
+                end[k] += np.int32(1)
+            s = 0
+            for k in range(K):
+                e = end[k]
+                total[:] = np.float32(0)
+                for j in range(s, e - 3, 4):
+                    o0, o1, o2, o3 = place[j], place[j + 1], place[j + 2], place[j + 3]
+                    add_four(
+                        total, flow[o0], weight[o0], flow[o1], weight[o1],
+                        flow[o2], weight[o2], flow[o3], weight[o3],
+                    )  # fmt: skip
+                for j in range(e - (e - s) % 4, e):
+                    add_one(total, flow[place[j]], weight[place[j]])
+                row = to_x[g, k]
+                for c in range(C):
+                    row[c] = narrow(total[c], row[c])
+                s = e
+
+
+@compiled_loose
+def _weight_gradient(counter, items, grad, idx, x, to_weight):
+    """Item: some outputs, whose rows of the gradient stay in the cache while all groups pass."""
+    G = x.shape[0]
+    O = to_weight.shape[0]
+    size = (O + items - 1) // items
+    while True:
+        item = next_item(counter)
+        if item >= items:
+            break
+        first, last = item * size, min(O, (item + 1) * size)
+        for o in range(first, last):
+            to_weight[o] = np.float32(0)
+        for g in range(0, G - 3, 4):
+            for o in range(first, last):
+                add_four(
+                    to_weight[o],
+                    widen(grad[g, o]), x[g, idx[g, o]],
+                    widen(grad[g + 1, o]), x[g + 1, idx[g + 1, o]],
+                    widen(grad[g + 2, o]), x[g + 2, idx[g + 2, o]],
+                    widen(grad[g + 3, o]), x[g + 3, idx[g + 3, o]],
+                )  # fmt: skip
+        for g in range(G - G % 4, G):
+            for o in range(first, last):
+                add_one(to_weight[o], widen(grad[g, o]), x[g, idx[g, o]])
+
+
+def _readable(tensor: Tensor) -> np.ndarray:
+    """Contiguous float32, or the bits of bfloat16."""
+    tensor = tensor.detach()
+    return bits_of((tensor if tensor.dtype == torch.bfloat16 else tensor.float()).contiguous())
+
+
+def group_max(values: Tensor) -> tuple[Tensor, Tensor]:  # [G, K, O] -> [G, O], [G, O] int32
+    """Largest member of each group and which one it is, the first of equal ones; a NaN is the largest."""
+    G, _, O = values.shape
+    out = torch.empty(G, O, dtype=torch.bfloat16 if values.dtype == torch.bfloat16 else torch.float32)
+    idx = torch.empty(G, O, dtype=torch.int32)
+    run(_group_max, -(-G // _GROUPS), _readable(values), bits_of(out), idx.numpy())
+    return out.to(values.dtype), idx
+
+
+def linear_max_backward(
+    grad: Tensor,  # [G, O]
+    idx: Tensor,  # [G, O] int32
+    x: Tensor,  # [G, K, C]
+    weight: Tensor,  # [O, C]
+) -> tuple[Tensor, Tensor, Tensor]:  # [G, K, C], [O, C], [O]
+    kept = x.dtype if x.dtype == torch.bfloat16 else torch.float32
+    (to_x,) = empty([x.shape], kept)
+    to_weight = torch.empty(weight.shape)
+    flow, index = _readable(grad), idx.contiguous().numpy()
+    run(_input_gradient, -(-x.shape[0] // _GROUPS), flow, index, _readable(weight), bits_of(to_x))
+    parts = min(weight.shape[0], max(torch.get_num_threads(), -(-weight.shape[0] // _OUTPUTS)))
+    run(_weight_gradient, parts, flow, index, _readable(x), to_weight.numpy())
+    to_bias = grad.sum(0, dtype=torch.float32)
+    return to_x.to(x.dtype), to_weight.to(weight.dtype), to_bias.to(weight.dtype)

@@ -1,0 +1,105 @@
+"""The maximum over a group of points of a linear layer: from points to tokens in PointNet-like models.
+
+    out[g, o] = max_k  x[g, k] . weight[o] + bias[o]
+
+Qi et al., "PointNet" (2017), section 4.2. A maximum passes its gradient to one member of the group, so of K
+rows that a dense backward would multiply only one takes part in each output: K times less work.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from recon_fast.kernels import backend, reference
+from recon_fast.kernels._check import check_same_device
+
+
+@torch.library.custom_op("recon_fast::linear_max", mutates_args=())
+def _linear_max(x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+    """The maxima [G, O] and which member of the group each is of, int32 [G, O]."""
+    out, idx = F.linear(x, weight, bias).max(1)
+    return out, idx.to(torch.int32)
+
+
+@_linear_max.register_kernel("cpu")
+def _(x, weight, bias):
+    with torch.autocast(x.device.type, enabled=False):
+        values = F.linear(x, weight, bias)
+    run = backend.kernel("linear_max", "group_max", x)
+    if run is None:
+        out, idx = values.max(1)
+        return out, idx.to(torch.int32)
+    return run(values)
+
+
+@_linear_max.register_fake
+def _(x, weight, bias):
+    shape = x.shape[0], weight.shape[0]
+    return x.new_empty(shape), x.new_empty(shape, dtype=torch.int32)
+
+
+@torch.library.custom_op("recon_fast::linear_max_backward", mutates_args=())
+def _linear_max_backward(
+    grad: Tensor, idx: Tensor, x: Tensor, weight: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of x, weight and bias."""
+    return reference.linear_max_backward(grad, idx, x, weight)
+
+
+@_linear_max_backward.register_kernel("cpu")
+def _(grad, idx, x, weight):
+    run = backend.kernel("linear_max", "linear_max_backward", x) or reference.linear_max_backward
+    return run(grad, idx, x, weight)
+
+
+@_linear_max_backward.register_fake
+def _(grad, idx, x, weight):
+    return x.new_empty(x.shape), weight.new_empty(weight.shape), weight.new_empty(weight.shape[:1])
+
+
+def _setup_context(ctx, inputs, output):
+    ctx.save_for_backward(output[1], inputs[0], inputs[1])
+    ctx.mark_non_differentiable(output[1])
+    ctx.set_materialize_grads(False)
+
+
+def _backward(ctx, grad, _):
+    if grad is None:
+        return None, None, None
+    return _linear_max_backward(grad, *ctx.saved_tensors)
+
+
+_linear_max.register_autograd(_backward, setup_context=_setup_context)
+
+
+def linear_max(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Maximum over the members of each group of a linear layer.
+
+    Args:
+        x: groups [G, K, C], floating point.
+        weight: [O, C], the dtype of `x` (autocast casts all three).
+        bias: [O].
+
+    Returns:
+        [G, O] in the dtype of `x`, differentiable in all three; of equal members the first gets the gradient.
+
+    Raises:
+        ValueError: wrong shape, dtype or device.
+    """
+    if x.ndim != 3 or x.shape[1] == 0:
+        raise ValueError(f"x must be [G, K, C] with members in each group, got {tuple(x.shape)}")
+    if weight.ndim != 2 or weight.shape[1] != x.shape[2]:
+        raise ValueError(f"weight must be [O, {x.shape[2]}] to match x, got {tuple(weight.shape)}")
+    if bias.shape != weight.shape[:1]:
+        raise ValueError(f"bias must be [{weight.shape[0]}] to match weight, got {tuple(bias.shape)}")
+    check_same_device(x=x, weight=weight, bias=bias)
+    if torch.is_autocast_enabled(x.device.type) and x.is_floating_point() and x.dtype != torch.float64:
+        dtype = torch.get_autocast_dtype(x.device.type)
+        x, weight, bias = x.to(dtype), weight.to(dtype), bias.to(dtype)
+    if not x.dtype == weight.dtype == bias.dtype or not x.is_floating_point():
+        got = f"{x.dtype}, {weight.dtype}, {bias.dtype}"
+        raise ValueError(f"x, weight and bias must have one floating point dtype, got {got}")
+    # On a GPU the dense backward runs on tensor cores; in float64 it is differentiable again.
+    if x.device.type != "cpu" or x.dtype == torch.float64:
+        return reference.linear_max(x, weight, bias)
+    return _linear_max(x, weight, bias)[0]
