@@ -1,6 +1,7 @@
 """The command line. Each command imports what it needs, so help and mistakes answer at once."""
 
 import argparse
+import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -58,7 +59,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         table = getattr(error, "table", None)
         if table:
             print(table, file=sys.stderr)
-        print(f"recon-fast: error: {' '.join(str(error).split())}", file=sys.stderr)
+        rank = os.environ.get("RANK", "0")  # set by torchrun
+        who = "recon-fast" if rank == "0" else f"recon-fast (rank {rank})"
+        print(f"{who}: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("recon-fast: interrupted", file=sys.stderr)
@@ -79,7 +82,8 @@ def run_pretrain(argv: list[str]) -> int:
 
     console = Console(stderr=True)
     result = pretrain(config, resume, console)
-    print(result.checkpoint)
+    if os.environ.get("RANK", "0") == "0":
+        print(result.checkpoint)
     if result.stopped_by is not None:
         run = result.checkpoint.parent.parent
         command = f"recon-fast pretrain --resume {quote(str(run))}"

@@ -145,7 +145,7 @@ class OptimConfig:
 
     Attributes:
         epochs: length of the schedule, in passes over the data.
-        batch_size: clouds per optimizer step.
+        batch_size: clouds per optimizer step, of all processes together.
         accumulate: micro-batches that a batch is split into, to save memory.
         lr: peak learning rate.
         min_lr: learning rate at the start of the warm-up and at the end.
@@ -156,6 +156,10 @@ class OptimConfig:
             no step of a short run. "official" is what the official loop really applies: a constant rate per
             epoch, one epoch late, over epochs 0 to `epochs` (one more than it says).
         clip_grad: largest norm of the gradient; null clips nothing, as in the official pretraining.
+        skip_limit: steps in a row with a loss or gradient that is not finite which are skipped; one more
+            stops the run.
+        sync_norm: with several processes, batch norms take statistics of the whole batch, so that results do
+            not depend on their number; false takes those of each process's own part.
     """
 
     epochs: int = 300
@@ -168,6 +172,8 @@ class OptimConfig:
     warmup_epochs: float = 10
     schedule: Literal["cosine", "official"] = "cosine"
     clip_grad: float | None = None
+    skip_limit: int = 5
+    sync_norm: bool = True
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "accumulate"):
@@ -189,6 +195,8 @@ class OptimConfig:
         for name in ("lr", "min_lr"):
             if not getattr(self, name) > 0:
                 raise InputError(f"optim.{name} must be above 0, got {getattr(self, name)}")
+        if self.skip_limit < 0:
+            raise InputError(f"optim.skip_limit must be at least 0, got {self.skip_limit}")
         if self.clip_grad is not None and self.clip_grad <= 0:
             raise InputError(f"optim.clip_grad must be above 0 or null, got {self.clip_grad}")
 

@@ -112,15 +112,15 @@ def without_option(argv: list[str], name: str) -> list[str]:
     return kept
 
 
-def parse_pretrain(argv: list[str]) -> tuple[PretrainConfig, Path | None]:
+def parse_pretrain(argv: list[str]) -> tuple[PretrainConfig, Path | str | None]:
     """Settings of `recon-fast pretrain` and what to resume from.
 
     The base is the recipe of `--config` (a name or a file), the config of the run for `--resume`, or
-    quickstart.
+    quickstart. `--resume auto` takes the recipe, as a new run does.
     """
     resume = option(argv, "resume")
     rest = without_option(without_option(argv, "resume"), "config")
-    if resume is not None:
+    if resume is not None and resume != "auto":
         if option(argv, "config") is not None:
             raise InputError("resume takes the run's own config, got --config as well")
         run = Path(resume)
@@ -144,13 +144,19 @@ def parse_pretrain(argv: list[str]) -> tuple[PretrainConfig, Path | None]:
     )
     names = ", ".join(packaged_configs("pretrain"))
     parser.add_argument("--config", action="config", help=f"a YAML file, or one of: {names}")
-    parser.add_argument("--resume", help="run folder (or its newest checkpoint) to continue, bit by bit")
+    parser.add_argument(
+        "--resume",
+        help="run folder (or its newest checkpoint) to continue, bit by bit; auto: continue the run in --out "
+        "if it has a checkpoint, else start it",
+    )
     parser.add_class_arguments(PretrainConfig, as_group=False)
     settings = parse(parser, ["--config", str(base), *rest])
     if settings["resume"] is not None:
         raise InputError(f"resume must be given on the command line, got {settings['resume']} in {base}")
     config = PretrainConfig(**{name: settings[name] for name in PretrainConfig.__dataclass_fields__})
-    return config, None if resume is None else Path(resume)
+    if resume == "auto" and config.out is None:
+        raise InputError("resume auto needs the folder of the run: --out RUN")
+    return config, resume if resume is None or resume == "auto" else Path(resume)
 
 
 def parse_pack(argv: list[str]) -> tuple[Path, Path, PackConfig]:

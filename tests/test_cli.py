@@ -136,6 +136,8 @@ MISTAKES = {
     "negative decay": (["--optim.weight_decay", "-1"], "optim.weight_decay must be at least 0, got -1.0"),
     "nothing to probe": (["--probe.max_shapes", "0"], "probe.max_shapes must be at least 1, got 0"),
     "missing init": (["--init", "no/such.pth"], "init must be a file of weights, got no/such.pth"),
+    "auto without a folder": (["--resume", "auto"], "resume auto needs the folder of the run: --out RUN"),
+    "negative skips": (["--optim.skip_limit", "-1"], "optim.skip_limit must be at least 0, got -1"),
     "resume from nothing": (["--resume", "no/such/run"], "resume must name a run folder"),
     "unknown device": (["--device", "gpu7"], "device must be one that works here, got gpu7"),
 }
@@ -164,6 +166,11 @@ def test_mistakes_in_a_file_name_the_nearest_key(tmp_path, capsys):
     path.write_text("model: {dim: 3\n")
     assert main(["pretrain", "--config", str(path)]) == 2
     assert str(path) in capsys.readouterr().err
+
+
+def test_resume_auto_takes_the_recipe():
+    config, resume = parse_pretrain(["--config", "tiny", "--out", "run", "--resume", "auto"])
+    assert (config.model.dim, config.out, resume) == (192, "run", "auto")
 
 
 def test_resume_in_a_file_is_not_ignored(tmp_path, capsys):

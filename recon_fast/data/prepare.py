@@ -27,10 +27,18 @@ def prepare_shapes(config: DataConfig, seed: int, console: Console) -> Shapes:
         say(console, f"making {config.shapes} procedural shapes (the first time, 5 s more to compile)")
     with ProgressBars(console) as bars:
         if config.path is None:
+            import torch
+
             from recon_fast.data.procedural import procedural_shapes
 
             done = bars.bar("making procedural shapes")
-            return procedural_shapes(config.shapes, seed, progress=lambda count: done(count, config.shapes))
+            threads = torch.get_num_threads()
+            try:
+                return procedural_shapes(
+                    config.shapes, seed, progress=lambda count: done(count, config.shapes)
+                )
+            finally:  # numba gives OpenMP, which torch shares, all cores
+                torch.set_num_threads(threads)
         path = Path(config.path).expanduser()
         if path.is_file() and is_packed(path):
             return read_packed(path, num_points=config.num_points)

@@ -80,25 +80,34 @@ class ResidentShapes:
     def __len__(self) -> int:
         return len(self.sizes)
 
-    def draw_points(self, index: Tensor, num_points: int) -> Tensor:
-        """A random subset of each cloud, in random order: index [B] -> [B, N, 3] float32."""
-        noise = torch.rand(len(index), self.largest, device=self.device)
+    def draw_points(self, index: Tensor, num_points: int, own: slice = slice(None)) -> Tensor:
+        """A random subset of each cloud, in random order: index [B] -> [B, N, 3] float32; of rows `own`."""
+        noise = torch.rand(len(index), self.largest, device=self.device)[own]
+        index = index[own]
         if self.ragged:
             noise.masked_fill_(torch.arange(self.largest, device=self.device) >= self.sizes[index, None], -1)
         pick = noise.topk(num_points, dim=1).indices  # [B, N]
         return self.points[self.starts[index, None] + pick].float()
 
-    def batch(self, index: Tensor, num_points: int, rotate: str = "none") -> Batch:
-        """A batch of the shapes at index [B], drawn from torch's default generator of the device."""
+    def batch(
+        self, index: Tensor, num_points: int, rotate: str = "none", part: tuple[int, int] = (0, 1)
+    ) -> Batch:
+        """A batch of the shapes at index [B], drawn from torch's default generator of the device.
+
+        With `part` (i, n) the i-th of its n equal parts, with the draws that those shapes get in the whole.
+        """
         index = index.to(self.device)
-        points = unit_sphere(self.draw_points(index, num_points))
+        count = len(index) // part[1]
+        own = slice(part[0] * count, (part[0] + 1) * count)
+        points = unit_sphere(self.draw_points(index, num_points, own))
         if rotate != "none":
-            points = random_rotation(points, rotate)
+            points = random_rotation(points, rotate, torch.rand(len(index), device=self.device)[own])
+        mine = index[own]
         image_feature = text_feature = None
         if self.image is not None:
-            view = torch.randint(self.image.shape[1], index.shape, device=self.device)
-            image_feature = self.image[index, view].float()
+            view = torch.randint(self.image.shape[1], index.shape, device=self.device)[own]
+            image_feature = self.image[mine, view].float()
         if self.text is not None:
-            prompt = torch.randint(self.text.shape[1], index.shape, device=self.device)
-            text_feature = self.text[self.caption[index], prompt].float()
-        return Batch(points, image_feature, text_feature, None if self.label is None else self.label[index])
+            prompt = torch.randint(self.text.shape[1], index.shape, device=self.device)[own]
+            text_feature = self.text[self.caption[mine], prompt].float()
+        return Batch(points, image_feature, text_feature, None if self.label is None else self.label[mine])

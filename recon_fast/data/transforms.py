@@ -13,9 +13,9 @@ def unit_sphere(points: Tensor) -> Tensor:
     return points / radius.clamp_min(torch.finfo(points.dtype).tiny)
 
 
-def random_rotation(points: Tensor, axis: str) -> Tensor:
-    """Turn each cloud of [B, N, 3] by its own random angle about "x", "y" or "z"."""
-    angle = torch.rand(points.shape[0], device=points.device) * (2 * math.pi)
+def random_rotation(points: Tensor, axis: str, turn: Tensor | None = None) -> Tensor:
+    """Turn each cloud of [B, N, 3] about "x", "y" or "z" by `turn` [B] of a full circle, else at random."""
+    angle = (torch.rand(points.shape[0], device=points.device) if turn is None else turn) * (2 * math.pi)
     cos, sin = angle.cos(), angle.sin()
     i = "xyz".index(axis)
     j, k = (i + 1) % 3, (i + 2) % 3

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from recon_fast.config import ReConConfig
 from recon_fast.kernels import linear_max
+from recon_fast.ranks import own_rows
 
 
 class FoldedNorm(nn.BatchNorm1d):
@@ -143,9 +144,9 @@ class Masking(NamedTuple):
         """A random masking of the groups around `centers` [B, G, 3], from torch's default generator."""
         B, G, _ = centers.shape
         if config.mask_type == "rand":
-            score = torch.rand(B, G, device=centers.device)
+            score = own_rows(B, lambda n: torch.rand(n, G, device=centers.device))
         else:
-            pick = torch.randint(G, (B, 1, 1), device=centers.device)
+            pick = own_rows(B, lambda n: torch.randint(G, (n, 1, 1), device=centers.device))
             score = -(centers - centers.gather(1, pick.expand(-1, -1, 3))).square().sum(-1)
         order = score.argsort(dim=1)  # the highest scores are masked
         split = G - config.num_masked

@@ -4,13 +4,17 @@
 <run>/checkpoints/step-00001200/
     model.safetensors                 weights and running statistics; metadata: architecture, teachers
     optimizer.safetensors             AdamW moments, by parameter name
-    state.json                        step, what was trained on, versions, probe results so far
+    state.json                        step, what was trained on, versions, probe results so far, checksums
+
+A checkpoint that was found damaged is called damaged-step-00001200 from then on.
 """
 
+import hashlib
 import json
 import os
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -29,6 +33,10 @@ _STATE = ("step", "data", "data_name", "teacher", "before", "config")
 _FILES = ("model.safetensors", "optimizer.safetensors", "state.json")
 
 
+class SaveFailed(InputError):
+    """A checkpoint could not be written; older ones are as they were."""
+
+
 def named_optimizer_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """AdamW's moments as "<moment>/<parameter name>"."""
     return {
@@ -42,10 +50,14 @@ def named_optimizer_state(model: nn.Module, optimizer: torch.optim.Optimizer) ->
 def save_checkpoint(
     run: Path, model: PretrainModel, optimizer: torch.optim.Optimizer, state: Mapping[str, Any], keep: int
 ) -> Path:
-    """Write the checkpoint of `state["step"]` and drop all but the `keep` newest. Raises InputError on a full
-    disk.
+    """Write the checkpoint of `state["step"]`, unless the run has it, and drop all but the `keep` newest.
+
+    Raises:
+        SaveFailed: the disk is full or cannot be written; nothing of the new checkpoint is left.
     """
-    final = run / "checkpoints" / f"step-{state['step']:08d}"
+    final = checkpoint_folder(run, state["step"])
+    if final.is_dir():  # a step's checkpoint is always the same
+        return final
     aside = final.with_name(f".{final.name}.tmp")
     metadata = {
         "format": "recon-fast",
@@ -59,21 +71,28 @@ def save_checkpoint(
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
         save_file(weights, aside / "model.safetensors", metadata)
         save_file(named_optimizer_state(model, optimizer), aside / "optimizer.safetensors")
-        (aside / "state.json").write_text(json.dumps(dict(state), indent=1), encoding="utf-8")
+        sums = {file: _sha256(aside / file) for file in _FILES[:2]}
+        text = json.dumps({**state, "sha256": sums}, indent=1)
+        (aside / "state.json").write_text(text, encoding="utf-8")
         for file in _FILES:
             with (aside / file).open("r+b") as written:  # Windows flushes only what is open for writing
                 os.fsync(written.fileno())
-        if final.exists():
-            shutil.rmtree(final)
         aside.rename(final)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(aside, ignore_errors=True)
         if not any(final.parent.glob("*")):
             shutil.rmtree(final.parent, ignore_errors=True)
-        raise InputError(f"checkpoint {final} cannot be written: {error}") from error
+        raise SaveFailed(f"checkpoint {final} cannot be written: {error}") from error
     for old in list_checkpoints(run)[:-keep]:
-        shutil.rmtree(old, ignore_errors=True)
+        with suppress(OSError):
+            gone = old.rename(old.with_name(f".{old.name}.tmp"))  # half of one would look damaged
+            shutil.rmtree(gone, ignore_errors=True)
     return final
+
+
+def checkpoint_folder(run: Path, step: int) -> Path:
+    """Where the checkpoint of a step lies."""
+    return run / "checkpoints" / f"step-{step:08d}"
 
 
 def list_checkpoints(run: Path) -> list[Path]:
@@ -81,41 +100,64 @@ def list_checkpoints(run: Path) -> list[Path]:
     return sorted(path for path in (run / "checkpoints").glob("step-*") if path.is_dir())
 
 
-def find_checkpoint(path: Path) -> Path:
-    """The checkpoint that `path` names: a checkpoint folder, or the newest of a run folder."""
+def find_checkpoint(path: Path) -> tuple[Path, dict[str, Any], list[str]]:
+    """The checkpoint that `path` names, its state, and what was wrong with newer ones that were passed over.
+
+    Args:
+        path: a checkpoint folder, or the folder of a run, which stands for its newest undamaged checkpoint.
+
+    Raises:
+        InputError: there is none, or the one that was named is damaged.
+    """
     if (path / "state.json").is_file():
-        return path
-    found = list_checkpoints(path)
-    if not found:
-        raise InputError(f"resume must name a run folder with checkpoints/step-* or one of those, got {path}")
-    return found[-1]
+        return path, read_state(path), []
+    damaged: list[str] = []
+    for checkpoint in reversed(list_checkpoints(path)):
+        try:
+            return checkpoint, read_state(checkpoint), damaged
+        except InputError as error:
+            damaged.append(str(error))
+    if damaged:
+        raise InputError(f"{path} has no checkpoint that can be read: {'; '.join(damaged)}")
+    raise InputError(f"resume must name a run folder with checkpoints/step-* or one of those, got {path}")
+
+
+def set_damaged_aside(checkpoint: Path) -> None:
+    """Rename the damaged checkpoints newer than `checkpoint`, so that they do not count any more."""
+    for newer in list_checkpoints(checkpoint.parent.parent):
+        if newer.name > checkpoint.name:
+            aside = newer.with_name(f"damaged-{newer.name}")
+            shutil.rmtree(aside, ignore_errors=True)
+            newer.rename(aside)
 
 
 def read_state(checkpoint: Path) -> dict[str, Any]:
-    """The checkpoint's state.json.
-
-    Raises:
-        InputError: a file is missing or damaged; the message names the checkpoint before it.
+    """The checkpoint's state.json, after a check of all its files. Raises InputError if one is missing or
+    damaged.
     """
+    for file in _FILES:
+        if not (checkpoint / file).is_file():
+            raise InputError(f"checkpoint {checkpoint} must hold {', '.join(_FILES)}, got no {file}")
+    for file in _FILES[:2]:
+        with open_tensors(checkpoint / file):
+            pass
+    path = checkpoint / "state.json"
     try:
-        for file in _FILES:
-            if not (checkpoint / file).is_file():
-                raise InputError(f"checkpoint {checkpoint} must hold {', '.join(_FILES)}, got no {file}")
-        for file in _FILES[:2]:
-            with open_tensors(checkpoint / file):
-                pass
-        try:
-            state = json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))
-            missing = [key for key in _STATE if key not in state]
-        except (ValueError, TypeError) as error:
-            raise InputError(f"checkpoint {checkpoint / 'state.json'} is damaged: {error}") from error
-        if missing:
-            raise InputError(f"checkpoint {checkpoint / 'state.json'} is damaged: it has no {missing[0]}")
-    except InputError as error:
-        older = [path for path in list_checkpoints(checkpoint.parent.parent) if path.name < checkpoint.name]
-        hint = f"; delete {checkpoint} to continue from {older[-1].name}" if older else ""
-        raise InputError(f"{error}{hint}") from error
+        state = json.loads(path.read_text(encoding="utf-8"))
+        missing = [key for key in _STATE if key not in state]
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(f"checkpoint {path} is damaged: {error}") from error
+    if missing:
+        raise InputError(f"checkpoint {path} is damaged: it has no {missing[0]}")
+    for file, digest in state.get("sha256", {}).items():  # older checkpoints have none
+        if _sha256(checkpoint / file) != digest:
+            raise InputError(f"checkpoint {checkpoint / file} is damaged: its checksum does not match")
     return state
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def load_optimizer(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
@@ -131,6 +173,7 @@ def load_optimizer(path: Path, model: nn.Module, optimizer: torch.optim.Optimize
             )
         step = moments.pop("step")
         optimizer.state[parameter] = {
-            "step": step.to(parameter.device) if parameter.is_cuda else step,
-            **{m: value.to(parameter.device) for m, value in moments.items()},
+            # Copies: what was read are views of the file.
+            "step": step.to(parameter.device if parameter.is_cuda else "cpu", copy=True),
+            **{m: value.to(parameter.device, copy=True) for m, value in moments.items()},
         }

@@ -1,6 +1,7 @@
 """Which device, which precision, and randomness that depends on the step alone."""
 
 from contextlib import AbstractContextManager, nullcontext
+from functools import lru_cache
 
 import torch
 
@@ -51,6 +52,7 @@ def seed_step(seed: int, step: int) -> None:
     torch.manual_seed((seed * 1_000_003 + step + 1) % (1 << 63))
 
 
+@lru_cache(maxsize=1)
 def epoch_order(seed: int, epoch: int, count: int) -> torch.Tensor:
     """The order in which an epoch visits `count` shapes: int64 [count], on the CPU."""
     generator = torch.Generator().manual_seed((seed * 7_368_787 + epoch) % (1 << 63))

@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -33,33 +33,46 @@ class _ProgressAndLine(Progress):
 class Metrics:
     """Averages over a window of steps, and the three places they go to.
 
+    A log that cannot be written any more, as on a full disk, is said once and does not stop the run: lines
+    are written when they can be, curves end.
+
     Args:
-        run: folder of the run; metrics.jsonl and tensorboard/ are made there.
+        run: folder of the run; metrics.jsonl and tensorboard/ are made there. None writes nothing.
         start_step: lines of later steps, left by a run that was resumed from before them, are dropped.
 
     Raises:
-        InputError: the logs cannot be written, at once or any time later.
+        InputError: the logs cannot be written at the start.
     """
 
-    def __init__(self, run: Path, console: Console, every: int, tensorboard: bool, start_step: int) -> None:
+    def __init__(
+        self, run: Path | None, console: Console, every: int, tensorboard: bool, start_step: int
+    ) -> None:
         self.console = console
         self.every = every
         self.sums: dict[str, float] = defaultdict(float)
-        self.count = 0
-        self.path = run / "metrics.jsonl"
+        self.counts: dict[str, int] = defaultdict(int)
+        self.skipped = 0
+        self.pending = b""  # lines, or the rest of one, that are not written yet
+        self.failed = False
+        self.file: BinaryIO | None = None
         self.curves: Curves | None = None
-        with self._writing():
+        self.progress: _ProgressAndLine | None = None
+        self.last_plain = 0.0
+        if run is None:
+            return
+        self.path = run / "metrics.jsonl"
+        try:
             if self.path.exists():
-                lines = self.path.read_text(encoding="utf-8").splitlines()
+                lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines()
                 aside = self.path.with_suffix(".tmp")
                 kept = "".join(f"{line}\n" for line in lines if _step_of(line) <= start_step)
                 aside.write_text(kept, encoding="utf-8")
                 aside.replace(self.path)
-            self.file = self.path.open("a", encoding="utf-8")
+            self.file = self.path.open("ab", buffering=0)
             if tensorboard:
                 self.curves = Curves(run / "tensorboard", start_step)
-        self.progress: _ProgressAndLine | None = None
-        self.last_plain = 0.0
+        except OSError as error:
+            raise InputError(f"log {self.path} cannot be written: {error.strerror or error}") from error
 
     @contextmanager
     def showing(self, total: int, completed: int) -> Iterator[None]:
@@ -78,21 +91,32 @@ class Metrics:
             yield
         self.progress = None
 
+    def skip(self, step: int, why: str, in_a_row: int, limit: int) -> None:
+        """Say and count that a step changes nothing."""
+        self.skipped += 1
+        text = f"step {step} is skipped: {why} ({in_a_row} in a row, at most {limit})"
+        say(self.console, text, style="yellow")
+
     def step(self, step: int, total: int, values: dict[str, float]) -> None:
-        """Add one step's values; at the end of a window (or of the run) write their means."""
+        """Add one step's values, of a skipped step those that mean something; at the end of a window (or of
+        the run) write the means.
+        """
         for name, value in values.items():
             self.sums[name] += value
-        self.count += 1
+            self.counts[name] += 1
         if self.progress is not None:
             self.progress.update(self.task, completed=step)
         if step % self.every and step != total:
             return
-        means = {name: value / self.count for name, value in self.sums.items()}
+        means: dict[str, float] = {name: value / self.counts[name] for name, value in self.sums.items()}
         means["epoch"] = values["epoch"]
         # Clouds per second of the window is the harmonic mean: clouds over time.
         means["clouds_per_s"] = 1e3 * means.pop("clouds") / (means["data_ms"] + means["step_ms"])
+        if self.skipped:
+            means["skipped"] = self.skipped
         self.sums.clear()
-        self.count = 0
+        self.counts.clear()
+        self.skipped = 0
         self.write(step, means)
         line = self._line(means)
         if self.progress is not None:
@@ -103,34 +127,48 @@ class Metrics:
 
     @staticmethod
     def _line(means: dict[str, float]) -> str:
-        own = ("epoch", "lr", "grad_norm", "data_ms", "step_ms", "clouds_per_s")
+        own = ("epoch", "lr", "grad_norm", "data_ms", "step_ms", "clouds_per_s", "skipped")
         terms = "  ".join(f"{name} {value:.4f}" for name, value in means.items() if name not in own)
         times = f"data {means['data_ms']:.0f} ms, step {means['step_ms']:.0f} ms"
-        return f"{terms}  {means['clouds_per_s']:.0f} clouds/s ({times})"
+        skipped = f"  {means['skipped']} skipped" if "skipped" in means else ""
+        return f"{terms}  {means['clouds_per_s']:.0f} clouds/s ({times}){skipped}"
 
     def write(self, step: int, values: dict[str, Any]) -> None:
         """One JSON line, and the scalars of it for TensorBoard."""
-        with self._writing():
-            self.file.write(json.dumps({"step": step, **values}) + "\n")
-            self.file.flush()
+        if self.file is None:
+            return
+        self.pending += json.dumps({"step": step, **values}).encode() + b"\n"
+        try:
+            while self.pending:
+                self.pending = self.pending[self.file.write(self.pending) :]
+        except OSError as error:
+            self._say_failed(f"{self.path} cannot be written: {error.strerror or error}; lines wait")
+        try:
             if self.curves is not None:
                 self.curves.add(step, {k: v for k, v in values.items() if isinstance(v, int | float)})
-
-    @contextmanager
-    def _writing(self) -> Iterator[None]:
-        try:
-            yield
         except OSError as error:
-            raise InputError(f"log {self.path} cannot be written: {error.strerror or error}") from error
+            self._close(self.curves)
+            self.curves = None  # what was cut off cannot be continued
+            self._say_failed(f"the curves end here: {error.strerror or error}")
+
+    def _say_failed(self, text: str) -> None:
+        if not self.failed:
+            say(self.console, f"log: {text}", style="yellow")
+        self.failed = True
 
     def close(self) -> None:
-        """Flush what is written to the disk. What cannot be flushed was reported when it was written."""
-        with suppress(OSError):
-            os.fsync(self.file.fileno())
+        """Flush what is written to the disk."""
+        if self.file is not None:
+            with suppress(OSError):
+                os.fsync(self.file.fileno())
         for file in (self.file, self.curves):
-            if file is not None:
-                with suppress(OSError):
-                    file.close()
+            self._close(file)
+
+    @staticmethod
+    def _close(file: BinaryIO | Curves | None) -> None:
+        if file is not None:
+            with suppress(OSError):
+                file.close()
 
 
 def _step_of(line: str) -> float:

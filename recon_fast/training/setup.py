@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import torch
 import yaml
 from rich.console import Console
 
-from recon_fast.config import DataConfig, PretrainConfig
+from recon_fast.config import DataConfig, OptimConfig, PretrainConfig
 from recon_fast.console import ProgressBars, say
 from recon_fast.data.prepare import prepare_shapes
 from recon_fast.data.resident import ResidentShapes, standardize
@@ -21,13 +21,15 @@ from recon_fast.data.shapes import Features, Shapes
 from recon_fast.errors import InputError
 from recon_fast.tasks.probe import ProbeData
 from recon_fast.teachers import compute_features
-from recon_fast.training.checkpoint import list_checkpoints
+from recon_fast.training.checkpoint import find_checkpoint, list_checkpoints
 from recon_fast.training.device import resolve_device
 
 # Settings that do not change what is computed, so a resumed run may change them.
 _FREE_ON_RESUME = (
     "out", "init", "device", "data.path", "data.workers", "data.on_problem", "teacher.store", "save", "probe",
+    "optim.skip_limit",
 )  # fmt: skip
+_CONFIG, _CONFIG_ASIDE = "config.yaml", ".config.yaml.tmp"
 
 
 def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -42,10 +44,9 @@ def check_same_config(old: dict[str, Any], new: dict[str, Any], checkpoint: Path
     """Raise unless all settings that a result depends on are the same."""
     old, new = flatten(json.loads(json.dumps(old))), flatten(json.loads(json.dumps(new)))
     changed = [
-        f"{key} was {old.get(key)}, is {new.get(key)}"
-        for key in sorted(old.keys() | new.keys())
-        if old.get(key) != new.get(key)
-        and not any(key == f or key.startswith(f"{f}.") for f in _FREE_ON_RESUME)
+        f"{key} was {old[key]}, is {new.get(key)}"
+        for key in sorted(old)  # a setting that is newer than the checkpoint had its default
+        if old[key] != new.get(key) and not any(key == f or key.startswith(f"{f}.") for f in _FREE_ON_RESUME)
     ]
     if changed:
         raise InputError(f"resume must keep the settings of {checkpoint}: {'; '.join(changed)}")
@@ -62,24 +63,69 @@ def check_same_teacher(old: dict[str, Any], new: dict[str, Any], checkpoint: Pat
         raise InputError(f"resume must keep the teachers of {checkpoint}: {'; '.join(changed)}")
 
 
-def choose_run_folder(config: PretrainConfig, resume: Path | None) -> Path:
+@dataclass
+class Start:
+    """What a resumed run starts from."""
+
+    checkpoint: Path
+    state: dict[str, Any]  # its state.json
+    damaged: list[str]  # what was wrong with newer checkpoints
+
+
+def choose_run(
+    config: PretrainConfig, resume: Path | str | None, console: Console
+) -> tuple[Path, Start | None]:
+    """The folder of the run, and what it starts from if it is resumed.
+
+    Raises:
+        InputError: the folder holds something and is not resumed, or the checkpoint cannot be used.
+    """
+    auto = resume == "auto"
+    if auto:
+        if config.out is None:
+            raise InputError("resume auto needs the folder of the run: --out RUN")
+        out = Path(config.out).expanduser()
+        resume = out if list_checkpoints(out) else None
+    start = None
+    if resume is not None:
+        start = Start(*find_checkpoint(Path(resume)))
+        for text in start.damaged:
+            say(console, f"{text}; continuing from {start.checkpoint.name}", style="yellow")
+        check_same_config(start.state["config"], config.to_dict(), start.checkpoint)
+    return _choose_folder(config, start, auto), start
+
+
+def _choose_folder(config: PretrainConfig, start: Start | None, auto: bool) -> Path:
     """The folder that the run goes to, which may not hold anything yet unless it is resumed."""
+    resumed = None if start is None else start.checkpoint.parent.parent
     if config.out is not None:
         run = Path(config.out).expanduser()
-    elif resume is not None:
-        run = resume.parent.parent
+    elif resumed is not None:
+        run = resumed
     else:
         run = Path("runs") / f"pretrain-{datetime.now():%Y%m%d-%H%M%S}"
-    if resume is not None and run.resolve() == resume.parent.parent.resolve():
-        newest = list_checkpoints(run)[-1]
-        if newest.resolve() != resume.resolve():
+    if start is not None and resumed is not None and run.resolve() == resumed.resolve():
+        newest = list_checkpoints(run)[-1 - len(start.damaged)]
+        if newest.resolve() != start.checkpoint.resolve():
             raise InputError(
-                f"resume must name the run's newest checkpoint, {newest}, or get a new --out; got {resume}"
+                f"resume must name the run's newest checkpoint, {newest}, or get a new --out; "
+                f"got {start.checkpoint}"
             )
     elif run.exists() and (not run.is_dir() or any(run.iterdir())):
+        if auto and any((run / name).is_file() for name in (_CONFIG, _CONFIG_ASIDE)):
+            return run  # it ended before its first checkpoint
         hint = f" (or use --resume {run} to continue)" if run.is_dir() and list_checkpoints(run) else ""
         raise InputError(f"out must be a new or empty folder{hint}, got {run}")
     return run
+
+
+def check_batch(config: OptimConfig, processes: int) -> None:
+    """Raise unless each process gets the same part of each micro-batch."""
+    if config.batch_size % (config.accumulate * processes):
+        raise InputError(
+            "optim.batch_size must be a multiple of optim.accumulate times the processes, "
+            f"got {config.batch_size}, {config.accumulate} and {processes}"
+        )
 
 
 @contextmanager
@@ -88,7 +134,7 @@ def run_folder(run: Path, config: PretrainConfig) -> Iterator[None]:
     between fails, leave nothing.
     """
     made = [folder for folder in (run, *run.parents) if not folder.exists()]
-    aside = run / ".config.yaml.tmp"
+    aside = run / _CONFIG_ASIDE
     try:
         try:
             run.mkdir(parents=True, exist_ok=True)
@@ -98,7 +144,7 @@ def run_folder(run: Path, config: PretrainConfig) -> Iterator[None]:
             reason = error.strerror or error
             raise InputError(f"out must be a folder that can be written, got {run}: {reason}") from error
         yield
-        aside.replace(run / "config.yaml")
+        aside.replace(run / _CONFIG)
     except BaseException:
         with suppress(OSError):
             aside.unlink(missing_ok=True)

@@ -4,10 +4,14 @@ import time
 
 import numpy as np
 import pytest
+import torch
+from rich.console import Console
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
+from recon_fast.config import DataConfig
+from recon_fast.data.prepare import prepare_shapes
 from recon_fast.data.procedural import FAMILIES, procedural_shapes
 from recon_fast.data.procedural.family import Dice, Words
 from recon_fast.data.procedural.parts import BALL, BOX, CONE, RING, ROW, Parts
@@ -155,3 +159,9 @@ def test_speed():
     # Two cores have two seconds of CPU time in a second; other work on the machine does not count here.
     assert 1000 / clouds > 500 / 2
     assert 300 / both > 100 / 2
+
+
+def test_torch_keeps_its_threads():
+    torch.set_num_threads(1)
+    prepare_shapes(DataConfig(shapes=4), 0, Console(quiet=True))
+    assert torch.get_num_threads() == 1

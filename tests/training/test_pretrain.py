@@ -19,10 +19,8 @@ from tiny import tiny_config, tiny_shapes
 
 from recon_fast.errors import InputError
 from recon_fast.models import ReCon, losses
-from recon_fast.training import metrics
 from recon_fast.training import pretrain as pretrain_module
 from recon_fast.training.checkpoint import list_checkpoints
-from recon_fast.training.curves import Curves
 from recon_fast.training.pretrain import NonFiniteLoss, pretrain
 
 QUIET = Console(quiet=True)
@@ -44,11 +42,6 @@ def assert_same_weights(a, b):
     assert a.keys() == b.keys()
     for name in a:
         assert torch.equal(a[name], b[name]), name
-
-
-def cut_weights(checkpoint):
-    path = checkpoint / "model.safetensors"
-    path.write_bytes(path.read_bytes()[:1000])
 
 
 def stop_after(monkeypatch, steps):
@@ -180,7 +173,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, monkeypatch):
 
     monkeypatch.setattr(losses, "cross_modal", poisoned)
     with pytest.raises(NonFiniteLoss, match=r"step 5 \(epoch 1\) .*: csc_img = nan.*step-00000003"):
-        train(tiny_config(tmp_path / "run"))
+        train(tiny_config(tmp_path / "run", optim__skip_limit=0))
     kept = list_checkpoints(tmp_path / "run")
     assert [c.name for c in kept] == ["step-00000003"]
     assert all(v.isfinite().all() for v in weights(kept[-1]).values())
@@ -247,12 +240,11 @@ def test_damaged_checkpoint(tmp_path, file):
     result = train(config)
     path = result.checkpoint / file
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    hint = f"{file} .*; delete {result.checkpoint} to continue from step-00000006$"
-    with pytest.raises(InputError, match=hint):
-        train(config, resume=tmp_path / "run")
+    with pytest.raises(InputError, match=f"{file} is (damaged|truncated)"):
+        train(config, resume=result.checkpoint)
     path.write_text('{"step": 9}')
     with pytest.raises(InputError, match=f"{file} is (damaged: it has no data|truncated)"):
-        train(config, resume=tmp_path / "run")
+        train(config, resume=result.checkpoint)
     path.unlink()
     with pytest.raises(InputError, match=rf"got no {file}|must name a run folder"):
         train(config, resume=result.checkpoint)
@@ -282,7 +274,9 @@ def test_what_cannot_start_leaves_no_folder(tmp_path, monkeypatch):
 def test_a_resume_that_fails_changes_nothing(tmp_path):
     config = tiny_config(tmp_path / "run")
     result = train(config)
-    cut_weights(result.checkpoint)
+    (result.checkpoint / "model.safetensors").unlink()
+    for older in list_checkpoints(tmp_path / "run"):
+        (older / "state.json").write_text("{")
     before = (tmp_path / "run/config.yaml").read_text()
     with pytest.raises(InputError):
         train(tiny_config(tmp_path / "run", save__keep=3), resume=tmp_path / "run")
@@ -306,16 +300,6 @@ def test_changed_clouds_are_other_data(tmp_path):
     shapes.points = shapes.points + 1
     with pytest.raises(InputError, match="other shapes"):
         train(config, resume=tmp_path / "run", shapes=shapes)
-
-
-@pytest.mark.parametrize("what", ["metrics.jsonl", "curves"])
-def test_a_log_on_a_full_disk_is_one_line(tmp_path, monkeypatch, what):
-    def full(*args):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(*((Curves, "add") if what == "curves" else (metrics.json, "dumps")), full)
-    with pytest.raises(InputError, match=r"log .*metrics\.jsonl cannot be written: No space left on device"):
-        train(tiny_config(tmp_path / "run", save__tensorboard=True))
 
 
 def test_abandoned_checkpoints_are_cleared_away(tmp_path):
@@ -362,24 +346,6 @@ def test_an_interrupted_last_probe_keeps_the_checkpoint(tmp_path, monkeypatch):
     result = train(tiny_config(tmp_path / "run"))
     assert (result.stopped_by, result.after) == ("SIGINT", None)
     assert result.checkpoint.is_dir()
-
-
-def test_full_disk_keeps_the_older_checkpoint(tmp_path, monkeypatch):
-    from recon_fast.training import checkpoint
-
-    real, calls = checkpoint.save_file, 0
-
-    def full(*args):
-        nonlocal calls
-        calls += 1
-        if calls > 2:
-            raise OSError(28, "No space left on device")
-        real(*args)
-
-    monkeypatch.setattr(checkpoint, "save_file", full)
-    with pytest.raises(InputError, match="No space left on device"):
-        train(tiny_config(tmp_path / "run"))
-    assert [p.name for p in (tmp_path / "run/checkpoints").iterdir()] == ["step-00000003"]
 
 
 def test_init_from_own_and_from_official_weights(tmp_path):

@@ -1,0 +1,186 @@
+"""Training in several processes under torchrun: one device each, DistributedDataParallel between them."""
+
+import os
+import re
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.rendezvous import rendezvous
+from torch.nn.parallel import DistributedDataParallel
+
+from recon_fast.errors import InputError
+from recon_fast.models import PretrainModel
+from recon_fast.models.blocks import DropPath
+from recon_fast.models.tokenizer import FoldedNorm
+from recon_fast.ranks import gather_rows, own_rows, rank, world_size
+from recon_fast.training.device import resolve_device
+
+T = TypeVar("T")
+_PATIENCE = timedelta(hours=1)  # the others wait while the first process computes teacher features or probes
+
+
+class RankLost(InputError):
+    """Another process of the job is gone, or cannot be reached."""
+
+
+def _processes() -> int:
+    """How many processes torchrun has started."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+@contextmanager
+def process_group(device: str) -> Iterator[torch.device]:
+    """The device to train on; under torchrun it is this process's own, and the processes are connected."""
+    if _processes() == 1 or dist.is_initialized():
+        yield resolve_device(device)
+        return
+    if device in ("auto", "cuda") and torch.cuda.is_available():
+        device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+    own = resolve_device(device)
+    if own.type == "cuda":
+        torch.cuda.set_device(own)
+    try:
+        with lost_ranks(lambda: "before the first step"):
+            store, number, count = next(rendezvous("env://", timeout=_PATIENCE))
+            if os.environ.get("GROUP_WORLD_SIZE") == "1":
+                # torchrun keeps its store over restarts, with the addresses of processes that are gone.
+                store = dist.PrefixStore(f"start {os.environ.get('TORCHELASTIC_RESTART_COUNT')}", store)
+            backend = "nccl" if own.type == "cuda" else "gloo"
+            dist.init_process_group(backend, store=store, rank=number, world_size=count, timeout=_PATIENCE)
+            yield own
+    finally:
+        if dist.is_initialized():
+            with suppress(RuntimeError):
+                dist.destroy_process_group()
+
+
+_LOST = re.compile(r"gloo|NCCL|[Cc]onnection|[Tt]imed? ?out|ProcessGroup|[Ss]ocket|recvValue")
+
+
+@contextmanager
+def lost_ranks(where: Callable[[], str]) -> Iterator[None]:
+    """Turn what torch.distributed raises when a process is gone into a `RankLost` that says where."""
+    try:
+        yield
+    except RuntimeError as error:
+        if _processes() == 1 or not (isinstance(error, dist.DistError) or _LOST.search(str(error))):
+            raise
+        reason = str(error).splitlines()[0]
+        raise RankLost(f"process {rank()} lost another process of the job {where()}: {reason}") from error
+
+
+def from_first(make: Callable[[], T]) -> T:
+    """What `make` gives in the first process, in all of them; where it raises InputError, all of them end."""
+    if world_size() == 1:
+        return make()
+    told: list[Any] = [None, None]
+    error = None
+    if rank() == 0:
+        try:
+            told = [True, make()]
+        except InputError as raised:
+            told, error = [False, None], raised
+    dist.broadcast_object_list(told)
+    if error is not None:
+        raise error
+    if not told[0]:
+        raise SystemExit(2)  # the first process says why
+    return told[1]
+
+
+def mean_and_any(values: Tensor, flag: Callable[[], bool]) -> tuple[list[float], bool]:
+    """Means over processes of values [V], and whether `flag` holds in one of them; waits for the device."""
+    if world_size() == 1:
+        return values.tolist(), flag()
+    sums = torch.cat([values, values.new_tensor([float(flag())])])
+    dist.all_reduce(sums)
+    *means, flags = (sums / world_size()).tolist()
+    return means, flags > 0
+
+
+class _RankDropPath(DropPath):
+    """Drop-path that draws for the whole batch and applies this process's rows."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.rate == 0 or not self.training:
+            return x
+        keep, ones = 1 - self.rate, [1] * (x.ndim - 1)
+        survives = own_rows(len(x), lambda n: x.new_empty(n, *ones).bernoulli_(keep))
+        return x * (survives / keep)
+
+
+def _over_all(mean: Tensor, var: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean [C] and biased variance [C] over the rows of all processes, each of which has as many."""
+    means, variances = gather_rows(torch.stack([mean, var])[None]).unbind(1)  # [W, C] each
+    mean = means.mean(0)
+    return mean, (variances + (means - mean).square()).mean(0)
+
+
+class _SyncedNorm(FoldedNorm):
+    """Batch norm with the statistics of all processes: folded into a layer, or a layer of its own."""
+
+    def fold(self, count: int, statistics: Callable[[], tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+        return super().fold(count * world_size(), lambda: _over_all(*statistics()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [B, C]."""
+        if not self.training:
+            return super().forward(x)
+        with torch.autocast(x.device.type, enabled=False):
+            x = x.float()
+            mean, var = _over_all(x.mean(0), x.var(0, correction=0))
+            factor, _ = super().fold(len(x) * world_size(), lambda: (mean, var))
+            # Differences first: early in training, global tokens are far from 0 and close together.
+            return (x - mean) * factor + self.bias
+
+
+def _share(model: nn.Module, sync_norm: bool) -> None:
+    """Replace what draws or normalises over a batch by what does so over the batches of all processes."""
+    for module in list(model.modules()):
+        for name, child in list(module.named_children()):
+            shared: nn.Module
+            if isinstance(child, DropPath):
+                shared = _RankDropPath(child.rate)
+            elif isinstance(child, nn.BatchNorm1d) and sync_norm:
+                shared = _SyncedNorm(child.num_features, eps=child.eps, momentum=child.momentum)
+                shared.weight, shared.bias = child.weight, child.bias
+                for buffer, value in child.named_buffers():
+                    setattr(shared, buffer, value)
+            else:
+                continue
+            setattr(module, name, shared.train(child.training))
+
+
+class _Terms(nn.Module):
+    """The losses of a model, by name."""
+
+    def __init__(self, model: PretrainModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, *batch: Tensor | None) -> dict[str, Tensor]:
+        return self.model(*batch).losses
+
+
+def losses_of(model: PretrainModel, device: torch.device, sync_norm: bool) -> nn.Module:
+    """A module from a batch to the model's losses, whose backward averages gradients over all processes."""
+    terms = _Terms(model)
+    if world_size() == 1:
+        return terms
+    _share(model, sync_norm)
+    # Of tokens [1, 1, C], whose gradients may have any strides along dimensions of size 1.
+    warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
+    return DistributedDataParallel(
+        terms,
+        device_ids=[device.index] if device.type == "cuda" else None,
+        gradient_as_bucket_view=True,
+        # Which parameters a loss reaches never changes. A static graph takes no `no_sync`, so that each
+        # micro-batch is reduced.
+        static_graph=True,
+    )

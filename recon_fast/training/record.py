@@ -1,0 +1,162 @@
+"""run.json: what was run, with what, on what, and for how long; one entry per start of the run."""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from hashlib import blake2b
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import recon_fast
+from recon_fast.data.shapes import Shapes
+from recon_fast.errors import InputError
+from recon_fast.ranks import world_size
+
+_PACKAGES = ("triton", "numpy", "numba", "h5py", "timm", "open_clip_torch", "safetensors")
+
+
+def describe_data(shapes: Shapes, path: str | None) -> dict[str, Any]:
+    """Manifest of a set: its sizes, and a checksum of all clouds, names, labels and captions."""
+    digest = blake2b(digest_size=16)
+    texts = [shapes.keys, shapes.class_names, shapes.captions]
+    digest.update(json.dumps(texts).encode())
+    for array in (shapes.points, shapes.offsets, shapes.held_out, shapes.labels):
+        if array is not None:
+            digest.update(np.ascontiguousarray(array).view(np.uint8).data)
+    return {
+        "name": shapes.name,
+        "path": None if path is None else str(Path(path).expanduser().absolute()),
+        "shapes": len(shapes),
+        "held_out": int(shapes.held_out.sum()),
+        "classes": len(shapes.class_names),
+        "points": len(shapes.points),
+        "blake2b": digest.hexdigest(),
+    }
+
+
+def git_state() -> dict[str, Any] | None:
+    """Commit of the package's checkout and whether files differ from it; None outside of a checkout."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(Path(__file__).parent), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+
+    try:
+        if not git("ls-files", Path(__file__).name):
+            return None  # installed into a folder of somebody else's checkout
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", ".")
+        return {"commit": git("rev-parse", "HEAD"), "changed": bool(changed)}
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def describe_machine(device: torch.device) -> dict[str, Any]:
+    """Processor, memory and devices of the first process's machine."""
+    gpus = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
+    return {
+        "system": platform.platform(),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpus": [{"name": gpu.name, "memory_gib": round(gpu.total_memory / 2**30, 1)} for gpu in gpus],
+        "device": str(device),
+        "processes": world_size(),
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def versions() -> dict[str, str | None]:
+    """Versions of this package, of Python and of what computes."""
+
+    def of(package: str) -> str | None:
+        try:
+            return version(package)
+        except PackageNotFoundError:
+            return None
+
+    return {
+        "recon_fast": recon_fast.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        **{package: of(package) for package in _PACKAGES},
+    }
+
+
+class RunRecord:
+    """The file run.json of a run folder. `run` None records nothing.
+
+    Raises:
+        InputError: the file cannot be written at the start; later failures leave the older file.
+    """
+
+    def __init__(
+        self, run: Path | None, device: torch.device, data: dict[str, Any], teacher: dict[str, Any], step: int
+    ) -> None:
+        self.path = None if run is None else run / "run.json"
+        self.began = time.monotonic()
+        if self.path is None:
+            return
+        self.earlier: list[Any] = []
+        with suppress(OSError, ValueError, KeyError, TypeError):  # none yet, or somebody cut it
+            self.earlier = json.loads(self.path.read_text(encoding="utf-8"))["starts"]
+        self.start: dict[str, Any] = {
+            "command": sys.argv,
+            "began": datetime.now(UTC).isoformat(timespec="seconds"),
+            "from_step": step,
+            "to_step": step,
+            "wall_seconds": 0.0,
+            "end": None,
+            "versions": versions(),
+            "git": git_state(),
+            "machine": describe_machine(device),
+            "data": data,
+            "teacher": teacher,
+        }
+        try:
+            self._write()
+        except OSError as error:
+            raise InputError(f"{self.path} cannot be written: {error.strerror or error}") from error
+
+    def update(self, step: int, end: str | None = None) -> None:
+        """How far the run has come, and how it ended."""
+        if self.path is None:
+            return
+        seconds = round(time.monotonic() - self.began, 3)
+        self.start |= {"to_step": step, "wall_seconds": seconds, "end": end}
+        try:
+            self._write()
+        except OSError:
+            self.path.with_suffix(".tmp").unlink(missing_ok=True)
+
+    @contextmanager
+    def running(self, step: Callable[[], int]) -> Iterator[None]:
+        """Around what is recorded: an error becomes the end."""
+        try:
+            yield
+        except BaseException as error:
+            self.update(step(), type(error).__name__)
+            raise
+
+    def _write(self) -> None:
+        assert self.path is not None
+        aside = self.path.with_suffix(".tmp")
+        text = json.dumps({"starts": [*self.earlier, self.start]}, indent=1)
+        aside.write_text(text, encoding="utf-8")
+        aside.replace(self.path)
