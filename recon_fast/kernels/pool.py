@@ -17,7 +17,11 @@ from recon_fast.kernels._check import check_same_device
 @torch.library.custom_op("recon_fast::linear_max", mutates_args=())
 def _linear_max(x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
     """The maxima [G, O] and which member of the group each is of, int32 [G, O]."""
-    out, idx = F.linear(x, weight, bias).max(1)
+    return _group_max(F.linear(x, weight, bias))
+
+
+def _group_max(values: Tensor) -> tuple[Tensor, Tensor]:
+    out, idx = values.max(1)
     return out, idx.to(torch.int32)
 
 
@@ -25,10 +29,7 @@ def _linear_max(x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor
 def _(x, weight, bias):
     with torch.autocast(x.device.type, enabled=False):
         values = F.linear(x, weight, bias)
-    run = backend.kernel("linear_max", "group_max", x)
-    if run is None:
-        out, idx = values.max(1)
-        return out, idx.to(torch.int32)
+    run = backend.kernel("linear_max", "group_max", x) or _group_max
     return run(values)
 
 

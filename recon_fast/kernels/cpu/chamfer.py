@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from recon_fast.kernels.cpu.launch import as_lengths, as_points, compiled, next_item, run
-from recon_fast.kernels.cpu.nearest import load_queries, mutual_nearest, write_found
-from recon_fast.kernels.cpu.simd import QUERIES, search_run
+from recon_fast.kernels.cpu.nearest import mutual_nearest, search_all
+from recon_fast.kernels.cpu.simd import QUERIES
 from recon_fast.kernels.cpu.spatial import columns_of
 
 _SMALL = 1 << 14  # pairs of points up to which one thread searches a pair; more are shared out
@@ -40,17 +40,6 @@ def one_way(src, dst, n, dist, idx, root, to_src, to_dst):
             to_dst[j, 1] -= gy
             to_dst[j, 2] -= gz
     return np.float32(total / count)
-
-
-@compiled
-def search_all(src, dst, columns, n, targets, m, number, q, best, found, dist, idx):
-    """Nearest of the first m points of `dst` for each of the first n of `src`; their columns are [3, .]."""
-    for s in range(0, n, QUERIES):
-        e = min(n, s + QUERIES)
-        load_queries(columns[0, s:e], columns[1, s:e], columns[2, s:e], q, best, found)
-        search_run(q, targets[0], targets[1], targets[2], number, 0, m, best, found)
-        for i in range(e - s):
-            write_found(src, dst, best, found, i, s + i, dist, idx)
 
 
 @compiled

@@ -89,12 +89,22 @@ def write_found(src, dst, best, found, i, p, dist, idx):
 
 
 @compiled
+def search_all(src, dst, columns, n, targets, m, number, q, best, found, dist, idx):
+    """Nearest of the first m points of `dst` for each of the first n of `src`; their columns are [3, .]."""
+    for s in range(0, n, QUERIES):
+        e = min(n, s + QUERIES)
+        load_queries(columns[0, s:e], columns[1, s:e], columns[2, s:e], q, best, found)
+        search_run(q, targets[0], targets[1], targets[2], number, 0, m, best, found)
+        for i in range(e - s):
+            write_found(src, dst, best, found, i, s + i, dist, idx)
+
+
+@compiled
 def nearest_small(counter, items, src, dst, lengths, parts, dist, idx):
     """Item: one part of the queries of one cloud."""
     N, M = src.shape[1], dst.shape[1]
     size = (N + parts - 1) // parts
-    ax, ay, az = np.empty(size, np.float32), np.empty(size, np.float32), np.empty(size, np.float32)
-    tx, ty, tz = np.empty(M, np.float32), np.empty(M, np.float32), np.empty(M, np.float32)
+    columns, targets = np.empty((3, size), np.float32), np.empty((3, M), np.float32)
     number = np.arange(M).astype(np.int32)
     q, best, found = (
         np.empty((3, QUERIES), np.float32),
@@ -108,14 +118,12 @@ def nearest_small(counter, items, src, dst, lengths, parts, dist, idx):
         b = item // parts
         first = (item - b * parts) * size
         n, m = max(0, min(size, N - first)), lengths[b]
-        columns_of(src[b, first:], ax[:n], ay[:n], az[:n])
-        columns_of(dst[b], tx[:m], ty[:m], tz[:m])
-        for s in range(0, n, QUERIES):
-            e = min(n, s + QUERIES)
-            load_queries(ax[s:e], ay[s:e], az[s:e], q, best, found)
-            search_run(q, tx, ty, tz, number, 0, m, best, found)
-            for i in range(e - s):
-                write_found(src[b], dst[b], best, found, i, first + s + i, dist[b], idx[b])
+        part = src[b, first:]
+        columns_of(part, columns[0, :n], columns[1, :n], columns[2, :n])
+        columns_of(dst[b], targets[0, :m], targets[1, :m], targets[2, :m])
+        search_all(
+            part, dst[b], columns, n, targets, m, number, q, best, found, dist[b, first:], idx[b, first:]
+        )
 
 
 @compiled
