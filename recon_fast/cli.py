@@ -74,7 +74,7 @@ def run_pretrain(argv: list[str]) -> int:
     """`recon-fast pretrain`."""
     from recon_fast.settings import parse_pretrain
 
-    config, resume = parse_pretrain(argv)
+    config, resume, profile_steps = parse_pretrain(argv)
     from shlex import quote
 
     from rich.console import Console
@@ -83,7 +83,9 @@ def run_pretrain(argv: list[str]) -> int:
     from recon_fast.training.pretrain import pretrain
 
     console = Console(stderr=True)
-    result = pretrain(config, resume, console)
+    result = pretrain(config, resume, console, profile_steps=profile_steps)
+    if result.checkpoint is None:  # a profile
+        return 0
     if os.environ.get("RANK", "0") == "0":
         print(result.checkpoint)
     if result.stopped_by is not None:

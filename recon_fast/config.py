@@ -30,6 +30,8 @@ class ReConConfig:
         text_dim: width of the text teacher's features; null switches csc_text off.
         single_modal: add smc, the contrastive loss between shapes of one label (needs labels).
         skip_near_origin: sample centers as pointnet2_ops does, passing over points with |p|^2 <= 1e-3.
+        tokenize_visible: while pretraining, tokenize visible groups only. Faster, but other mathematics than
+            the paper's: batch norms of the tokenizer see those groups alone.
     """
 
     arch: Literal["recon", "twotower"] = "recon"
@@ -48,6 +50,7 @@ class ReConConfig:
     text_dim: int | None = 512
     single_modal: bool = False
     skip_near_origin: bool = False
+    tokenize_visible: bool = False
 
     def __post_init__(self) -> None:
         for name in (
@@ -158,6 +161,8 @@ class OptimConfig:
         clip_grad: largest norm of the gradient; null clips nothing, as in the official pretraining.
         skip_limit: steps in a row with a loss or gradient that is not finite which are skipped; one more
             stops the run.
+        recompute: keep only the inputs of the transformer blocks and compute the blocks again in the
+            backward pass: the same numbers with less memory and a quarter more work.
         sync_norm: with several processes, batch norms take statistics of the whole batch, so that results do
             not depend on their number; false takes those of each process's own part.
     """
@@ -173,6 +178,7 @@ class OptimConfig:
     schedule: Literal["cosine", "official"] = "cosine"
     clip_grad: float | None = None
     skip_limit: int = 5
+    recompute: bool = False
     sync_norm: bool = True
 
     def __post_init__(self) -> None:
@@ -256,6 +262,9 @@ class PretrainConfig:
         device: where to train; auto takes the GPU if there is one.
         precision: auto takes bf16 where the device multiplies it fast (GPUs, CPUs with AMX or AVX512-BF16),
             fp32 elsewhere.
+        compile: run the model through torch.compile, with CUDA graphs on a GPU; auto does so on GPUs. Where
+            it fails, or its losses differ, the run says so and goes on without. On a CPU it needs a C++
+            compiler.
         model: architecture.
         data: what to train on.
         teacher: frozen image and text models.
@@ -271,6 +280,7 @@ class PretrainConfig:
     seed: int = 0
     device: str = "auto"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
+    compile: Literal["auto", "on", "off"] = "auto"
     model: ReConConfig = field(default_factory=ReConConfig)
     data: DataConfig = field(default_factory=DataConfig)
     teacher: TeacherConfig = field(default_factory=TeacherConfig)

@@ -112,8 +112,8 @@ def without_option(argv: list[str], name: str) -> list[str]:
     return kept
 
 
-def parse_pretrain(argv: list[str]) -> tuple[PretrainConfig, Path | str | None]:
-    """Settings of `recon-fast pretrain` and what to resume from.
+def parse_pretrain(argv: list[str]) -> tuple[PretrainConfig, Path | str | None, int]:
+    """Settings of `recon-fast pretrain`, what to resume from, and how many steps to profile.
 
     The base is the recipe of `--config` (a name or a file), the config of the run for `--resume`, or
     quickstart. `--resume auto` takes the recipe, as a new run does.
@@ -149,14 +149,23 @@ def parse_pretrain(argv: list[str]) -> tuple[PretrainConfig, Path | str | None]:
         help="run folder (or its newest checkpoint) to continue, bit by bit; auto: continue the run in --out "
         "if it has a checkpoint, else start it",
     )
+    parser.add_argument(
+        "--profile",
+        type=int,
+        default=0,
+        help="only time that many steps: a table of their parts, and RUN/profile/trace.json for a timeline",
+    )
     parser.add_class_arguments(PretrainConfig, as_group=False)
     settings = parse(parser, ["--config", str(base), *rest])
+    if settings["profile"] < 0:
+        raise InputError(f"profile must be a number of steps, got {settings['profile']}")
     if settings["resume"] is not None:
         raise InputError(f"resume must be given on the command line, got {settings['resume']} in {base}")
     config = PretrainConfig(**{name: settings[name] for name in PretrainConfig.__dataclass_fields__})
     if resume == "auto" and config.out is None:
         raise InputError("resume auto needs the folder of the run: --out RUN")
-    return config, resume if resume is None or resume == "auto" else Path(resume)
+    start = resume if resume is None or resume == "auto" else Path(resume)
+    return config, start, settings["profile"]
 
 
 def parse_pack(argv: list[str]) -> tuple[Path, Path, PackConfig]:

@@ -65,7 +65,7 @@ def test_pretrain_help_explains_settings(capsys):
 
 @pytest.mark.parametrize("name", packaged_configs("pretrain"))
 def test_recipes_parse_and_have_a_header(name):
-    config, resume = parse_pretrain(["--config", name])
+    config, resume, _ = parse_pretrain(["--config", name])
     assert isinstance(config, PretrainConfig)
     assert resume is None
     header = packaged_configs("pretrain")[name].read_text().split("\nmodel:")[0]
@@ -75,7 +75,7 @@ def test_recipes_parse_and_have_a_header(name):
 
 def test_official_recipes_are_the_papers():
     for name, dim, heads in (("base", 384, 6), ("small", 256, 4), ("tiny", 192, 3)):
-        config, _ = parse_pretrain(["--config", name])
+        config, *_ = parse_pretrain(["--config", name])
         model = config.model
         assert (model.dim, model.num_heads, model.depth, model.num_group, model.group_size) == (
             dim,
@@ -169,7 +169,7 @@ def test_mistakes_in_a_file_name_the_nearest_key(tmp_path, capsys):
 
 
 def test_resume_auto_takes_the_recipe():
-    config, resume = parse_pretrain(["--config", "tiny", "--out", "run", "--resume", "auto"])
+    config, resume, _ = parse_pretrain(["--config", "tiny", "--out", "run", "--resume", "auto"])
     assert (config.model.dim, config.out, resume) == (192, "run", "auto")
 
 

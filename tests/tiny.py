@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from rich.console import Console
 
 from recon_fast.config import DataConfig, OptimConfig, PretrainConfig, ReConConfig, SaveConfig
 from recon_fast.data.shapes import Features, Shapes, stack_clouds
@@ -42,6 +43,20 @@ def tiny_shapes(count: int = 24, num_points: int = 96, seed: int = 0, features: 
         captions=[CLASSES[label] for label in labels],
         features=given,
     )
+
+
+class Lines(Console):
+    """A console that keeps what it is told."""
+
+    def __init__(self):
+        super().__init__(quiet=True)
+        self.lines = []
+
+    def print(self, *objects, **_):
+        self.lines += [str(thing) for thing in objects]
+
+    def has(self, *words):
+        return any(all(word in line for word in words) for line in self.lines)
 
 
 TINY_MODEL = ReConConfig(

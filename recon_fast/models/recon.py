@@ -124,6 +124,16 @@ class PretrainModel(nn.Module):
         c = self.config
         return sample_and_group(points, c.num_group, c.group_size, skip_near_origin=c.skip_near_origin)
 
+    def tokenize(self, tokenizer: Tokenizer, groups: PointGroups, masking: Masking) -> Tensor:
+        """Tokens [B, S, C] of the visible groups.
+
+        All groups are tokenized, as the batch norms' statistics are over all of them, unless the config says
+        otherwise.
+        """
+        if self.config.tokenize_visible:
+            return tokenizer(take_groups(groups.neighborhoods, masking.visible))
+        return take_groups(tokenizer(groups.neighborhoods), masking.visible)
+
     def encode(self, points: Tensor) -> Encoding:
         """Encode whole clouds, points [B, N, 3], nothing masked: what downstream tasks use."""
         raise NotImplementedError
@@ -197,8 +207,7 @@ class ReCon(PretrainModel):
         return self.encoder(self.encoder.tokenizer(groups.neighborhoods), groups.centers, stop_gradient=False)
 
     def encode_visible(self, groups: PointGroups, masking: Masking) -> tuple[Encoding, Tensor]:
-        # All groups are tokenized, as the batch norms' statistics are over all of them.
-        tokens = take_groups(self.encoder.tokenizer(groups.neighborhoods), masking.visible)
+        tokens = self.tokenize(self.encoder.tokenizer, groups, masking)
         centers = take_groups(groups.centers, masking.visible)
         return self.encoder(tokens, centers, stop_gradient=True), centers
 

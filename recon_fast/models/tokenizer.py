@@ -39,7 +39,7 @@ class FoldedNorm(nn.BatchNorm1d):
             with torch.no_grad():
                 self.running_mean.lerp_(mean, self.momentum)
                 self.running_var.lerp_(var * (count / max(count - 1, 1)), self.momentum)
-                self.num_batches_tracked += 1
+                self.num_batches_tracked.add_(1)
         else:
             mean, var = self.running_mean, self.running_var
         factor = self.weight * torch.rsqrt(var + self.eps)

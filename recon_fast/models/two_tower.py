@@ -74,6 +74,6 @@ class TwoTower(PretrainModel):
         return Encoding(self._contrast(groups), local)
 
     def encode_visible(self, groups: PointGroups, masking: Masking) -> tuple[Encoding, Tensor]:
-        tokens = take_groups(self.encoder.tokenizer(groups.neighborhoods), masking.visible)
+        tokens = self.tokenize(self.encoder.tokenizer, groups, masking)
         centers = take_groups(groups.centers, masking.visible)
         return Encoding(self._contrast(groups), self.encoder(tokens, centers)), centers

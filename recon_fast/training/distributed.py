@@ -94,14 +94,13 @@ def from_first(make: Callable[[], T]) -> T:
     return told[1]
 
 
-def mean_and_any(values: Tensor, flag: Callable[[], bool]) -> tuple[list[float], bool]:
-    """Means over processes of values [V], and whether `flag` holds in one of them; waits for the device."""
-    if world_size() == 1:
-        return values.tolist(), flag()
-    sums = torch.cat([values, values.new_tensor([float(flag())])])
-    dist.all_reduce(sums)
-    *means, flags = (sums / world_size()).tolist()
-    return means, flags > 0
+def mean_and_any(values: Tensor, flag: bool) -> Tensor:
+    """Means over processes of values [V], then a number above 0 if `flag` holds in one of them: [V + 1]."""
+    both = torch.cat([values, values.new_full((1,), float(flag))])
+    if world_size() > 1:
+        dist.all_reduce(both)
+        both /= world_size()
+    return both
 
 
 class _RankDropPath(DropPath):
@@ -157,23 +156,32 @@ def _share(model: nn.Module, sync_norm: bool) -> None:
             setattr(module, name, shared.train(child.training))
 
 
-class _Terms(nn.Module):
-    """The losses of a model, by name."""
+class Terms(nn.Module):
+    """From a batch to the losses of a model by name.
 
-    def __init__(self, model: PretrainModel) -> None:
+    Attributes:
+        run: what computes them; `compile_terms` may put a compiled one in its place.
+    """
+
+    def __init__(self, model: PretrainModel, sync_norm: bool) -> None:
         super().__init__()
+        if world_size() > 1:
+            _share(model, sync_norm)
         self.model = model
+        self.run: Callable[..., dict[str, Tensor]] = self.losses
 
-    def forward(self, *batch: Tensor | None) -> dict[str, Tensor]:
+    def losses(self, *batch: Tensor | None) -> dict[str, Tensor]:
+        """The losses, uncompiled."""
         return self.model(*batch).losses
 
+    def forward(self, *batch: Tensor | None) -> dict[str, Tensor]:
+        return self.run(*batch)
 
-def losses_of(model: PretrainModel, device: torch.device, sync_norm: bool) -> nn.Module:
-    """A module from a batch to the model's losses, whose backward averages gradients over all processes."""
-    terms = _Terms(model)
+
+def averaged(terms: Terms, device: torch.device) -> nn.Module:
+    """`terms` as a module whose backward averages gradients over all processes."""
     if world_size() == 1:
         return terms
-    _share(model, sync_norm)
     # Of tokens [1, 1, C], whose gradients may have any strides along dimensions of size 1.
     warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
     return DistributedDataParallel(

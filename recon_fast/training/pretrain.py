@@ -30,10 +30,13 @@ from recon_fast.training.checkpoint import (
     save_checkpoint,
     set_damaged_aside,
 )
+from recon_fast.training.compiled import compile_terms, wants_compile
 from recon_fast.training.device import epoch_order, resolve_precision
-from recon_fast.training.distributed import from_first, losses_of, lost_ranks, process_group
+from recon_fast.training.distributed import Terms, averaged, from_first, lost_ranks, process_group
+from recon_fast.training.memory import recompute_blocks
 from recon_fast.training.metrics import Metrics
 from recon_fast.training.optim import build_optimizer, num_epochs
+from recon_fast.training.profile import Profile, profile
 from recon_fast.training.record import RunRecord, describe_data, versions
 from recon_fast.training.report import run_probe, show_probe
 from recon_fast.training.setup import (
@@ -46,17 +49,29 @@ from recon_fast.training.setup import (
     run_folder,
     split_probe,
 )
-from recon_fast.training.step import KeptBuffers, NonFiniteLoss, not_finite, train_step
+from recon_fast.training.step import (
+    KeptBuffers,
+    NonFiniteLoss,
+    Part,
+    StepValues,
+    finish_step,
+    not_finite,
+    read_every,
+    read_steps,
+    rehearse,
+    train_step,
+)
 
 
 @dataclass
 class PretrainResult:
     """How a run ended."""
 
-    checkpoint: Path
+    checkpoint: Path | None  # None of a profile
     before: ProbeResult | None  # encoder at initialisation
     after: ProbeResult | None  # None too where the run was stopped
     stopped_by: str | None = None  # name of the signal
+    profile: Profile | None = None
 
 
 @contextmanager
@@ -86,6 +101,7 @@ def pretrain(
     resume: Path | str | None = None,
     console: Console | None = None,
     shapes: Shapes | None = None,
+    profile_steps: int = 0,
 ) -> PretrainResult:
     """Pretrain as `config` says; with `resume`, continue that run or checkpoint bit by bit.
 
@@ -98,6 +114,8 @@ def pretrain(
             checkpoint, else a new one.
         console: where lines and progress go; stderr by default.
         shapes: shapes in memory, in place of those that `config.data.path` names.
+        profile_steps: above 0 it only times that many steps, see `recon_fast.training.profile`; the folder of
+            the run gets profile/ and no checkpoint.
 
     Raises:
         InputError: anything wrong with the settings, the data, the weights or the disk. Data and settings are
@@ -110,7 +128,7 @@ def pretrain(
     with process_group(config.device) as device:
         if rank() > 0:
             console = Console(quiet=True)
-        return _pretrain(config, resume, console, shapes, device)
+        return _pretrain(config, resume, console, shapes, profile_steps, device)
 
 
 def _pretrain(
@@ -118,6 +136,7 @@ def _pretrain(
     resume: Path | str | None,
     console: Console,
     shapes: Shapes | None,
+    profile_steps: int,
     device: torch.device,
 ) -> PretrainResult:
     first = rank() == 0
@@ -143,7 +162,7 @@ def _pretrain(
             f"{start.checkpoint} was trained on {start.state['data_name']}, other shapes than {shapes.name} "
             "holds now"
         )
-    probed = prepare_probe_shapes(config, shapes, console)
+    probed = None if profile_steps else prepare_probe_shapes(config, shapes, console)
     class_names = shapes.class_names if probed is None else probed.class_names
     with run_folder(run, config) if first else nullcontext():
         features = from_first(lambda: prepare_features(shapes, class_names, config, console))
@@ -173,6 +192,10 @@ def _pretrain(
             before = ProbeResult(**start.state["before"]) if start.state["before"] else None
         elif probe_data is not None:
             before = run_probe(model, probe_data, config, dtype, console, "at initialisation")
+
+    terms = Terms(model, config.optim.sync_norm)
+    if config.optim.recompute:
+        recompute_blocks(model)
 
     if first and start is not None and start.checkpoint.parent.parent.resolve() == run.resolve():
         set_damaged_aside(start.checkpoint)
@@ -210,49 +233,114 @@ def _pretrain(
     def where() -> str:
         return f"in step {step + 1}; {last_good()}"
 
+    def rows_of(step: int) -> torch.Tensor:
+        epoch, position = divmod(step, steps_per_epoch)
+        return epoch_order(config.seed, epoch, len(train_set))[position * batch_size :][:batch_size]
+
+    def note(values: dict[str, float]) -> None:
+        """Log a step; one that is not finite has changed nothing, and the schedule has moved on."""
+        nonlocal skipped_in_a_row
+        number, broken = int(values.pop("step")), not_finite(values)
+        epoch = (number - 1) // steps_per_epoch
+        skipped_in_a_row = skipped_in_a_row + 1 if broken else 0
+        if skipped_in_a_row > config.optim.skip_limit:
+            raise NonFiniteLoss(
+                f"step {number} (epoch {epoch}) is not finite: {broken}; {config.optim.skip_limit} steps "
+                f"before it were skipped (optim.skip_limit); {last_good()}"
+            )
+        if broken:
+            log.skip(number, broken, skipped_in_a_row, config.optim.skip_limit)
+            values = {name: values[name] for name in ("lr", "clouds", "data_ms", "step_ms")}
+        log.step(number, total, {"epoch": epoch, **values})
+
+    def compile_if_wanted() -> None:
+        if wants_compile(config.compile, device):
+            rows = rows_of(step).chunk(config.optim.accumulate)[0]
+            compile_terms(
+                terms, lambda: rehearse(terms, train_set, rows, config, dtype), device, dtype, console
+            )
+
+    if profile_steps:
+        model.train()
+        compile_if_wanted()
+        with lost_ranks(where):
+            losses, buffers = averaged(terms, device), KeptBuffers(model)
+
+            def timed_step(i: int, part: Part, as_trained: bool) -> int:
+                with part("optimizer"):
+                    buffers.keep()
+                rows = rows_of(i % total)
+                run_before = terms.run
+                if not as_trained:
+                    terms.run = terms.losses
+                values = train_step(
+                    losses,
+                    optimizer,
+                    train_set,
+                    rows,
+                    config,
+                    i,
+                    steps_per_epoch,
+                    dtype,
+                    received=(),
+                    part=part,
+                )
+                terms.run = run_before
+                with part("optimizer"):
+                    finish_step(optimizer, buffers, values.finite)
+                return len(rows)
+
+            folder = run / "profile" if first else None
+            costs = profile(model, timed_step, device, profile_steps, folder, console)
+        return PretrainResult(None, None, None, profile=costs)
+
     record = RunRecord(run if first else None, device, describe_data(shapes, config.data.path), teacher, step)
     log = Metrics(run if first else None, console, config.save.log_every, config.save.tensorboard, step)
     buffers = KeptBuffers(model)
     with closing(log), record.running(lambda: step):
         model.train()
+        compile_if_wanted()
         with signals_as_flag() as received, log.showing(total, step), lost_ranks(where):
-            losses = losses_of(model, device, config.optim.sync_norm)
+            losses = averaged(terms, device)
+            unread: list[StepValues] = []
             stop = False
             while step < total and not stop:
-                epoch, position = divmod(step, steps_per_epoch)
-                rows = epoch_order(config.seed, epoch, len(train_set))[position * batch_size :][:batch_size]
                 buffers.keep()
-                values, stop = train_step(
-                    losses, optimizer, train_set, rows, config, step, steps_per_epoch, dtype, received
+                unread.append(
+                    train_step(
+                        losses,
+                        optimizer,
+                        train_set,
+                        rows_of(step),
+                        config,
+                        step,
+                        steps_per_epoch,
+                        dtype,
+                        received,
+                    )
                 )
-                broken = not_finite(values)
-                if broken:  # the step changes nothing, and the schedule moves on
-                    skipped_in_a_row += 1
-                    if skipped_in_a_row > config.optim.skip_limit:
-                        raise NonFiniteLoss(
-                            f"step {step + 1} (epoch {epoch}) is not finite: {broken}; "
-                            f"{config.optim.skip_limit} steps before it were skipped (optim.skip_limit); "
-                            f"{last_good()}"
-                        )
-                    buffers.restore()
-                    log.skip(step + 1, broken, skipped_in_a_row, config.optim.skip_limit)
-                    values = {name: values[name] for name in ("lr", "clouds", "data_ms", "step_ms")}
-                else:
-                    skipped_in_a_row = 0
-                    optimizer.step()
+                finish_step(optimizer, buffers, unread[-1].finite)
                 step += 1
-                log.step(step, total, {"epoch": epoch, **values})
-
-                if first and step % steps_per_epoch == 0 and step < total:
-                    done = step // steps_per_epoch
-                    if probe_data is not None and config.probe.every and done % config.probe.every == 0:
-                        result = run_probe(model, probe_data, config, dtype, console, f"after epoch {done}")
-                        log.write(step, {"probe_svm": result.svm, "probe_zero_shot": result.zero_shot})
-                    if done % config.save.every == 0:
-                        try:
-                            save()
-                        except SaveFailed as error:
-                            say(console, f"{error}; training goes on", style="yellow")
+                epoch, rest = divmod(step, steps_per_epoch)
+                probe_now = not rest and config.probe.every > 0 and epoch % config.probe.every == 0
+                save_now = not rest and epoch % config.save.every == 0
+                read_now = step % read_every(device, config.save.log_every) == 0 or step == total
+                if not (read_now or probe_now or save_now):
+                    continue
+                for values, asked_to_stop in read_steps(unread):
+                    note(values)
+                    stop = stop or asked_to_stop
+                unread.clear()
+                if not first or step == total:
+                    continue
+                if probe_now and probe_data is not None:
+                    result = run_probe(model, probe_data, config, dtype, console, f"after epoch {epoch}")
+                    log.write(step, {"probe_svm": result.svm, "probe_zero_shot": result.zero_shot})
+                if save_now:
+                    try:
+                        save()
+                    except SaveFailed as error:
+                        say(console, f"{error}; training goes on", style="yellow")
             checkpoint = save() if first else checkpoint_folder(run, step)
         stopped_by = None
         if stop or received:

@@ -21,6 +21,7 @@ import recon_fast
 from recon_fast.data.shapes import Shapes
 from recon_fast.errors import InputError
 from recon_fast.ranks import world_size
+from recon_fast.training.memory import peak_memory
 
 _PACKAGES = ("triton", "numpy", "numba", "h5py", "timm", "open_clip_torch", "safetensors")
 
@@ -110,6 +111,7 @@ class RunRecord:
         self, run: Path | None, device: torch.device, data: dict[str, Any], teacher: dict[str, Any], step: int
     ) -> None:
         self.path = None if run is None else run / "run.json"
+        self.device = device
         self.began = time.monotonic()
         if self.path is None:
             return
@@ -139,7 +141,9 @@ class RunRecord:
         if self.path is None:
             return
         seconds = round(time.monotonic() - self.began, 3)
+        peak = peak_memory(self.device)
         self.start |= {"to_step": step, "wall_seconds": seconds, "end": end}
+        self.start["peak_memory_mib"] = None if peak is None else round(peak / 2**20, 1)
         try:
             self._write()
         except OSError:

@@ -27,7 +27,7 @@ from recon_fast.training.device import resolve_device
 # Settings that do not change what is computed, so a resumed run may change them.
 _FREE_ON_RESUME = (
     "out", "init", "device", "data.path", "data.workers", "data.on_problem", "teacher.store", "save", "probe",
-    "optim.skip_limit",
+    "optim.skip_limit", "optim.recompute", "compile",
 )  # fmt: skip
 _CONFIG, _CONFIG_ASIDE = "config.yaml", ".config.yaml.tmp"
 

@@ -2,13 +2,15 @@
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 
 import torch
 from torch import nn
 
 from recon_fast.config import PretrainConfig
-from recon_fast.data.resident import ResidentShapes
+from recon_fast.data.resident import Batch, ResidentShapes
 from recon_fast.errors import InputError
 from recon_fast.ranks import rank, world_size
 from recon_fast.training.device import autocast, seed_step
@@ -36,9 +38,56 @@ class KeptBuffers:
         """Remember the buffers as they are."""
         torch._foreach_copy_(self.kept, self.buffers)
 
-    def restore(self) -> None:
-        """Make the buffers what they were."""
-        torch._foreach_copy_(self.buffers, self.kept)
+    def restore_unless(self, finite: torch.Tensor) -> None:
+        """Make the buffers what they were, unless `finite` (bool, 0-d) holds; the host does not wait."""
+        for buffer, kept in zip(self.buffers, self.kept, strict=True):
+            torch.where(finite, buffer, kept, out=buffer)
+
+
+Part = Callable[[str], AbstractContextManager]  # around a part of a step, by its name
+
+
+def untimed(_name: str) -> AbstractContextManager:
+    """A `Part` that does nothing."""
+    return nullcontext()
+
+
+@dataclass
+class StepValues:
+    """What a step gave; the host has not waited for it yet."""
+
+    known: dict[str, float]  # step (counted from 1), lr, clouds, data_ms, step_ms
+    names: list[str]  # of the losses, then grad_norm
+    computed: torch.Tensor  # [V + 1] on the device: values by `names`, and above 0 where a process is to stop
+    finite: torch.Tensor  # 0-d bool on the device: whether the gradients may be used
+
+
+def draw(train_set: ResidentShapes, rows: torch.Tensor, config: PretrainConfig, number: int) -> Batch:
+    """This process's part of micro-batch `number` of the run, and a seed for all that the model draws."""
+    seed_step(config.seed, number)
+    return train_set.batch(rows, config.data.num_points, config.data.rotate, (rank(), world_size()))
+
+
+def rehearse(
+    terms: nn.Module,
+    train_set: ResidentShapes,
+    rows: torch.Tensor,
+    config: PretrainConfig,
+    dtype: torch.dtype,
+) -> dict[str, float]:
+    """Losses and norm of the gradient of the run's first micro-batch, by name; the model stays as it is."""
+    buffers = KeptBuffers(terms)
+    batch = draw(train_set, rows, config, 0)
+    with autocast(train_set.device, dtype):
+        output = terms(batch.points, batch.image_feature, batch.text_feature, batch.label)
+        loss = torch.stack(list(output.values())).sum()
+    loss.backward()
+    gradients = [p.grad for p in terms.parameters() if p.grad is not None]
+    values = {name: value.item() for name, value in output.items()}
+    values["grad_norm"] = torch.nn.utils.get_total_norm(gradients).item()
+    terms.zero_grad(set_to_none=True)
+    torch._foreach_copy_(buffers.buffers, buffers.kept)
+    return values
 
 
 def train_step(
@@ -51,17 +100,19 @@ def train_step(
     steps_per_epoch: int,
     dtype: torch.dtype,
     received: Sequence[int] = (),
-) -> tuple[dict[str, float], bool]:
-    """Gradients of one batch, clipped, and the step's values by name; the optimizer has not stepped yet.
+    part: Part = untimed,
+) -> StepValues:
+    """Gradients of one batch, clipped; the optimizer has not stepped yet.
 
     Args:
-        losses: from a batch to losses by name; see `losses_of`.
+        losses: from a batch to losses by name; see `Terms`.
         rows: shapes of the whole batch, indices into `train_set` [batch_size].
         step: counted from 0; with the seed it fixes all that is drawn.
         received: signals that asked this process to stop; looked at when the step is done.
+        part: entered with "data", "losses" (the model), "backward" and "optimizer" (here, the norm).
 
     Returns:
-        The values, alike in all processes but for times, and whether any of them was asked to stop.
+        The step's values, alike in all processes but for times.
     """
     started = time.perf_counter()
     data_seconds = 0.0
@@ -71,30 +122,53 @@ def train_step(
     optimizer.zero_grad(set_to_none=True)
 
     accumulate = config.optim.accumulate
-    part = (rank(), world_size())
     terms: list[torch.Tensor] = []
     for i, index in enumerate(rows.chunk(accumulate)):
-        seed_step(config.seed, step * accumulate + i)
         drawing = time.perf_counter()
-        batch = train_set.batch(index, config.data.num_points, config.data.rotate, part)
+        with part("data"):
+            batch = draw(train_set, index, config, step * accumulate + i)
         data_seconds += time.perf_counter() - drawing
-        with autocast(train_set.device, dtype):
+        with part("losses"), autocast(train_set.device, dtype):
             output = losses(batch.points, batch.image_feature, batch.text_feature, batch.label)
-        (torch.stack(list(output.values())).sum() / accumulate).backward()
+            loss = torch.stack(list(output.values())).sum() / accumulate
+        with part("backward"):
+            loss.backward()
         terms.append(torch.stack([term.detach() for term in output.values()]))
     limit = math.inf if config.optim.clip_grad is None else config.optim.clip_grad
-    norm = torch.nn.utils.clip_grad_norm_(losses.parameters(), limit)
+    with part("optimizer"):
+        norm = torch.nn.utils.clip_grad_norm_(losses.parameters(), limit)
 
-    # The one point of a step where the host waits for the device.
-    computed = torch.cat([torch.stack(terms).mean(0), norm[None]])
-    (*means, norm_value), stop = mean_and_any(computed, lambda: bool(received))
-    values = {
+    computed = mean_and_any(torch.cat([torch.stack(terms).mean(0), norm[None]]), bool(received))
+    known = {
+        "step": step + 1,
         "lr": lr,
         "clouds": len(rows),
-        **dict(zip(output, means, strict=True)),
-        "loss": sum(means),
-        "grad_norm": norm_value,
         "data_ms": 1e3 * data_seconds,
         "step_ms": 1e3 * (time.perf_counter() - started - data_seconds),
     }
-    return values, stop
+    return StepValues(known, [*output, "grad_norm"], computed, computed.isfinite().all())
+
+
+def finish_step(optimizer: torch.optim.Optimizer, buffers: KeptBuffers, finite: torch.Tensor) -> None:
+    """Let the optimizer step, unless `finite` (bool, 0-d, on the device) says that nothing may change."""
+    optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]  # as a GradScaler does for fused ones
+    optimizer.step()
+    buffers.restore_unless(finite)
+
+
+def read_every(device: torch.device, log_every: int) -> int:
+    """Steps after which the host asks what came out: a GPU is not waited for within a window of the log."""
+    return log_every if device.type == "cuda" else 1
+
+
+def read_steps(steps: Sequence[StepValues]) -> list[tuple[dict[str, float], bool]]:
+    """The values of steps by name, and whether a process was asked to stop; here the host waits."""
+    waiting = time.perf_counter()
+    rows = torch.stack([step.computed for step in steps]).tolist()
+    steps[-1].known["step_ms"] += 1e3 * (time.perf_counter() - waiting)
+    read = []
+    for step, (*values, stop) in zip(steps, rows, strict=True):
+        computed = dict(zip(step.names, values, strict=True))
+        loss = sum(value for name, value in computed.items() if name != "grad_norm")
+        read.append(({**step.known, **computed, "loss": loss}, stop > 0))
+    return read

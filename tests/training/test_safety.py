@@ -11,9 +11,8 @@ from pathlib import Path
 import jobs
 import pytest
 import torch
-from rich.console import Console
 from safetensors.torch import load_file
-from tiny import TINY_MODEL, tiny_config, tiny_shapes
+from tiny import TINY_MODEL, Lines, tiny_config, tiny_shapes
 
 from recon_fast.config import ReConConfig
 from recon_fast.errors import InputError
@@ -23,20 +22,6 @@ from recon_fast.training.curves import Curves
 from recon_fast.training.pretrain import NonFiniteLoss, pretrain
 
 MEMORY_STEPS = 600
-
-
-class Lines(Console):
-    """A console that keeps what it is told."""
-
-    def __init__(self):
-        super().__init__(quiet=True)
-        self.lines = []
-
-    def print(self, *objects, **_):
-        self.lines += [str(thing) for thing in objects]
-
-    def has(self, *words):
-        return any(all(word in line for word in words) for line in self.lines)
 
 
 def train(config, resume=None, shapes=None, console=None):
@@ -91,6 +76,19 @@ def test_a_spike_is_skipped_and_said(tmp_path, monkeypatch):
     windows = log_lines(tmp_path / "means")
     assert windows[1]["skipped"] == 1
     assert windows[1]["loss"] == pytest.approx((lines[3]["loss"] + lines[5]["loss"]) / 2)
+
+
+def test_steps_that_are_read_later_change_nothing(tmp_path, monkeypatch):
+    poison(monkeypatch, {2, 3, 7})
+    each = train(tiny_config(tmp_path / "each", optim__epochs=4))
+    monkeypatch.setattr(pretrain_module, "read_every", lambda device, log_every: 5)
+    later = train(tiny_config(tmp_path / "later", optim__epochs=4, save__every=2))
+    assert_same_weights(each.checkpoint, later.checkpoint)
+
+    def values(run):
+        return [{k: v for k, v in line.items() if not k.endswith(("_ms", "_s"))} for line in log_lines(run)]
+
+    assert values(tmp_path / "each") == values(tmp_path / "later")
 
 
 def test_a_run_with_skips_resumes_bit_by_bit(tmp_path, monkeypatch):

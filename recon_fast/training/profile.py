@@ -1,0 +1,223 @@
+"""Where the time of a step goes: `recon-fast pretrain --profile N`."""
+
+import json
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from recon_fast.console import say
+from recon_fast.errors import InputError
+from recon_fast.models import PretrainModel
+from recon_fast.models.recon import Encoder, Reconstruction
+from recon_fast.models.tokenizer import Tokenizer
+from recon_fast.models.two_tower import Tower
+from recon_fast.training.memory import peak_memory
+from recon_fast.training.step import Part, untimed
+
+PARTS = ("data", "group", "tokenizer", "encoder", "decoder", "losses", "backward", "optimizer")
+_MODULES = {Tokenizer: "tokenizer", Encoder: "encoder", Tower: "encoder", Reconstruction: "decoder"}
+_TRACED_STEPS = 3
+
+
+class Parts:
+    """What a clock shows, by part; a part inside another takes its share out of it.
+
+    Args:
+        clock: anything that only grows: seconds, or floating-point operations so far.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self.clock = clock
+        self.totals: dict[str, float] = defaultdict(float)
+        self.open: list[str] = []
+        self.since = 0.0
+
+    @contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        self._turn()
+        self.open.append(name)
+        try:
+            yield
+        finally:
+            self._turn()
+            self.open.pop()
+
+    def _turn(self) -> None:
+        now = self.clock()
+        if self.open:
+            self.totals[self.open[-1]] += now - self.since
+        self.since = now
+
+
+@contextmanager
+def watch(model: PretrainModel, part: Part) -> Iterator[None]:
+    """Enter `part` around the grouping and the modules of `model`."""
+    group = model.group
+    running: list[ExitStack] = []
+
+    def enter(name: str) -> Callable[..., None]:
+        def hook(*_: Any) -> None:
+            running.append(ExitStack())
+            running[-1].enter_context(part(name))
+
+        return hook
+
+    def leave(*_: Any) -> None:
+        running.pop().close()
+
+    def grouping(points: Tensor) -> Any:
+        with part("group"):
+            return group(points)
+
+    with ExitStack() as stack:
+        for module in model.modules():
+            name = _MODULES.get(type(module))
+            if name is not None:
+                stack.callback(module.register_forward_pre_hook(enter(name)).remove)
+                stack.callback(module.register_forward_hook(leave, always_call=True).remove)
+        model.group = grouping  # type: ignore[method-assign]
+        stack.callback(delattr, model, "group")
+        yield
+
+
+def _formulas() -> dict[Any, Callable[..., int]]:
+    """Multiplications and additions of the package's own operators, as far as they are matrix products."""
+    ops = torch.ops.recon_fast
+
+    def dense(x: list[int], weight: list[int], *_: Any, **__: Any) -> int:
+        return 2 * x[0] * x[1] * x[2] * weight[0]
+
+    def sparse(grad: list[int], _idx: list[int], x: list[int], *_: Any, **__: Any) -> int:
+        return 2 * 2 * grad[0] * grad[1] * x[2]  # to the input and to the weight, of one member a group
+
+    def attention(query: list[int], key: list[int], *_: Any, **__: Any) -> int:
+        B, H, Q, D = query
+        return 2 * 2 * B * H * Q * key[2] * D
+
+    def attention_backward(_grad: list[int], query: list[int], key: list[int], *rest: Any, **__: Any) -> int:
+        B, H, Q, D = query
+        products = 5 if rest[-1] else 3  # scores, weights, queries; keys and values where they are wanted
+        return 2 * products * B * H * Q * key[2] * D
+
+    return {
+        ops.linear_max: dense,
+        ops.linear_max_backward: sparse,
+        ops.masked_cross_attention: attention,
+        ops.masked_cross_attention_backward: attention_backward,
+    }
+
+
+@dataclass
+class Profile:
+    """Costs of a step, means over the steps that were timed."""
+
+    step_ms: float  # as in training: compiled if training is, nothing waited for
+    parts_ms: dict[str, float]  # uncompiled, the device waited for at each border
+    parts_gflop: dict[str, float]  # of matrix products
+    outside_percent: float  # share of what is not the model, its losses or their gradients: data
+    clouds_per_s: float
+    peak_memory: int | None  # bytes
+    steps: int
+
+    def table(self) -> Table:
+        """For people: ms, share and achieved GFLOP/s of each part."""
+        table = Table("part")
+        for header in ("ms", "%", "GFLOP/s"):
+            table.add_column(header, justify="right")
+        total = sum(self.parts_ms.values())
+        rows = {**self.parts_ms, "sum of the parts": total}
+        gflop = {**self.parts_gflop, "sum of the parts": sum(self.parts_gflop.values())}
+        for name, ms in rows.items():
+            speed = f"{1e3 * gflop[name] / ms:.0f}" if gflop[name] > 1e-3 and ms else ""
+            table.add_row(name, f"{ms:.2f}", f"{100 * ms / total:.1f}", speed)
+        return table
+
+
+def profile(
+    model: PretrainModel,
+    step: Callable[[int, Part, bool], int],
+    device: torch.device,
+    steps: int,
+    folder: Path | None,
+    console: Console,
+) -> Profile:
+    """Time `steps` steps, whole and by part, and write profile.json and trace.json (Chrome's format).
+
+    Args:
+        model: what is trained; its weights move on.
+        step: runs training step i, enters a `Part` around its parts, compiled if that is true and the run
+            is; gives the number of clouds.
+        folder: where the two files go; None writes nothing.
+
+    Raises:
+        InputError: they cannot be written.
+    """
+
+    def seconds() -> float:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return time.perf_counter()
+
+    for i in range(2):  # first calls allocate and compile
+        clouds = step(i, untimed, True)
+        step(i, untimed, False)
+    began = seconds()
+    for i in range(steps):
+        step(i, untimed, True)
+    whole = (seconds() - began) / steps
+
+    parts = Parts(seconds)
+    with watch(model, parts):
+        for i in range(steps):
+            step(i, parts, False)
+    with FlopCounterMode(display=False, custom_mapping=_formulas()) as counter:
+        flops = Parts(counter.get_total_flops)
+        with watch(model, flops):
+            step(0, flops, False)
+    milliseconds = {name: 1e3 * parts.totals[name] / steps for name in PARTS}
+    result = Profile(
+        step_ms=1e3 * whole,
+        parts_ms=milliseconds,
+        parts_gflop={name: flops.totals[name] / 1e9 for name in PARTS},
+        outside_percent=100 * milliseconds["data"] / sum(milliseconds.values()),
+        clouds_per_s=clouds / whole,
+        peak_memory=peak_memory(device),
+        steps=steps,
+    )
+    console.print(result.table())
+    memory = "" if result.peak_memory is None else f", at most {result.peak_memory / 2**30:.2f} GiB"
+    say(
+        console,
+        f"a step as trained: {result.step_ms:.1f} ms, {result.clouds_per_s:.0f} clouds/s{memory}; "
+        f"data {result.outside_percent:.1f} % of the parts; means of {steps} steps",
+    )
+    if folder is not None:
+        _write(result, folder, model, step)
+        say(console, f"for ui.perfetto.dev or chrome://tracing: {folder / 'trace.json'}")
+    return result
+
+
+def _write(
+    result: Profile, folder: Path, model: PretrainModel, step: Callable[[int, Part, bool], int]
+) -> None:
+    """profile.json, and trace.json of a few more steps."""
+    label = torch.profiler.record_function
+    with torch.profiler.profile() as profiler, watch(model, label):
+        for i in range(_TRACED_STEPS):
+            step(i, label, False)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        profiler.export_chrome_trace(str(folder / "trace.json"))
+        (folder / "profile.json").write_text(json.dumps(asdict(result), indent=1), encoding="utf-8")
+    except (OSError, RuntimeError) as error:
+        raise InputError(f"profile cannot be written to {folder}: {error}") from error
