@@ -1,7 +1,8 @@
 """ReCon: contrast guided by reconstruction (Qi, Dong et al., ICML 2023, arXiv 2302.02318)."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -59,8 +60,8 @@ class Encoder(nn.Module):
         self.norm = nn.LayerNorm(config.dim)
         self.apply(init_transformer)
 
-    def forward(self, tokens: Tensor, centers: Tensor, stop_gradient: bool) -> Encoding:
-        """Encode tokens [B, S, C] of groups around centers [B, S, 3].
+    def layers(self, tokens: Tensor, centers: Tensor, stop_gradient: bool) -> Iterator[Encoding]:
+        """What each block makes of tokens [B, S, C] of groups around centers [B, S, 3], before the norm.
 
         `stop_gradient` keeps the contrastive losses from reaching the local stream, as in pretraining.
         """
@@ -71,7 +72,12 @@ class Encoder(nn.Module):
         x = tokens
         for block in self.blocks:
             queries, x = block(queries + queries_pos, x + pos, stop_gradient)
-        return Encoding(self.norm(queries), self.norm(x))
+            yield Encoding(queries, x)
+
+    def forward(self, tokens: Tensor, centers: Tensor, stop_gradient: bool) -> Encoding:
+        """What the last block makes of the tokens, normalised; arguments as of `layers`."""
+        *_, last = self.layers(tokens, centers, stop_gradient)
+        return Encoding(self.norm(last.global_tokens), self.norm(last.local_tokens))
 
 
 class Reconstruction(nn.Module):
@@ -111,6 +117,8 @@ def projection(dim: int, out_dim: int | None) -> nn.Linear | None:
 
 class PretrainModel(nn.Module):
     """What ReCon and TwoTower share: grouping, masking, reconstruction and cross-modal contrast."""
+
+    task: ClassVar[dict[str, Any]] = {"kind": "pretrain"}
 
     def __init__(self, config: ReConConfig) -> None:
         super().__init__()
