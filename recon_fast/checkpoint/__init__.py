@@ -1,7 +1,7 @@
 """Weights on disk: ours as safetensors, and interchange with the official ReCon checkpoints.
 
 Nothing here unpickles objects: a checkpoint that holds anything but tensors and plain values is refused.
-`recon_fast.checkpoint.restore` builds a model from any of them.
+`recon_fast.checkpoint.restore` builds models from them.
 """
 
 from recon_fast.checkpoint.files import (
@@ -13,12 +13,11 @@ from recon_fast.checkpoint.files import (
     weights_metadata,
 )
 from recon_fast.checkpoint.names import export_official, official_name, official_names
-from recon_fast.checkpoint.official import LoadReport, infer_architecture, load_initial, load_official
+from recon_fast.checkpoint.official import LoadReport, load_initial, load_official
 
 __all__ = [
     "LoadReport",
     "export_official",
-    "infer_architecture",
     "is_torchscript",
     "load_initial",
     "load_official",

@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from recon_fast.errors import InputError
+from recon_fast.models import AnyModel
 
 _numpy_scalar = np.float64(0).__reduce__()[0]
 # What numpy scalars among an official checkpoint's metrics unpickle through; none of it runs foreign code.
@@ -27,16 +28,16 @@ _NUMPY_SCALARS: list[Any] = [
 ]
 
 
-def weights_metadata(model: nn.Module, teacher: Mapping[str, Any] | None) -> dict[str, str]:
+def weights_metadata(model: AnyModel, teacher: Mapping[str, Any] | None) -> dict[str, str]:
     """What a model.safetensors of ours says of itself: architecture, task, teachers.
 
     Args:
-        model: of this package, with its `config` and `task`.
+        model: whose weights they are.
         teacher: what is known of the frozen teachers; None if nothing.
     """
     return {
         "format": "recon-fast",
-        "model": json.dumps(asdict(model.config)),  # type: ignore[call-overload]
+        "model": json.dumps(asdict(model.config)),
         "task": json.dumps(model.task),
         "teacher": json.dumps(teacher),
     }

@@ -2,7 +2,9 @@
 
 import re
 
-from torch import Tensor, nn
+from torch import Tensor
+
+from recon_fast.models import AnyModel
 
 # Ours -> official; rules are applied one after the other.
 _TOKENIZER = {
@@ -58,9 +60,9 @@ def official_name(name: str, downstream: bool = False) -> str:
     return name
 
 
-def official_names(model: nn.Module) -> dict[str, str]:
-    """Official name -> ours, of all parameters and buffers of a model of this package."""
-    downstream = model.task["kind"] != "pretrain"  # type: ignore[index]
+def official_names(model: AnyModel) -> dict[str, str]:
+    """Official name -> ours, of all parameters and buffers of a model."""
+    downstream = model.task["kind"] != "pretrain"
     return {official_name(name, downstream): name for name in model.state_dict()}
 
 
@@ -74,7 +76,7 @@ def from_official(name: str, value: Tensor) -> Tensor:
     return value.squeeze(-1) if _CONVOLUTION.search(name) and value.ndim == 3 else value
 
 
-def export_official(model: nn.Module) -> dict[str, Tensor]:
+def export_official(model: AnyModel) -> dict[str, Tensor]:
     """State dict of `model` under the official names and shapes, on the CPU.
 
     `torch.save({"base_model": export_official(model)}, path)` writes a file that the official code loads.

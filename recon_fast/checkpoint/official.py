@@ -4,14 +4,15 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from recon_fast.checkpoint.files import load_weights, read_tensors, read_torch_file
 from recon_fast.checkpoint.names import from_official, official_names
 from recon_fast.config import ReConConfig
 from recon_fast.errors import InputError
+from recon_fast.models import AnyModel
 
 _CONTAINERS = ("base_model", "model", "model_state_dict", "state_dict")
 _TEACHER = re.compile(r"^(img_encoder|text_encoder)\.")
@@ -39,8 +40,15 @@ class LoadReport:
         return text + (f", {self.teachers} of frozen teachers passed over" if self.teachers else "")
 
 
-def official_state(source: str | Path | Mapping[str, Any]) -> tuple[str, dict[str, Tensor]]:
-    """How to call a source in messages, and its tensors by official names without "module.".
+class Official(NamedTuple):
+    """Tensors of an official checkpoint."""
+
+    where: str  # how to call it in messages
+    state: dict[str, Tensor]  # by official names, without "module."
+
+
+def read_official(source: str | Path | Mapping[str, Any]) -> Official:
+    """The tensors of an official checkpoint.
 
     Args:
         source: a checkpoint file (torch or safetensors), its contents, or a state dict.
@@ -55,11 +63,12 @@ def official_state(source: str | Path | Mapping[str, Any]) -> tuple[str, dict[st
         state = next(held, state)
     if not isinstance(state, Mapping) or not any(isinstance(value, Tensor) for value in state.values()):
         raise InputError(f"{where} must hold a state dict, got {type(state).__name__} without tensors")
-    return where, {
+    tensors = {
         key.removeprefix("module."): value
         for key, value in state.items()
         if isinstance(key, str) and isinstance(value, Tensor)
     }
+    return Official(where, tensors)
 
 
 def _with_prefix(state: dict[str, Tensor], names: Mapping[str, str]) -> dict[str, Tensor]:
@@ -73,27 +82,21 @@ def _with_prefix(state: dict[str, Tensor], names: Mapping[str, str]) -> dict[str
     return {key.removeprefix(prefix): value for key, value in state.items()}
 
 
-def load_official(source: str | Path | Mapping[str, Any], model: nn.Module, only: str = "") -> LoadReport:
-    """Load official ReCon weights into `model`.
+def match_official(
+    official: Official, model: AnyModel, only: str = ""
+) -> tuple[dict[str, Tensor], LoadReport]:
+    """The tensors of an official checkpoint for `model`, under our names, and the report on them.
 
     Args:
-        source: a checkpoint file (torch or safetensors) of pretraining, classification, few-shot learning or
-            segmentation, its contents, or a state dict. Keys may start with "module."; tensors of frozen
-            teachers are passed over.
-        model: a model of this package of the checkpoint's sizes; changed in place.
-        only: load what starts with this of our names; "encoder." leaves heads and decoder as they are.
-
-    Returns:
-        The keys that were loaded, missing, unexpected and of other parts, by official names.
+        official: the checkpoint.
+        model: is left as it is.
+        only: take what starts with this of our names; "encoder." leaves out heads and decoder.
 
     Raises:
-        InputError: an unreadable file, a file that could run code, no key in common with the model, or a
-            tensor of another shape; the model is untouched then.
+        InputError: no key in common with the model, or a tensor of another shape.
     """
-    where, state = official_state(source)
-    own = model.state_dict()
-    every = official_names(model)
-    state = _with_prefix(state, every)
+    own, every = model.state_dict(), official_names(model)
+    where, state = official.where, _with_prefix(official.state, every)
     names = {key: name for key, name in every.items() if name.startswith(only)}
     report = LoadReport(teachers=sum(bool(_TEACHER.match(key)) for key in state))
     update = {}
@@ -115,29 +118,53 @@ def load_official(source: str | Path | Mapping[str, Any], model: nn.Module, only
         raise InputError(
             f"{where} must hold ReCon weights such as {next(iter(names))}, got {next(iter(state))}"
         )
+    return update, report
+
+
+def load_official(source: str | Path | Mapping[str, Any], model: AnyModel) -> LoadReport:
+    """Load official ReCon weights into `model`.
+
+    Args:
+        source: a checkpoint file (torch or safetensors) of pretraining, classification, few-shot learning or
+            segmentation, its contents, or a state dict. Keys may start with "module."; tensors of frozen
+            teachers are passed over.
+        model: of the checkpoint's sizes; changed in place.
+
+    Returns:
+        The keys that were loaded, missing, unexpected and of other parts, by official names.
+
+    Raises:
+        InputError: an unreadable file, a file that could run code, no key in common with the model, or a
+            tensor of another shape; the model is untouched then.
+    """
+    update, report = match_official(read_official(source), model)
     model.load_state_dict(update, strict=False)
     return report
 
 
 def infer_architecture(
-    source: str | Path | Mapping[str, Any], **sizes: int | None
+    official: Official,
+    num_heads: int | None = None,
+    num_group: int | None = None,
+    group_size: int | None = None,
 ) -> tuple[ReConConfig, dict[str, Any]]:
     """Architecture and task of an official checkpoint, from the names and shapes in it.
 
     Args:
-        source: as for `load_official`.
-        **sizes: num_heads, num_group, group_size where they cannot be read from shapes; None as if not given.
-            Heads are known for the official widths (384: 6, 256: 4, 192: 3). Without them num_group is 64,
-            128 for segmentation, and group_size 32 unless there is a decoder. Centers are sampled as
-            pointnet2_ops does (`skip_near_origin`), as the weights were trained.
+        official: the checkpoint.
+        num_heads: None takes those of the official widths (384: 6, 256: 4, 192: 3).
+        num_group: None takes 64, for segmentation 128.
+        group_size: None takes that of the decoder, 32 without one.
+
+    Centers are sampled as pointnet2_ops does (`skip_near_origin`): the weights were trained so.
 
     Returns:
         The config and {"kind": "pretrain" | "classifier" | "segmenter", ...} as the models' `task`.
 
     Raises:
-        InputError: as `load_official`; no ReCon checkpoint; heads that are neither given nor known.
+        InputError: no ReCon checkpoint; heads that are neither given nor known.
     """
-    where, state = official_state(source)
+    where, state = official
     prefix = "MAE_encoder." if any(key.startswith("MAE_encoder.") for key in state) else ""
 
     def width(key: str, axis: int = 0) -> int | None:
@@ -149,7 +176,7 @@ def infer_architecture(
     if dim is None or depth == 0:
         wanted = "norm.weight" if dim is None else "blocks.blocks.0.norm1.weight"
         raise InputError(f"{where} must hold ReCon weights such as {prefix}{wanted}, got {next(iter(state))}")
-    num_heads = sizes.get("num_heads") or _HEADS.get(dim)
+    num_heads = num_heads or _HEADS.get(dim)
     if num_heads is None:
         known = ", ".join(map(str, _HEADS))
         raise InputError(f"num_heads must be given for a width that is none of {known}, got {dim} in {where}")
@@ -171,8 +198,8 @@ def infer_architecture(
         num_heads=num_heads,
         decoder_depth=1 + max((int(m[1]) for m in map(decoder.match, state) if m), default=3),
         decoder_num_heads=num_heads,
-        num_group=sizes.get("num_group") or (128 if task["kind"] == "segmenter" else 64),
-        group_size=sizes.get("group_size") or (rebuilt // 3 if rebuilt else 32),
+        num_group=num_group or (128 if task["kind"] == "segmenter" else 64),
+        group_size=group_size or (rebuilt // 3 if rebuilt else 32),
         image_dim=width("img_proj.weight"),
         text_dim=width("text_proj.weight"),
         single_modal="cls_proj.0.weight" in state,
@@ -181,7 +208,7 @@ def infer_architecture(
     return config, task
 
 
-def load_initial(path: str | Path, model: nn.Module) -> str:
+def load_initial(path: str | Path, model: AnyModel) -> str:
     """Start `model` from a model.safetensors of ours or an official checkpoint; returns a line that says what
     came.
     """

@@ -6,6 +6,8 @@ from recon_fast.models.recon import Encoding, PretrainModel, PretrainOutput, ReC
 from recon_fast.models.segmentation import PartSegmenter
 from recon_fast.models.two_tower import TwoTower
 
+AnyModel = PretrainModel | Classifier | PartSegmenter  # each has its `config` and its `task`
+
 
 def build_model(config: ReConConfig) -> PretrainModel:
     """The model that `config.arch` names, freshly initialised from torch's default generator."""
@@ -13,6 +15,7 @@ def build_model(config: ReConConfig) -> PretrainModel:
 
 
 __all__ = [
+    "AnyModel",
     "Classifier",
     "Encoding",
     "PartSegmenter",

@@ -1,12 +1,11 @@
 """Classifier: ReCon's encoder with a head, for fine-tuning and few-shot learning (ReCon, section 4.1)."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from recon_fast.config import ReConConfig
-from recon_fast.kernels import sample_and_group
 from recon_fast.models.blocks import init_transformer
 from recon_fast.models.recon import Encoder, Encoding
 
@@ -53,16 +52,14 @@ class Classifier(nn.Module):
         if head not in HEADS:
             raise ValueError(f"head must be one of {HEADS}, got {head!r}")
         self.config = config
-        self.task = {"kind": "classifier", "num_classes": num_classes, "head": head}
+        self.task: dict[str, Any] = {"kind": "classifier", "num_classes": num_classes, "head": head}
         self.encoder = Encoder(config)
         self.head = build_head(4 * config.dim, num_classes, head)
         self.head.apply(init_transformer)
 
     def encode(self, points: Tensor) -> Encoding:
         """points [B, N, 3] -> global tokens [B, 3, C] and local tokens [B, G, C]."""
-        c = self.config
-        groups = sample_and_group(points, c.num_group, c.group_size, skip_near_origin=c.skip_near_origin)
-        return self.encoder(self.encoder.tokenizer(groups.neighborhoods), groups.centers, stop_gradient=False)
+        return self.encoder.encode(points)
 
     def features(self, points: Tensor) -> Tensor:
         """points [B, N, 3] -> what the head sees [B, 4 C]."""

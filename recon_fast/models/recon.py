@@ -46,11 +46,18 @@ class PretrainOutput:
         return torch.stack(list(self.losses.values())).sum()
 
 
+def group_points(points: Tensor, config: ReConConfig) -> PointGroups:
+    """points [B, N, 3] -> groups; N must be at least num_group and group_size."""
+    c = config
+    return sample_and_group(points, c.num_group, c.group_size, skip_near_origin=c.skip_near_origin)
+
+
 class Encoder(nn.Module):
     """Tokenizer, three global queries, ReCon-blocks, norm."""
 
     def __init__(self, config: ReConConfig) -> None:
         super().__init__()
+        self.config = config
         self.tokenizer = Tokenizer(config.dim)
         self.pos_embed = position_mlp(config.dim)
         self.cls_token, self.img_token, self.text_token = (learned_token(config.dim) for _ in range(3))
@@ -78,6 +85,11 @@ class Encoder(nn.Module):
         """What the last block makes of the tokens, normalised; arguments as of `layers`."""
         *_, last = self.layers(tokens, centers, stop_gradient)
         return Encoding(self.norm(last.global_tokens), self.norm(last.local_tokens))
+
+    def encode(self, points: Tensor) -> Encoding:
+        """Encode whole clouds, points [B, N, 3], nothing masked and no gradient stopped."""
+        groups = group_points(points, self.config)
+        return self(self.tokenizer(groups.neighborhoods), groups.centers, stop_gradient=False)
 
 
 class Reconstruction(nn.Module):
@@ -129,8 +141,7 @@ class PretrainModel(nn.Module):
 
     def group(self, points: Tensor) -> PointGroups:
         """points [B, N, 3] -> groups; N must be at least num_group and group_size."""
-        c = self.config
-        return sample_and_group(points, c.num_group, c.group_size, skip_near_origin=c.skip_near_origin)
+        return group_points(points, self.config)
 
     def encode(self, points: Tensor) -> Encoding:
         """Encode whole clouds, points [B, N, 3], nothing masked: what downstream tasks use."""
@@ -201,8 +212,7 @@ class ReCon(PretrainModel):
         )
 
     def encode(self, points: Tensor) -> Encoding:
-        groups = self.group(points)
-        return self.encoder(self.encoder.tokenizer(groups.neighborhoods), groups.centers, stop_gradient=False)
+        return self.encoder.encode(points)
 
     def encode_visible(self, groups: PointGroups, masking: Masking) -> tuple[Encoding, Tensor]:
         # All groups are tokenized, as the batch norms' statistics are over all of them.

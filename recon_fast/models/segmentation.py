@@ -3,13 +3,15 @@
 The layers are those of Point-MAE's segmentation (Pang et al. 2022), with a feature of the global tokens.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recon_fast.config import ReConConfig
-from recon_fast.kernels import knn, sample_and_group
-from recon_fast.models.recon import Encoder
+from recon_fast.kernels import knn
+from recon_fast.models.recon import Encoder, Encoding, group_points
 
 _POINT_DIM, _CATEGORY_DIM = 1024, 64
 
@@ -71,7 +73,11 @@ class PartSegmenter(nn.Module):
             )
         C = config.dim
         self.config = config
-        self.task = {"kind": "segmenter", "num_parts": num_parts, "num_categories": num_categories}
+        self.task: dict[str, Any] = {
+            "kind": "segmenter",
+            "num_parts": num_parts,
+            "num_categories": num_categories,
+        }
         self.num_categories = num_categories
         self.taps = [config.depth * i // 3 for i in (1, 2, 3)]  # blocks 4, 8, 12 of 12
         self.encoder = Encoder(config)
@@ -88,10 +94,13 @@ class PartSegmenter(nn.Module):
         self.narrow_norm = nn.BatchNorm1d(256)
         self.out = nn.Linear(256, num_parts)
 
+    def encode(self, points: Tensor) -> Encoding:
+        """points [B, N, 3] -> global tokens [B, 3, C] and local tokens [B, G, C]."""
+        return self.encoder.encode(points)
+
     def forward(self, points: Tensor, category: Tensor) -> Tensor:
         """points [B, N, 3], float32, category [B] int64 -> log-probabilities [B, N, num_parts], float32."""
-        c = self.config
-        groups = sample_and_group(points, c.num_group, c.group_size, skip_near_origin=c.skip_near_origin)
+        groups = group_points(points, self.config)
         tokens = self.encoder.tokenizer(groups.neighborhoods)
         layers = list(self.encoder.layers(tokens, groups.centers, stop_gradient=False))
         local = torch.cat([self.encoder.norm(layers[i - 1].local_tokens) for i in self.taps], -1)

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from recon_fast.checkpoint import open_tensors, read_tensors, weights_metadata
 from recon_fast.errors import InputError
-from recon_fast.models import PretrainModel
+from recon_fast.models import AnyModel
 
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 _STATE = ("step", "data", "data_name", "teacher", "before", "config")
@@ -47,7 +47,7 @@ def named_optimizer_state(model: nn.Module, optimizer: torch.optim.Optimizer) ->
 
 
 def save_checkpoint(
-    run: Path, model: PretrainModel, optimizer: torch.optim.Optimizer, state: Mapping[str, Any], keep: int
+    run: Path, model: AnyModel, optimizer: torch.optim.Optimizer, state: Mapping[str, Any], keep: int
 ) -> Path:
     """Write the checkpoint of `state["step"]`, unless the run has it, and drop all but the `keep` newest.
 
