@@ -13,6 +13,7 @@ from recon_fast.errors import InputError
 COMMANDS = {
     "pretrain": "pretrain ReCon: on a procedural set, ShapeNet, or clouds of your own",
     "pack": "pack a folder of clouds into one HDF5 file",
+    "convert": "bring an official checkpoint into our format, or ours into the official one",
     "info": "versions, devices, operators in use, where teacher weights were found",
 }
 
@@ -106,6 +107,22 @@ def run_pack(argv: list[str]) -> int:
     from recon_fast.data.prepare import pack_shapes
 
     print(pack_shapes(source, out, config, Console(stderr=True)))
+    return 0
+
+
+def run_convert(argv: list[str]) -> int:
+    """`recon-fast convert SOURCE OUT`."""
+    from recon_fast.settings import parse_convert
+
+    source, out, config = parse_convert(argv)
+    from rich.console import Console
+
+    from recon_fast.console import say
+    from recon_fast.tasks.convert import convert
+
+    written, report = convert(source, out, config)
+    say(Console(stderr=True), report)
+    print(written)
     return 0
 
 

@@ -341,3 +341,27 @@ class PackConfig:
     def __post_init__(self) -> None:
         if self.workers is not None and self.workers < 1:
             raise InputError(f"workers must be at least 1 or null, got {self.workers}")
+
+
+@dataclass(frozen=True)
+class ConvertConfig:
+    """How `recon-fast convert` converts.
+
+    Attributes:
+        num_heads: attention heads of an official checkpoint; null takes those of the official widths (384: 6,
+            256: 4, 192: 3).
+        num_group: groups that a cloud is divided into; null takes 64, for segmentation 128.
+        group_size: points of a group; null takes that of the decoder, 32 without one.
+        overwrite: replace what is there.
+    """
+
+    num_heads: int | None = None
+    num_group: int | None = None
+    group_size: int | None = None
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("num_heads", "num_group", "group_size"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"{name} must be at least 1 or null, got {value}")

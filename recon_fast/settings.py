@@ -10,7 +10,7 @@ from typing import Any
 import jsonargparse
 import yaml
 
-from recon_fast.config import PackConfig, PretrainConfig
+from recon_fast.config import ConvertConfig, PackConfig, PretrainConfig
 from recon_fast.errors import InputError
 
 DEFAULT_CONFIG = "quickstart"
@@ -181,4 +181,24 @@ def parse_pack(argv: list[str]) -> tuple[Path, Path, PackConfig]:
     parser.add_class_arguments(PackConfig, as_group=False)
     settings = parse(parser, argv)
     config = PackConfig(**{name: settings[name] for name in PackConfig.__dataclass_fields__})
+    return Path(settings["source"]), Path(settings["out"]), config
+
+
+def parse_convert(argv: list[str]) -> tuple[Path, Path, ConvertConfig]:
+    """Source, output and settings of `recon-fast convert`."""
+    parser = jsonargparse.ArgumentParser(
+        prog="recon-fast convert",
+        description="Bring an official checkpoint into our format, or ours into the official one.",
+        exit_on_error=False,
+        allow_abbrev=False,
+    )
+    parser.add_argument("source", help="official .pth, run folder, checkpoint folder or model.safetensors")
+    parser.add_argument(
+        "out",
+        help="a folder, for model.safetensors and a report of the keys; or a .pth file, which the official "
+        "code loads",
+    )
+    parser.add_class_arguments(ConvertConfig, as_group=False)
+    settings = parse(parser, argv)
+    config = ConvertConfig(**{name: settings[name] for name in ConvertConfig.__dataclass_fields__})
     return Path(settings["source"]), Path(settings["out"]), config

@@ -50,6 +50,22 @@ def golden_config(config: dict) -> ReConConfig:
     )
 
 
+def downstream_config(config: dict) -> ReConConfig:
+    """Architecture of a golden file of a downstream model."""
+    return ReConConfig(
+        dim=config["trans_dim"],
+        depth=config["depth"],
+        num_heads=config["num_heads"],
+        decoder_num_heads=config["num_heads"],
+        num_group=config["num_group"],
+        group_size=config["group_size"],
+        drop_path=0.0,
+        image_dim=config.get("teacher_dim"),
+        text_dim=config.get("teacher_dim"),
+        skip_near_origin=True,
+    )
+
+
 def golden_model(config: dict) -> ReCon:
     model = ReCon(golden_config(config))
     report = load_official(official_state(config), model)

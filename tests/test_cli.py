@@ -39,7 +39,7 @@ def test_help_answers_at_once_and_loads_no_torch():
         elapsed.append(time.perf_counter() - started)
     assert result.returncode == 0
     assert min(elapsed) < 1
-    for command in ("pretrain", "pack", "info"):
+    for command in ("pretrain", "pack", "convert", "info"):
         assert command in result.stdout
 
 

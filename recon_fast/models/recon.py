@@ -1,7 +1,8 @@
 """ReCon: contrast guided by reconstruction (Qi, Dong et al., ICML 2023, arXiv 2302.02318)."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -45,11 +46,18 @@ class PretrainOutput:
         return torch.stack(list(self.losses.values())).sum()
 
 
+def group_points(points: Tensor, config: ReConConfig) -> PointGroups:
+    """points [B, N, 3] -> groups; N must be at least num_group and group_size."""
+    c = config
+    return sample_and_group(points, c.num_group, c.group_size, skip_near_origin=c.skip_near_origin)
+
+
 class Encoder(nn.Module):
     """Tokenizer, three global queries, ReCon-blocks, norm."""
 
     def __init__(self, config: ReConConfig) -> None:
         super().__init__()
+        self.config = config
         self.tokenizer = Tokenizer(config.dim)
         self.pos_embed = position_mlp(config.dim)
         self.cls_token, self.img_token, self.text_token = (learned_token(config.dim) for _ in range(3))
@@ -59,8 +67,8 @@ class Encoder(nn.Module):
         self.norm = nn.LayerNorm(config.dim)
         self.apply(init_transformer)
 
-    def forward(self, tokens: Tensor, centers: Tensor, stop_gradient: bool) -> Encoding:
-        """Encode tokens [B, S, C] of groups around centers [B, S, 3].
+    def layers(self, tokens: Tensor, centers: Tensor, stop_gradient: bool) -> Iterator[Encoding]:
+        """What each block makes of tokens [B, S, C] of groups around centers [B, S, 3], before the norm.
 
         `stop_gradient` keeps the contrastive losses from reaching the local stream, as in pretraining.
         """
@@ -71,7 +79,17 @@ class Encoder(nn.Module):
         x = tokens
         for block in self.blocks:
             queries, x = block(queries + queries_pos, x + pos, stop_gradient)
-        return Encoding(self.norm(queries), self.norm(x))
+            yield Encoding(queries, x)
+
+    def forward(self, tokens: Tensor, centers: Tensor, stop_gradient: bool) -> Encoding:
+        """What the last block makes of the tokens, normalised; arguments as of `layers`."""
+        *_, last = self.layers(tokens, centers, stop_gradient)
+        return Encoding(self.norm(last.global_tokens), self.norm(last.local_tokens))
+
+    def encode(self, points: Tensor) -> Encoding:
+        """Encode whole clouds, points [B, N, 3], nothing masked and no gradient stopped."""
+        groups = group_points(points, self.config)
+        return self(self.tokenizer(groups.neighborhoods), groups.centers, stop_gradient=False)
 
 
 class Reconstruction(nn.Module):
@@ -112,6 +130,8 @@ def projection(dim: int, out_dim: int | None) -> nn.Linear | None:
 class PretrainModel(nn.Module):
     """What ReCon and TwoTower share: grouping, masking, reconstruction and cross-modal contrast."""
 
+    task: ClassVar[dict[str, Any]] = {"kind": "pretrain"}
+
     def __init__(self, config: ReConConfig) -> None:
         super().__init__()
         self.config = config
@@ -121,8 +141,7 @@ class PretrainModel(nn.Module):
 
     def group(self, points: Tensor) -> PointGroups:
         """points [B, N, 3] -> groups; N must be at least num_group and group_size."""
-        c = self.config
-        return sample_and_group(points, c.num_group, c.group_size, skip_near_origin=c.skip_near_origin)
+        return group_points(points, self.config)
 
     def tokenize(self, tokenizer: Tokenizer, groups: PointGroups, masking: Masking) -> Tensor:
         """Tokens [B, S, C] of the visible groups.
@@ -203,8 +222,7 @@ class ReCon(PretrainModel):
         )
 
     def encode(self, points: Tensor) -> Encoding:
-        groups = self.group(points)
-        return self.encoder(self.encoder.tokenizer(groups.neighborhoods), groups.centers, stop_gradient=False)
+        return self.encoder.encode(points)
 
     def encode_visible(self, groups: PointGroups, masking: Masking) -> tuple[Encoding, Tensor]:
         tokens = self.tokenize(self.encoder.tokenizer, groups, masking)

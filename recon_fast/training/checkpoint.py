@@ -2,7 +2,7 @@
 
 <run>/config.yaml                     the resolved configuration
 <run>/checkpoints/step-00001200/
-    model.safetensors                 weights and running statistics; metadata: architecture, teachers
+    model.safetensors                 weights and running statistics; metadata: architecture, task, teachers
     optimizer.safetensors             AdamW moments, by parameter name
     state.json                        step, what was trained on, versions, probe results so far, checksums
 
@@ -15,7 +15,6 @@ import os
 import shutil
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +23,9 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from recon_fast.checkpoint import open_tensors, read_tensors
+from recon_fast.checkpoint import open_tensors, read_tensors, weights_metadata
 from recon_fast.errors import InputError
-from recon_fast.models import PretrainModel
+from recon_fast.models import AnyModel
 
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 _STATE = ("step", "data", "data_name", "teacher", "before", "config")
@@ -48,7 +47,7 @@ def named_optimizer_state(model: nn.Module, optimizer: torch.optim.Optimizer) ->
 
 
 def save_checkpoint(
-    run: Path, model: PretrainModel, optimizer: torch.optim.Optimizer, state: Mapping[str, Any], keep: int
+    run: Path, model: AnyModel, optimizer: torch.optim.Optimizer, state: Mapping[str, Any], keep: int
 ) -> Path:
     """Write the checkpoint of `state["step"]`, unless the run has it, and drop all but the `keep` newest.
 
@@ -59,11 +58,7 @@ def save_checkpoint(
     if final.is_dir():  # a step's checkpoint is always the same
         return final
     aside = final.with_name(f".{final.name}.tmp")
-    metadata = {
-        "format": "recon-fast",
-        "model": json.dumps(asdict(model.config)),
-        "teacher": json.dumps(state["teacher"]),
-    }
+    metadata = weights_metadata(model, state["teacher"])
     try:
         for abandoned in final.parent.glob(".step-*.tmp"):
             shutil.rmtree(abandoned, ignore_errors=True)

@@ -3,12 +3,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from golden_data import golden, official_state
+from golden_data import downstream_config, golden, official_state
 from tiny import TINY_MODEL, tiny_shapes
 
 from recon_fast.checkpoint import load_official
 from recon_fast.data.resident import ResidentShapes
-from recon_fast.models import ReCon, ReConConfig
+from recon_fast.models import ReCon
 from recon_fast.tasks.probe import (
     ProbeData,
     encode_shapes,
@@ -21,25 +21,9 @@ from recon_fast.tasks.probe import (
 
 
 def golden_encoder(config) -> ReCon:
-    """An official downstream model's encoder and heads, which lack the prefix of pretraining checkpoints."""
-    model = ReCon(
-        ReConConfig(
-            dim=config["trans_dim"],
-            depth=config["depth"],
-            num_heads=config["num_heads"],
-            decoder_num_heads=config["num_heads"],
-            num_group=config["num_group"],
-            group_size=config["group_size"],
-            image_dim=config["teacher_dim"],
-            text_dim=config["teacher_dim"],
-            skip_near_origin=True,
-        )
-    )
-    state = {
-        name if name.endswith(("_proj.weight", "_proj.bias")) else f"MAE_encoder.{name}": value
-        for name, value in official_state(config).items()
-    }
-    report = load_official(state, model)
+    """A model with an official downstream model's encoder and projections."""
+    model = ReCon(downstream_config(config))
+    report = load_official(official_state(config), model)
     assert not report.unexpected
     assert not [key for key in report.missing if key.startswith("MAE_encoder")]
     return model.eval()

@@ -1,0 +1,86 @@
+"""Checkpoints from the official format into ours and back."""
+
+import json
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+
+from recon_fast.checkpoint import export_official, weights_metadata
+from recon_fast.checkpoint.restore import WEIGHTS, Restored, restore
+from recon_fast.config import ConvertConfig
+from recon_fast.errors import InputError
+
+REPORT = "conversion.json"
+_OFFICIAL = (".pth", ".pt")
+
+
+def convert(source: str | Path, out: str | Path, config: ConvertConfig | None = None) -> tuple[Path, str]:
+    """Convert a checkpoint.
+
+    Args:
+        source: what `restore` takes: an official checkpoint or one of ours.
+        out: a .pth file, which the official code loads; or a folder, for model.safetensors, which
+            `recon_fast.load` takes, and conversion.json, which says what became of every key.
+        config: sizes that the source does not state, and whether to replace what is there.
+
+    Returns:
+        The file that was written, and a line on what it holds.
+
+    Raises:
+        InputError: as `restore`, or an output that exists or cannot be written.
+    """
+    config, out = config or ConvertConfig(), Path(out).expanduser()
+    official = out.suffix.lower() in _OFFICIAL
+    written = out if official else out / WEIGHTS
+    if written.exists() and not config.overwrite:
+        raise InputError(f"out must not exist yet (or give --overwrite true), got {written}")
+    if not official and out.is_file():
+        raise InputError(f"out must be a folder or a file {' or '.join(_OFFICIAL)}, got {out}")
+    restored = restore(
+        source, num_heads=config.num_heads, num_group=config.num_group, group_size=config.group_size
+    )
+    aside = written.with_name(f".{written.name}.tmp")
+    try:
+        written.parent.mkdir(parents=True, exist_ok=True)
+        if official:
+            torch.save(_official_contents(restored), aside)
+        else:
+            metadata = weights_metadata(restored.model, restored.teacher)
+            save_file({k: v.contiguous() for k, v in restored.model.state_dict().items()}, aside, metadata)
+            (out / REPORT).write_text(json.dumps(_keys(restored), indent=1), encoding="utf-8")
+        aside.replace(written)
+    except (OSError, RuntimeError, SafetensorError) as error:  # torch reports a full disk as RuntimeError
+        with suppress(OSError):
+            aside.unlink()
+        raise InputError(f"{written} cannot be written: {str(error).splitlines()[0]}") from error
+    return written, _describe(restored)
+
+
+def _official_contents(restored: Restored) -> dict[str, Any]:
+    """What the official code looks for: its segmentation reads and writes another key."""
+    key = "model_state_dict" if restored.model.task["kind"] == "segmenter" else "base_model"
+    return {key: export_official(restored.model)}
+
+
+def _keys(restored: Restored) -> dict[str, Any]:
+    """The report of conversion.json."""
+    report = restored.report
+    return {
+        "source": str(restored.file),
+        "task": restored.model.task,
+        "model": asdict(restored.model.config),
+        "keys": None if report is None else asdict(report),
+    }
+
+
+def _describe(restored: Restored) -> str:
+    config, task = restored.model.config, restored.model.task
+    text = (
+        f"{task['kind']} ({config.arch}, width {config.dim}, depth {config.depth}, {config.num_group} groups)"
+    )
+    return text if restored.report is None else f"{text}: {restored.report}"

@@ -1,0 +1,225 @@
+"""Features of clouds from any checkpoint: check, normalise, sample, encode in batches."""
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from recon_fast.checkpoint.restore import Restored, restore
+from recon_fast.data.transforms import unit_sphere
+from recon_fast.errors import InputError
+from recon_fast.kernels import farthest_point_sample
+from recon_fast.models import Encoding, PretrainModel
+from recon_fast.models.classifier import classification_feature
+from recon_fast.models.tokenizer import take_groups
+from recon_fast.tasks.probe import svm_feature, zero_shot_feature
+from recon_fast.training.device import autocast, resolve_device, resolve_precision
+
+KINDS = ("svm", "global", "classification", "zeroshot", "zeroshot_text")
+Kind = Literal["svm", "global", "classification", "zeroshot", "zeroshot_text"]
+Cloud = NDArray | Tensor
+# Points of a cloud per group, as in all official protocols: 1024 and 64, 2048 and 128, 8192 and 512.
+_POINTS_PER_GROUP = 16
+_BATCH = {"cpu": 16, "cuda": 256}  # on the CPU all of a batch's activations stay in the cache
+
+
+class PointEncoder:
+    """A checkpoint in evaluation mode, which turns clouds into features.
+
+    Attributes:
+        model: `ReCon`, `TwoTower`, `Classifier` or `PartSegmenter`, on `device`.
+        teacher: what the checkpoint says of its frozen teachers; None if nothing.
+        report: what an official checkpoint held; None for one of ours.
+        device: where it runs.
+        dtype: torch.bfloat16 or torch.float32, of the matrix products.
+    """
+
+    def __init__(self, restored: Restored, device: torch.device, dtype: torch.dtype) -> None:
+        self.model = restored.model.to(device).eval()
+        self.teacher, self.report = restored.teacher, restored.report
+        self.device, self.dtype = device, dtype
+
+    def embed(
+        self,
+        points: Cloud | Sequence[Cloud],
+        kind: Kind = "svm",
+        *,
+        batch_size: int | None = None,
+        num_points: int | None = None,
+        normalize: bool = True,
+    ) -> Any:
+        """Features of clouds; the same clouds always give the same features.
+
+        Args:
+            points: [B, N, 3], one cloud [N, 3], or a list of clouds [N_i, 3] of any sizes; numpy or torch, of
+                any real number type.
+            kind: "svm", [max of the global tokens, max + mean of the local tokens], 2C: the official feature
+                for linear classifiers; "global", the global tokens in a row, 3C (cls, img, text);
+                "classification", those and the max over the local tokens, 4C; "zeroshot", what is compared
+                with text features, 0.25 text + img where both teachers share a space, else text alone;
+                "zeroshot_text", the text projection alone.
+            batch_size: clouds encoded at once; None takes 16 on a CPU, 256 on a GPU.
+            num_points: larger clouds are reduced to so many points, by farthest-point sampling from their
+                first point; smaller ones are taken as they are. None takes 16 per group, as the official
+                protocols: 1024 for 64 groups.
+            normalize: centre each cloud and scale it to the unit sphere, as in training; False takes the
+                coordinates as they are.
+
+        Returns:
+            float32 [B, D], or [D] for one cloud; numpy for numpy, torch on the given device for torch.
+
+        Raises:
+            InputError: clouds of another shape, not finite, or with fewer points than groups or a group has;
+                a kind that the model has not.
+        """
+        head = self._head(kind)
+        clouds, place = _clouds(points)
+        num_points = _count("num_points", num_points, _POINTS_PER_GROUP * self.model.config.num_group)
+        batch_size = _count("batch_size", batch_size, _BATCH.get(self.device.type, _BATCH["cuda"]))
+        self._check(clouds, place, num_points)
+        order = sorted(range(len(clouds)), key=lambda i: min(len(clouds[i]), num_points))
+        features = []
+        with (
+            torch.inference_mode(),
+            autocast(self.device, self.dtype),
+        ):  # in one context weights are cast once
+            for rows in _batches(order, [min(len(cloud), num_points) for cloud in clouds], batch_size):
+                batch = self._batch([clouds[i] for i in rows], num_points, normalize)
+                features.append(head(self.model.encode(batch)).float().cpu())
+        out = torch.cat(features)[torch.tensor(order).argsort()]  # outside: an ordinary tensor
+        if isinstance(points, np.ndarray | Tensor) and points.ndim == 2:
+            out = out[0]
+        first = clouds[0]
+        return out.to(first.device) if isinstance(first, Tensor) else out.numpy()
+
+    def _head(self, kind: str) -> Callable[[Encoding], Tensor]:
+        """From an encoding to the features of a kind."""
+        model = self.model
+        if kind not in KINDS:
+            raise InputError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}")
+        if kind == "svm":
+            return svm_feature
+        if kind == "global":
+            return lambda encoding: encoding.global_tokens.flatten(1)
+        if kind == "classification":
+            return classification_feature
+        if not isinstance(model, PretrainModel) or model.text_proj is None:
+            what = "one without" if isinstance(model, PretrainModel) else f"a {model.task['kind']}"
+            raise InputError(
+                f"kind {kind!r} needs a pretraining checkpoint with a text projection, got {what}"
+            )
+        config = model.config
+        aligned = (self.teacher or {}).get("aligned", config.image_dim == config.text_dim)
+        return lambda encoding: cast(
+            Tensor, zero_shot_feature(model, encoding, aligned and kind == "zeroshot")
+        )
+
+    def _check(self, clouds: Sequence[Cloud], place: str, num_points: int) -> None:
+        """Raise InputError unless all clouds can be encoded; `place` is their name in messages."""
+        config = self.model.config
+        least = max(config.num_group, config.group_size)
+        if num_points < least:
+            raise InputError(f"num_points must be at least {least} for this model, got {num_points}")
+        for i, cloud in enumerate(clouds):
+            name = place.format(i)
+            if cloud.ndim != 2 or cloud.shape[1] != 3:
+                hint = (
+                    "; its first three columns are [:, :3]" if cloud.ndim == 2 and cloud.shape[1] > 3 else ""
+                )
+                raise InputError(f"{name} must be [N, 3], got {tuple(cloud.shape)}{hint}")
+            if len(cloud) < least:
+                raise InputError(f"{name} must have at least {least} points for this model, got {len(cloud)}")
+            finite = _tensor(cloud, name).float().isfinite().all(1)
+            if not finite.all():
+                bad = int((~finite).sum())
+                raise InputError(f"{name} must be finite, got NaN or inf in {bad} of {len(cloud)} points")
+
+    def _batch(self, clouds: Sequence[Cloud], num_points: int, normalize: bool) -> Tensor:
+        """The clouds, normalised and reduced: [B, N, 3] float32 on the device."""
+        ready: list[Tensor] = [torch.empty(0)] * len(clouds)
+        for size in {len(cloud) for cloud in clouds}:
+            rows = [i for i, cloud in enumerate(clouds) if len(cloud) == size]
+            same = torch.stack([_tensor(clouds[i]).to(self.device) for i in rows])
+            same = (unit_sphere(same) if normalize else same).float()
+            if size > num_points:
+                skip = self.model.config.skip_near_origin
+                idx = farthest_point_sample(same, num_points, skip_near_origin=skip)
+                same = take_groups(same, idx)
+            for i, cloud in zip(rows, same, strict=True):
+                ready[i] = cloud
+        return torch.stack(ready)
+
+
+def _clouds(points: Any) -> tuple[Sequence[Cloud], str]:
+    """The single clouds, and how a cloud is called in messages, to be formatted with its number."""
+    if isinstance(points, np.ndarray | Tensor):
+        if points.ndim == 2:
+            return [points], "points"
+        if points.ndim != 3:
+            raise InputError(f"points must be [B, N, 3] or [N, 3], got {tuple(points.shape)}")
+    elif not isinstance(points, list | tuple) or not all(isinstance(c, np.ndarray | Tensor) for c in points):
+        raise InputError(f"points must be an array, a tensor or a list of those, got {type(points).__name__}")
+    if not len(points):
+        raise InputError("points must hold at least one cloud, got none")
+    return list(points), "points[{}]"
+
+
+def _tensor(cloud: Cloud, name: str = "points") -> Tensor:
+    """A cloud in float64, so that coordinates far from the origin survive its centring."""
+    if isinstance(cloud, Tensor):
+        if cloud.dtype == torch.bool or cloud.is_complex():
+            raise InputError(f"{name} must be real numbers, got {cloud.dtype}")
+        return cloud.detach().double()
+    if cloud.dtype.kind not in "fiu":
+        raise InputError(f"{name} must be real numbers, got {cloud.dtype}")
+    return torch.from_numpy(np.array(cloud, np.float64))
+
+
+def _count(name: str, value: int | None, default: int) -> int:
+    if value is not None and value < 1:
+        raise InputError(f"{name} must be at least 1, got {value}")
+    return default if value is None else value
+
+
+def _batches(order: Sequence[int], sizes: Sequence[int], batch_size: int) -> Iterator[list[int]]:
+    """Consecutive parts of `order`, each of at most `batch_size` clouds of one size."""
+    for _, same in groupby(order, key=lambda i: sizes[i]):
+        rows = list(same)
+        for start in range(0, len(rows), batch_size):
+            yield rows[start : start + batch_size]
+
+
+def load(
+    path: str | Path,
+    device: str | None = None,
+    precision: Literal["auto", "fp32", "bf16"] = "auto",
+    *,
+    num_heads: int | None = None,
+    num_group: int | None = None,
+    group_size: int | None = None,
+) -> PointEncoder:
+    """A checkpoint of any kind, ready to embed clouds.
+
+    Args:
+        path: a run's folder, a checkpoint's folder, a model.safetensors, or an official checkpoint of
+            pretraining, classification, few-shot learning or segmentation.
+        device: where it runs; None takes the GPU if there is one.
+        precision: of the matrix products; "auto" takes bf16 where the device multiplies it fast.
+        num_heads: attention heads, of official checkpoints of unusual width.
+        num_group: groups of a cloud, where an official checkpoint was trained with an unusual number (128 for
+            ScanObjectNN, 512 for ModelNet40 with 8192 points).
+        group_size: points of a group, likewise.
+
+    Raises:
+        InputError: a checkpoint that cannot be read or is of no model of this package, an unknown device.
+    """
+    if precision not in ("auto", "fp32", "bf16"):
+        raise InputError(f"precision must be auto, fp32 or bf16, got {precision!r}")
+    where = resolve_device(device or "auto")
+    restored = restore(path, num_heads=num_heads, num_group=num_group, group_size=group_size)
+    return PointEncoder(restored, where, resolve_precision(precision, where))

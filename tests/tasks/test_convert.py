@@ -1,0 +1,90 @@
+"""Checkpoints there and back: tensors, names, report, and what is refused."""
+
+import json
+
+import pytest
+import torch
+from golden_data import golden, official_state
+from tiny import TINY_MODEL
+
+from recon_fast.checkpoint import export_official
+from recon_fast.checkpoint.restore import restore
+from recon_fast.cli import main
+from recon_fast.config import ConvertConfig
+from recon_fast.errors import InputError
+from recon_fast.models import ReCon
+from recon_fast.tasks.convert import convert
+
+
+@pytest.mark.parametrize("name", ["pretrain_cdl1_smc", "classify_full", "classify_linear", "partseg"])
+def test_there_and_back(name, tmp_path):
+    config, _ = golden(name)
+    state = official_state(config)
+    torch.save(
+        {"base_model": {f"module.{key}": value for key, value in state.items()}}, tmp_path / "theirs.pth"
+    )
+    sizes = ConvertConfig(*(config[key] for key in ("num_heads", "num_group", "group_size")))
+    written, line = convert(tmp_path / "theirs.pth", tmp_path / "ours", sizes)
+    assert written == tmp_path / "ours" / "model.safetensors"
+    assert f"{len(state)} loaded, 0 missing, 0 unexpected" in line
+    report = json.loads((tmp_path / "ours" / "conversion.json").read_text())
+    assert sorted(report["keys"]["loaded"]) == sorted(state)
+    assert report["model"]["num_group"] == config["num_group"]
+
+    again, _ = convert(tmp_path / "ours", tmp_path / "again.pth")
+    key = "model_state_dict" if name == "partseg" else "base_model"
+    back = torch.load(again, weights_only=True)[key]
+    assert back.keys() == state.keys()
+    assert all(torch.equal(back[k], v) for k, v in state.items())
+    assert sorted(p.name for p in tmp_path.rglob(".*")) == []
+
+
+def test_command(tmp_path, capsys):
+    model = ReCon(TINY_MODEL)
+    torch.save(export_official(model), tmp_path / "theirs.pth")
+    arguments = ["convert", str(tmp_path / "theirs.pth"), str(tmp_path / "ours")]
+    assert main(arguments) == 2
+    assert "num_heads must be given" in capsys.readouterr().err
+    arguments += ["--num_heads", "2", "--num_group", "8"]
+    assert main(arguments) == 0
+    out, err = capsys.readouterr()
+    assert out.strip() == str(tmp_path / "ours" / "model.safetensors")
+    assert err.startswith("pretrain (recon, width 24, depth 2, 8 groups): ")
+    assert torch.equal(restore(tmp_path / "ours").model.encoder.cls_token, model.encoder.cls_token)
+
+    assert main(arguments) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("recon-fast: error: out must not exist yet (or give --overwrite true), got ")
+    assert err.count("\n") == 1
+    assert main([*arguments, "--overwrite", "true"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["no.pth", "out"], "checkpoint must be a file, a folder with model.safetensors or a run's folder"),
+        (["no.pth", "out", "--num_group", "0"], "num_group must be at least 1 or null, got 0"),
+        (["no.pth", "out", "--num_heds", "3"], "unknown setting num_heds (did you mean num_heads?)"),
+        (["no.pth", "here.txt"], "out must be a folder or a file .pth or .pt, got here.txt"),
+    ],
+)
+def test_mistakes_are_one_line(arguments, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here.txt").write_text("")
+    assert main(["convert", *arguments]) == 2
+    err = capsys.readouterr().err
+    assert message in err
+    assert err.count("\n") == 1
+
+
+def test_a_refused_source_leaves_nothing(tmp_path):
+    torch.save({"fc.weight": torch.zeros(2)}, tmp_path / "wrong.pth")
+    with pytest.raises(InputError, match="must hold ReCon weights"):
+        convert(tmp_path / "wrong.pth", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "ours").write_text("")
+    torch.save(export_official(ReCon(TINY_MODEL)), tmp_path / "right.pth")
+    with pytest.raises(InputError, match="cannot be written"):
+        convert(
+            tmp_path / "right.pth", tmp_path / "ours" / "deep.pth", ConvertConfig(num_heads=2, num_group=8)
+        )
