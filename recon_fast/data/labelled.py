@@ -1,0 +1,145 @@
+"""Labelled clouds for downstream tasks: reduced to their farthest points once, drawn and changed in each pass."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from recon_fast.data.counter import keys, permute, uniform
+from recon_fast.data.resident import Batch
+from recon_fast.data.shapes import Shapes
+from recon_fast.data.stream import epoch_rows
+from recon_fast.data.transforms import random_rotation, unit_sphere
+from recon_fast.kernels import farthest_point_sample
+
+_CHUNK = 256  # clouds sampled at once
+
+
+class _Use(IntEnum):
+    """Streams of `recon_fast.data.counter` besides those of pretraining."""
+
+    POINTS = 16
+    CHANGES = 17
+    VOTES = 18
+
+
+@dataclass(frozen=True)
+class Change:
+    """How a training cloud is changed.
+
+    Attributes:
+        scales: each axis is scaled by a factor between these.
+        translate: each axis is shifted by at most this.
+        rotate: axis of a random rotation, "none" for none.
+    """
+
+    scales: tuple[float, float] = (1.0, 1.0)
+    translate: float = 0.0
+    rotate: str = "none"
+
+    def __call__(self, points: Tensor, noise: Tensor) -> Tensor:
+        """points [B, N, 3] and noise [B, 7] in [0, 1): turned, scaled, shifted, in this order."""
+        if self.rotate != "none":
+            points = random_rotation(points, self.rotate, noise[:, 0])
+        least, most = self.scales
+        scale = least + (most - least) * noise[:, None, 1:4]
+        return points * scale + self.translate * (2 * noise[:, None, 4:7] - 1)
+
+
+class SampledShapes:
+    """The shapes at `rows`, each a list of its points in the order of farthest-point sampling.
+
+    The first n of such a list are the sample of n points, so one list serves training, which draws
+    `num_points` from the whole list, and testing, which takes the first.
+
+    Args:
+        shapes: labelled, each of at least `num_points` points.
+        rows: which of them [S].
+        num_points: points N of a pass.
+        oversample: the list has this many times N points, or as many as the smallest cloud.
+        normalize: centre each cloud and scale it to the unit sphere first.
+        device: where the lists lie.
+        skip_near_origin: sample as pointnet2_ops does; see `farthest_point_sample`.
+    """
+
+    def __init__(
+        self,
+        shapes: Shapes,
+        rows: NDArray[np.int64],
+        num_points: int,
+        oversample: float,
+        normalize: bool,
+        device: torch.device,
+        skip_near_origin: bool = False,
+    ) -> None:
+        assert shapes.labels is not None
+        self.num_points, self.device = num_points, device
+        self.label = torch.from_numpy(shapes.labels[rows]).to(device)
+        sizes = np.diff(shapes.offsets)[rows]
+        listed = min(int(num_points * oversample), int(sizes.min()))
+        self.points = torch.empty(len(rows), listed, 3, device=device)
+        self.listed = torch.empty(len(rows), listed, dtype=torch.int64)  # places in the clouds as they were
+        for first in range(0, len(rows), _CHUNK):
+            part = slice(first, first + _CHUNK)
+            clouds = [torch.from_numpy(np.asarray(shapes.cloud(int(i)), np.float32)) for i in rows[part]]
+            if normalize:
+                clouds = [unit_sphere(cloud[None])[0] for cloud in clouds]
+            padded = torch.nn.utils.rnn.pad_sequence(clouds, batch_first=True).to(device)
+            lengths = torch.from_numpy(sizes[part]).to(device) if len(set(sizes[part])) > 1 else None
+            idx = farthest_point_sample(padded, listed, lengths=lengths, skip_near_origin=skip_near_origin)
+            self.points[part] = padded.gather(1, idx[..., None].expand(-1, -1, 3))
+            self.listed[part] = idx.cpu()
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+    def sampled(self, index: Tensor) -> Tensor:
+        """The farthest points of the shapes at index [B], as they are: [B, N, 3]."""
+        return self.points[index.to(self.device), : self.num_points]
+
+    def changed(self, index: Tensor, seed: int, draw: int, change: Change, vote: bool = False) -> Tensor:
+        """Random points of the shapes at index [B], changed: [B, N, 3], a function of seed, draw and shape."""
+        index = index.to(self.device)
+        use = (_Use.VOTES, _Use.VOTES + 1) if vote else (_Use.POINTS, _Use.CHANGES)
+        places = torch.arange(self.num_points, device=self.device)
+        pick = permute(places, self.points.shape[1], keys(seed, draw, use[0], index), rounds=16)
+        points = self.points[index[:, None], pick]
+        return change(points, uniform(keys(seed, draw, use[1], index), 7))
+
+
+class LabelledStream:
+    """Batches of labelled shapes from step `start` on, in a new order in each epoch; the rest is dropped."""
+
+    def __init__(
+        self, shapes: SampledShapes, change: Change, seed: int, batch_size: int, accumulate: int, start: int
+    ) -> None:
+        self.shapes, self.change, self.seed = shapes, change, seed
+        self.batch_size, self.accumulate, self.start = batch_size, accumulate, start
+
+    def __iter__(self) -> Iterator[Batch]:
+        step = self.start
+        while True:
+            epoch, position = divmod(step, len(self.shapes) // self.batch_size)
+            places = torch.arange(self.batch_size) + position * self.batch_size
+            for part in places.chunk(self.accumulate):
+                rows = epoch_rows(self.seed, epoch, part, len(self.shapes))
+                points = self.shapes.changed(rows, self.seed, step, self.change)
+                yield Batch(points, None, None, self.shapes.label[rows.to(self.shapes.device)])
+            step += 1
+
+
+def split_off(labels: NDArray[np.int64], rows: NDArray[np.int64], share: float, seed: int) -> NDArray[np.bool_]:
+    """Which of the shapes at `rows` validate: a share of each class, chosen by seed; at least one of each class
+    that has two or more, if the share is above 0.
+    """
+    chosen = np.zeros(len(rows), bool)
+    rng = np.random.default_rng(seed)
+    for label in np.unique(labels[rows]):
+        own = rng.permutation(np.flatnonzero(labels[rows] == label))
+        count = min(max(1, round(share * len(own))), len(own) - 1) if share > 0 else 0
+        chosen[own[:count]] = True
+    return chosen

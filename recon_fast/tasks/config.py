@@ -1,0 +1,139 @@
+"""Settings of the downstream commands. Imports nothing heavy, as `recon_fast.config`."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, ClassVar, Literal
+
+from recon_fast.config import DataConfig, OptimConfig, SaveConfig
+from recon_fast.errors import InputError
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """The encoder under a head.
+
+    Attributes:
+        size: of an encoder without a checkpoint; auto takes the checkpoint's, "base" where there is none.
+        num_group: groups G that a cloud is divided into; 16 points for each are usual.
+        group_size: points K of a group.
+        drop_path: stochastic depth.
+        skip_near_origin: sample centers as pointnet2_ops does; null does as the checkpoint.
+    """
+
+    size: Literal["auto", "base", "small", "tiny"] = "auto"
+    num_group: int = 64
+    group_size: int = 32
+    drop_path: float = 0.2
+    skip_near_origin: bool | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("num_group", "group_size"):
+            if getattr(self, name) < 1:
+                raise InputError(f"model.{name} must be at least 1, got {getattr(self, name)}")
+        if not 0 <= self.drop_path < 1:
+            raise InputError(f"model.drop_path must be in [0, 1), got {self.drop_path}")
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """What happens to a training cloud besides `data.rotate`; votes are cast on clouds changed alike.
+
+    Attributes:
+        scale: largest factor s; each axis of a cloud is scaled by a factor from 1/s (or `scale_least`) to s.
+        scale_least: smallest factor; null takes 1/s.
+        translate: each axis is shifted by at most this, in both directions.
+        oversample: a cloud is sampled down to this many times `data.num_points` points, farthest points
+            first, and each pass draws `data.num_points` of those.
+    """
+
+    scale: float = 1.5
+    scale_least: float | None = None
+    translate: float = 0.2
+    oversample: float = 1.2
+
+    def __post_init__(self) -> None:
+        least, most = self.scales
+        if not 0 < least <= most:
+            raise InputError(f"augment.scale must be at least augment.scale_least > 0, got {most}, {least}")
+        if not self.translate >= 0:
+            raise InputError(f"augment.translate must be at least 0, got {self.translate}")
+        if not self.oversample >= 1:
+            raise InputError(f"augment.oversample must be at least 1, got {self.oversample}")
+
+    @property
+    def scales(self) -> tuple[float, float]:
+        """Smallest and largest factor."""
+        return (1 / self.scale if self.scale_least is None else self.scale_least), self.scale
+
+
+@dataclass(frozen=True)
+class FinetuneConfig:
+    """Everything `recon-fast finetune`, `linear` and `mlp3` can be told.
+
+    Attributes:
+        out: folder of the run; null makes a new one, runs/<command>-<date>-<time>.
+        checkpoint: the pretrained encoder: a run, a checkpoint or an official file; null starts at random.
+        protocol: "full" trains all weights; "mlp3" and "linear" train a head on a frozen encoder, and with it
+            the class token, as the official code does.
+        seed: the whole run is a function of it, on one machine.
+        device: where to train; auto takes the GPU if there is one.
+        precision: auto takes bf16 where the device multiplies it fast.
+        compile: run the model through torch.compile; auto does so on GPUs.
+        model: the encoder.
+        data: labelled shapes; null makes the procedural set.
+        normalize: centre each cloud and scale it to the unit sphere, as in pretraining.
+        augment: what happens to training clouds.
+        optim: optimizer and schedule.
+        head_factor: the head (and the class token) learn at this many times `optim.lr`.
+        validation: share of the training shapes that picks the checkpoint, where the data has no validation
+            split; 0 takes the last epoch's.
+        official_protocol: pick the checkpoint on the test set, as the literature does. Such accuracies are
+            optimistic, and the run says so.
+        votes: passes over changed clouds whose mean decides in the voted accuracy; 0 casts none.
+        evaluate: train nothing; test the classifier that `checkpoint` holds.
+        save: checkpoints and logs.
+    """
+
+    command: ClassVar[str] = "finetune"
+
+    out: str | None = None
+    checkpoint: str | None = None
+    protocol: Literal["full", "mlp3", "linear"] = "full"
+    seed: int = 0
+    device: str = "auto"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    compile: Literal["auto", "on", "off"] = "auto"
+    model: EncoderConfig = field(default_factory=EncoderConfig)
+    data: DataConfig = field(default_factory=lambda: DataConfig(rotate="none"))
+    normalize: bool = True
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    optim: OptimConfig = field(
+        default_factory=lambda: OptimConfig(batch_size=32, lr=1e-5, clip_grad=10.0, schedule="official")
+    )
+    head_factor: float = 10.0
+    validation: float = 0.1
+    official_protocol: bool = False
+    votes: int = 10
+    evaluate: bool = False
+    save: SaveConfig = field(default_factory=SaveConfig)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < 2**63:
+            raise InputError(f"seed must be in [0, 2^63), got {self.seed}")
+        if not 0 <= self.validation < 1:
+            raise InputError(f"validation must be in [0, 1), got {self.validation}")
+        if self.votes < 0:
+            raise InputError(f"votes must be at least 0, got {self.votes}")
+        if not self.head_factor > 0:
+            raise InputError(f"head_factor must be above 0, got {self.head_factor}")
+        for name in ("num_group", "group_size"):
+            if self.data.num_points < getattr(self.model, name):
+                raise InputError(
+                    f"model.{name} must be at most data.num_points, "
+                    f"got {getattr(self.model, name)} and {self.data.num_points}"
+                )
+        if self.evaluate and self.checkpoint is None:
+            raise InputError("evaluate needs a checkpoint with a classifier, got none")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Nested plain dict, for YAML and JSON."""
+        return asdict(self)

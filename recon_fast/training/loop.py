@@ -1,0 +1,138 @@
+"""The steps of a run: they move on, are read, logged or skipped, until all are done or somebody asks to stop."""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch import nn
+
+from recon_fast.data.resident import Batch
+from recon_fast.training.metrics import Metrics
+from recon_fast.training.optim import num_epochs
+from recon_fast.training.step import (
+    KeptBuffers,
+    NonFiniteLoss,
+    Part,
+    StepConfig,
+    StepValues,
+    finish_step,
+    not_finite,
+    read_every,
+    read_steps,
+    train_step,
+    untimed,
+)
+
+
+class Loop:
+    """Training of one model.
+
+    Args:
+        config: of the command; its `optim` and `seed` count.
+        losses: from a batch to losses by name; see `Terms`.
+        batches: of this process, one a micro-batch.
+        steps_per_epoch: optimizer steps.
+        step: where to start, counted from 0.
+        skipped_in_a_row: steps just before that were skipped.
+        last_good: a text for errors: which checkpoint is left.
+
+    Attributes:
+        step: steps that are done.
+        total: steps of the whole run.
+    """
+
+    def __init__(
+        self,
+        config: StepConfig,
+        losses: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        batches: Iterator[Batch],
+        device: torch.device,
+        dtype: torch.dtype,
+        steps_per_epoch: int,
+        step: int = 0,
+        skipped_in_a_row: int = 0,
+        last_good: Callable[[], str] = lambda: "no checkpoint was written",
+    ) -> None:
+        self.config = config
+        self.losses, self.optimizer, self.batches = losses, optimizer, batches
+        self.device, self.dtype = device, dtype
+        self.steps_per_epoch = steps_per_epoch
+        self.total = steps_per_epoch * num_epochs(config.optim)
+        self.step, self.skipped_in_a_row = step, skipped_in_a_row
+        self.last_good = last_good
+        self.buffers = KeptBuffers(losses)
+
+    def advance(self, received: Sequence[int] = (), part: Part = untimed) -> StepValues:
+        """One step; the host has not waited for it."""
+        with part("optimizer"):
+            self.buffers.keep()
+        values = train_step(
+            self.losses,
+            self.optimizer,
+            self.batches,
+            self.config,
+            self.step,
+            self.steps_per_epoch,
+            self.dtype,
+            received,
+            part,
+        )
+        with part("optimizer"):
+            finish_step(self.optimizer, self.buffers, values.finite)
+        self.step += 1
+        return values
+
+    def run(
+        self,
+        log: Metrics,
+        received: Sequence[int],
+        due: Callable[[int], bool],
+        after_epoch: Callable[[int], None],
+    ) -> bool:
+        """Train to the end, or until a process received a signal.
+
+        Args:
+            log: told of every step.
+            received: signals of this process.
+            due: whether `after_epoch` has something to do after so many epochs; alike in all processes.
+            after_epoch: called then, with nothing under way.
+
+        Returns:
+            Whether it was asked to stop.
+
+        Raises:
+            NonFiniteLoss: more steps in a row than `optim.skip_limit` were not finite.
+        """
+        unread: list[StepValues] = []
+        while self.step < self.total:
+            unread.append(self.advance(received))
+            epoch, rest = divmod(self.step, self.steps_per_epoch)
+            call = not rest and due(epoch)
+            if not call and self.step < self.total and self.step % read_every(self.device, log.every):
+                continue
+            stop = False
+            for values, asked in read_steps(unread):
+                self._note(values, log)
+                stop = stop or asked
+            unread.clear()
+            if call:
+                after_epoch(epoch)
+            if stop:
+                return True
+        return False
+
+    def _note(self, values: dict[str, float], log: Metrics) -> None:
+        """Log a step; one that is not finite has changed nothing, and the schedule has moved on."""
+        number, broken = int(values.pop("step")), not_finite(values)
+        epoch = (number - 1) // self.steps_per_epoch
+        self.skipped_in_a_row = self.skipped_in_a_row + 1 if broken else 0
+        limit = self.config.optim.skip_limit
+        if self.skipped_in_a_row > limit:
+            raise NonFiniteLoss(
+                f"step {number} (epoch {epoch}) is not finite: {broken}; {limit} steps before it were skipped "
+                f"(optim.skip_limit); {self.last_good()}"
+            )
+        if broken:
+            log.skip(number, broken, self.skipped_in_a_row, limit)
+            values = {name: values[name] for name in ("lr", "clouds", "data_ms", "step_ms")}
+        log.step(number, self.total, {"epoch": epoch, **values})
