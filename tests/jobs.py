@@ -53,7 +53,7 @@ def train(config, shapes, die_at=None, log=None):
         real = pretrain_module.train_step
 
         def dying(*arguments):
-            if arguments[5] == die_at[1]:
+            if arguments[4] == die_at[1]:
                 os.kill(os.getpid(), signal.SIGKILL)
             return real(*arguments)
 

@@ -15,9 +15,11 @@ from rich.console import Console
 from recon_fast.checkpoint import load_initial, load_weights
 from recon_fast.config import PretrainConfig
 from recon_fast.console import say
+from recon_fast.data.placement import choose_placement, describe_placement
 from recon_fast.data.prepare import fingerprint, prepare_shapes
-from recon_fast.data.resident import ResidentShapes
+from recon_fast.data.resident import Draw, ResidentShapes
 from recon_fast.data.shapes import Shapes
+from recon_fast.data.stream import VERSION, BatchStream
 from recon_fast.errors import InputError
 from recon_fast.models import build_model
 from recon_fast.ranks import rank, world_size
@@ -30,7 +32,7 @@ from recon_fast.training.checkpoint import (
     save_checkpoint,
     set_damaged_aside,
 )
-from recon_fast.training.device import epoch_order, resolve_precision
+from recon_fast.training.device import resolve_precision
 from recon_fast.training.distributed import from_first, losses_of, lost_ranks, process_group
 from recon_fast.training.metrics import Metrics
 from recon_fast.training.optim import build_optimizer, num_epochs
@@ -138,7 +140,8 @@ def _pretrain(
         )
     if config.model.single_modal and shapes.labels is None:
         raise InputError(f"model.single_modal needs labels, and {shapes.name} has none")
-    if start is not None and start.state["data"] != fingerprint(shapes):
+    data = fingerprint(shapes)
+    if start is not None and start.state["data"] != data:
         raise InputError(
             f"{start.checkpoint} was trained on {start.state['data_name']}, other shapes than {shapes.name} "
             "holds now"
@@ -156,8 +159,10 @@ def _pretrain(
             image_dim=feature_dim(image, config.model.image_dim, "image", console),
             text_dim=feature_dim(text, config.model.text_dim, "text", console),
         )
-        train_set = ResidentShapes(shapes, features, train_rows, device)
-        probe_data = split_probe(config, probed, features, device) if first and probed is not None else None
+        placement = choose_placement(config.data.placement, shapes, features, train_rows, device)
+        train_set = ResidentShapes(shapes, features, train_rows, device, placement)
+        placed, said = describe_placement(train_set.placement, shapes, features, train_rows)
+        probe_data = None if probed is None else split_probe(config, probed, features, device)
 
         torch.manual_seed(config.seed)
         model = build_model(model_config).to(device)
@@ -183,14 +188,16 @@ def _pretrain(
     say(
         console,
         f"{type(model).__name__}, {parameters / 1e6:.1f} M parameters, {str(dtype)[6:]} on {where_to} | "
-        f"{len(train_set)} shapes of {shapes.name} | {total} steps of {batch_size} | run {run}",
+        f"{len(train_set)} shapes of {shapes.name}, {said} | "
+        f"{total} steps of {batch_size} | run {run}",
     )
 
     def save() -> Path:
         state = {
             "step": step,
             "skipped_in_a_row": skipped_in_a_row,
-            "data": fingerprint(shapes),
+            "stream": VERSION,
+            "data": data,
             "data_name": shapes.name,
             "teacher": teacher,
             "before": asdict(before) if before else None,
@@ -210,20 +217,22 @@ def _pretrain(
     def where() -> str:
         return f"in step {step + 1}; {last_good()}"
 
-    record = RunRecord(run if first else None, device, describe_data(shapes, config.data.path), teacher, step)
+    described = describe_data(shapes, config.data.path) | placed if first else {}
+    record = RunRecord(run if first else None, device, described, teacher, step)
+    how = Draw(config.data.num_points, config.data.rotate, config.model.num_group, config.seed)
+    batches = BatchStream(train_set, how, batch_size, config.optim.accumulate, step, total)
     log = Metrics(run if first else None, console, config.save.log_every, config.save.tensorboard, step)
     buffers = KeptBuffers(model)
-    with closing(log), record.running(lambda: step):
+    with closing(log), closing(batches), record.running(lambda: step):
         model.train()
         with signals_as_flag() as received, log.showing(total, step), lost_ranks(where):
             losses = losses_of(model, device, config.optim.sync_norm)
             stop = False
             while step < total and not stop:
-                epoch, position = divmod(step, steps_per_epoch)
-                rows = epoch_order(config.seed, epoch, len(train_set))[position * batch_size :][:batch_size]
+                epoch = step // steps_per_epoch
                 buffers.keep()
                 values, stop = train_step(
-                    losses, optimizer, train_set, rows, config, step, steps_per_epoch, dtype, received
+                    losses, optimizer, batches, config, step, steps_per_epoch, dtype, received
                 )
                 broken = not_finite(values)
                 if broken:  # the step changes nothing, and the schedule moves on
@@ -243,12 +252,12 @@ def _pretrain(
                 step += 1
                 log.step(step, total, {"epoch": epoch, **values})
 
-                if first and step % steps_per_epoch == 0 and step < total:
+                if step % steps_per_epoch == 0 and step < total:
                     done = step // steps_per_epoch
                     if probe_data is not None and config.probe.every and done % config.probe.every == 0:
                         result = run_probe(model, probe_data, config, dtype, console, f"after epoch {done}")
-                        log.write(step, {"probe_svm": result.svm, "probe_zero_shot": result.zero_shot})
-                    if done % config.save.every == 0:
+                        log.write(step, result.scores())
+                    if first and done % config.save.every == 0:
                         try:
                             save()
                         except SaveFailed as error:
@@ -261,9 +270,10 @@ def _pretrain(
         if stopped_by is not None or probe_data is None:
             return PretrainResult(checkpoint, before, None, stopped_by)
         try:
-            after = run_probe(model, probe_data, config, dtype, console, "now")
+            with lost_ranks(lambda: f"in the last probe; {last_good()}"):
+                after = run_probe(model, probe_data, config, dtype, console, "now")
         except KeyboardInterrupt:
             return PretrainResult(checkpoint, before, None, "SIGINT")
-        log.write(step, {"probe_svm": after.svm, "probe_zero_shot": after.zero_shot})
+        log.write(step, after.scores())
         show_probe(console, probe_data, before, after)
         return PretrainResult(checkpoint, before, after)

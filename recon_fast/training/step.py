@@ -2,15 +2,14 @@
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import nn
 
 from recon_fast.config import PretrainConfig
-from recon_fast.data.resident import ResidentShapes
+from recon_fast.data.resident import Batch
 from recon_fast.errors import InputError
-from recon_fast.ranks import rank, world_size
 from recon_fast.training.device import autocast, seed_step
 from recon_fast.training.distributed import mean_and_any
 from recon_fast.training.optim import learning_rate
@@ -44,8 +43,7 @@ class KeptBuffers:
 def train_step(
     losses: nn.Module,
     optimizer: torch.optim.Optimizer,
-    train_set: ResidentShapes,
-    rows: torch.Tensor,
+    batches: Iterator[Batch],
     config: PretrainConfig,
     step: int,
     steps_per_epoch: int,
@@ -56,8 +54,8 @@ def train_step(
 
     Args:
         losses: from a batch to losses by name; see `losses_of`.
-        rows: shapes of the whole batch, indices into `train_set` [batch_size].
-        step: counted from 0; with the seed it fixes all that is drawn.
+        batches: of this process, the next of which are the step's micro-batches; see `BatchStream`.
+        step: counted from 0; with the seed it fixes what the model draws.
         received: signals that asked this process to stop; looked at when the step is done.
 
     Returns:
@@ -71,15 +69,16 @@ def train_step(
     optimizer.zero_grad(set_to_none=True)
 
     accumulate = config.optim.accumulate
-    part = (rank(), world_size())
     terms: list[torch.Tensor] = []
-    for i, index in enumerate(rows.chunk(accumulate)):
+    for i in range(accumulate):
         seed_step(config.seed, step * accumulate + i)
         drawing = time.perf_counter()
-        batch = train_set.batch(index, config.data.num_points, config.data.rotate, part)
+        batch = next(batches)
         data_seconds += time.perf_counter() - drawing
-        with autocast(train_set.device, dtype):
-            output = losses(batch.points, batch.image_feature, batch.text_feature, batch.label)
+        with autocast(batch.points.device, dtype):
+            output = losses(
+                batch.points, batch.image_feature, batch.text_feature, batch.label, None, batch.mask_noise
+            )
         (torch.stack(list(output.values())).sum() / accumulate).backward()
         terms.append(torch.stack([term.detach() for term in output.values()]))
     limit = math.inf if config.optim.clip_grad is None else config.optim.clip_grad
@@ -90,7 +89,7 @@ def train_step(
     (*means, norm_value), stop = mean_and_any(computed, lambda: bool(received))
     values = {
         "lr": lr,
-        "clouds": len(rows),
+        "clouds": config.optim.batch_size,
         **dict(zip(output, means, strict=True)),
         "loss": sum(means),
         "grad_norm": norm_value,
