@@ -114,6 +114,9 @@ class DataConfig:
         num_points: points drawn from a cloud for each pass.
         max_points: larger clouds are cut to this many random points when read.
         storage: how clouds are kept in memory; fp16 halves it and keeps 3 decimal digits.
+        placement: where clouds and features lie: in the device's memory, in the host's, or, of packed sets,
+            mapped from their files, of which what is drawn gets read. auto takes the first of these that they
+            fit into. It changes no result.
         on_problem: broken or missing files stop the run before it starts, or are left out.
         rotate: axis of the random rotation; "y" is up in ShapeNet.
         shapes: size of the procedural set.
@@ -127,6 +130,7 @@ class DataConfig:
     num_points: int = 1024
     max_points: int = 8192
     storage: Literal["fp16", "fp32"] = "fp32"
+    placement: Literal["auto", "device", "host", "mmap"] = "auto"
     on_problem: Literal["stop", "skip"] = "stop"
     rotate: Literal["x", "y", "z", "none"] = "y"
     shapes: int = 4000

@@ -4,11 +4,13 @@ With one process, or without torch.distributed, everything here is the identity.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
+
+T = TypeVar("T")
 
 
 def rank() -> int:
@@ -49,3 +51,19 @@ def gather_rows(x: Tensor) -> Tensor:
     The gradient of a process's rows is the sum over the losses of all processes.
     """
     return x if world_size() == 1 else _GatherRows.apply(x)
+
+
+def shared_in_turn(own: list[T]) -> list[T]:
+    """All processes' items, where process r of W made items r, r + W, r + 2 W, ...; in all of them."""
+    if world_size() == 1:
+        return own
+    found: list[Any] = [None] * world_size()
+    dist.all_gather_object(found, own)
+    return [found[i % len(found)][i // len(found)] for i in range(sum(map(len, found)))]
+
+
+def broadcast_buffers(model: nn.Module) -> None:
+    """Give all processes the first one's buffers."""
+    if world_size() > 1:
+        for buffer in model.buffers():
+            dist.broadcast(buffer, 0)

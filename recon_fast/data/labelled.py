@@ -1,15 +1,14 @@
-"""Labelled clouds for downstream tasks: reduced to their farthest points once, drawn and changed in each pass."""
+"""Labelled clouds for downstream tasks: reduced to their farthest points once, drawn and changed anew."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from enum import IntEnum
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from recon_fast.data.counter import keys, permute, uniform
+from recon_fast.data.counter import Stream, keys, permute, uniform
 from recon_fast.data.resident import Batch
 from recon_fast.data.shapes import Shapes
 from recon_fast.data.stream import epoch_rows
@@ -17,14 +16,6 @@ from recon_fast.data.transforms import random_rotation, unit_sphere
 from recon_fast.kernels import farthest_point_sample
 
 _CHUNK = 256  # clouds sampled at once
-
-
-class _Use(IntEnum):
-    """Streams of `recon_fast.data.counter` besides those of pretraining."""
-
-    POINTS = 16
-    CHANGES = 17
-    VOTES = 18
 
 
 @dataclass(frozen=True)
@@ -102,13 +93,15 @@ class SampledShapes:
         return self.points[index.to(self.device), : self.num_points]
 
     def changed(self, index: Tensor, seed: int, draw: int, change: Change, vote: bool = False) -> Tensor:
-        """Random points of the shapes at index [B], changed: [B, N, 3], a function of seed, draw and shape."""
+        """Random points of the shapes at index [B], changed [B, N, 3]: a function of seed, draw and shape."""
         index = index.to(self.device)
-        use = (_Use.VOTES, _Use.VOTES + 1) if vote else (_Use.POINTS, _Use.CHANGES)
+        points_of, changes_of = (
+            (Stream.VOTED_POINTS, Stream.VOTED_CHANGES) if vote else (Stream.POINTS, Stream.CHANGES)
+        )
         places = torch.arange(self.num_points, device=self.device)
-        pick = permute(places, self.points.shape[1], keys(seed, draw, use[0], index), rounds=16)
+        pick = permute(places, self.points.shape[1], keys(seed, draw, points_of, index), rounds=16)
         points = self.points[index[:, None], pick]
-        return change(points, uniform(keys(seed, draw, use[1], index), 7))
+        return change(points, uniform(keys(seed, draw, changes_of, index), 7))
 
 
 class LabelledStream:
@@ -132,9 +125,11 @@ class LabelledStream:
             step += 1
 
 
-def split_off(labels: NDArray[np.int64], rows: NDArray[np.int64], share: float, seed: int) -> NDArray[np.bool_]:
-    """Which of the shapes at `rows` validate: a share of each class, chosen by seed; at least one of each class
-    that has two or more, if the share is above 0.
+def split_off(
+    labels: NDArray[np.int64], rows: NDArray[np.int64], share: float, seed: int
+) -> NDArray[np.bool_]:
+    """Which of the shapes at `rows` validate: a share of each class, chosen by seed; if it is above 0, at least
+    one of each class that has two or more.
     """
     chosen = np.zeros(len(rows), bool)
     rng = np.random.default_rng(seed)

@@ -16,7 +16,9 @@ import shutil
 import uuid
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from hashlib import blake2b
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,7 @@ from recon_fast.errors import InputError
 FORMAT = "recon-fast packed shapes"
 VERSION = 1
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
+_BLOCK_BYTES = 1 << 24  # read at once
 _ARRAYS = ("image", "text", "caption_index", "class_text")
 
 
@@ -254,12 +257,15 @@ def _digest_texts(texts: Sequence[str]) -> str:
     return blake2b(json.dumps(list(texts)).encode(), digest_size=16).hexdigest()
 
 
-def read_packed(path: Path, *, num_points: int = 1) -> Shapes:
-    """Shapes of a packed file, in memory.
+def read_packed(path: Path, *, num_points: int = 1, mapped: bool = False, verify: bool = True) -> Shapes:
+    """Shapes of a packed file.
 
     Args:
         path: a file that `pack` wrote.
         num_points: what each cloud must have at least.
+        mapped: clouds, features and pictures are not read into memory, but mapped from the file. Other
+            programs must not write into it meanwhile; it may be replaced.
+        verify: compare the checksums of what is mapped, for which all of it is read once.
 
     Raises:
         InputError: the file is damaged (it names the dataset), of a newer version, or has smaller clouds.
@@ -270,18 +276,22 @@ def read_packed(path: Path, *, num_points: int = 1) -> Shapes:
         if int(file.attrs.get("version", 0)) != VERSION:
             raise InputError(f"{path} must be of format version {VERSION}, got {file.attrs.get('version')}")
         get = _Getter(path, file)
+        big = get if not mapped else partial(get.mapped, verify=verify)
         offsets = get("offsets")
         features = None
         if "features" in file:
-            arrays = {name: get(f"features/{name}", optional=True) for name in _ARRAYS}
+            arrays = {
+                name: (big if name in ("image", "text") else get)(f"features/{name}", optional=True)
+                for name in _ARRAYS
+            }
             features = Features(**arrays, teacher=json.loads(file["features"].attrs["teacher"]))
         pictures = None
         if "pictures" in file:
-            pictures = PackedPictures(get("pictures"), get("picture_offsets"), path)
+            pictures = PackedPictures(big("pictures"), get("picture_offsets"), path)
         shapes = Shapes(
             name=str(file.attrs.get("name", path.stem)),
             keys=get.texts("keys"),
-            points=get("points"),
+            points=big("points"),
             offsets=offsets,
             held_out=get("held_out"),
             labels=get("labels", optional=True),
@@ -289,11 +299,34 @@ def read_packed(path: Path, *, num_points: int = 1) -> Shapes:
             captions=get.texts("captions") if "captions" in file else None,
             pictures=pictures,
             features=features,
+            checksum=str(file["points"].attrs.get("blake2b")),
         )
     smallest = int(np.diff(offsets).min()) if len(offsets) > 1 else 0
     if smallest < num_points:
         raise InputError(f"{path} must have clouds of at least {num_points} points, got one of {smallest}")
     return shapes
+
+
+def dataset_checksums(path: Path) -> dict[str, str]:
+    """The checksums that a packed file carries, by dataset; what they are of is not read.
+
+    Raises:
+        InputError: the file is damaged, or not one that `pack` wrote.
+    """
+    found: dict[str, str] = {}
+
+    def note(name: str, item: Any) -> None:
+        if hasattr(item, "dtype"):  # not a group
+            found[name] = str(item.attrs.get("blake2b"))
+
+    with _opened(path) as file:
+        if file.attrs.get("format") != FORMAT:
+            raise InputError(f"{path} must be a file that `recon-fast pack` wrote, got another HDF5 file")
+        try:
+            file.visititems(note)
+        except (OSError, RuntimeError) as error:
+            raise InputError(f"{path} is damaged: {error}") from error
+    return found
 
 
 class _Getter:
@@ -309,6 +342,26 @@ class _Getter:
         array = self._read(name, lambda dataset: dataset[()])
         self._verify(name, _digest(np.ascontiguousarray(array)))
         return array
+
+    def mapped(self, name: str, optional: bool = False, verify: bool = True) -> Any:
+        """The dataset as a read-only memory map; in memory where it cannot be mapped."""
+        if optional and name not in self.file:
+            return None
+        dataset = self._read(name, lambda dataset: dataset)
+        offset = dataset.id.get_offset()  # None if it is empty, in chunks or compressed
+        if offset is None:
+            return self(name)
+        if verify:
+            state = blake2b(digest_size=16)
+            rows = max(1, _BLOCK_BYTES // max(1, dataset[:1].nbytes))
+            for start in range(0, len(dataset), rows):
+                part = self._read(name, itemgetter(slice(start, start + rows)))
+                state.update(np.ascontiguousarray(part).reshape(-1).view(np.uint8).data)
+            self._verify(name, state.hexdigest())
+        try:
+            return np.memmap(self.path, dataset.dtype, "r", offset, dataset.shape)
+        except (OSError, ValueError) as error:
+            raise InputError(f"{self.path} is damaged: its {name} cannot be read ({error})") from error
 
     def texts(self, name: str) -> list[str]:
         texts = self._read(name, lambda dataset: dataset.asstr()[()].tolist() if len(dataset) else [])

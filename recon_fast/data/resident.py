@@ -1,4 +1,8 @@
-"""A data set resident on the training device: clouds and teacher features, batches drawn without the host."""
+"""The shapes to train on, and batches of them that depend on (seed, step, shape) alone.
+
+Whether a shape's points and features lie on the device, in the host's memory or in mapped files, whatever the
+other shapes of its batch are and however many processes there are: the same numbers are drawn for it.
+"""
 
 from dataclasses import dataclass
 
@@ -6,7 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from recon_fast.data.counter import Stream, keys, permute, uniform
+from recon_fast.data.rows import Rows, flat, gathered, is_mapped
 from recon_fast.data.shapes import Features, Shapes
+from recon_fast.data.tables import DeviceTable, HostTable, Table
 from recon_fast.data.transforms import random_rotation, unit_sphere
 
 
@@ -18,96 +25,155 @@ class Batch:
     image_feature: Tensor | None  # [B, D_image] float32
     text_feature: Tensor | None  # [B, D_text] float32
     label: Tensor | None  # [B] int64
+    mask_noise: Tensor | None = None  # [B, G] float32 in [0, 1)
+
+    @property
+    def inputs(self) -> tuple[Tensor | None, ...]:
+        """The arguments of `PretrainModel.forward`; the mask is drawn from the noise."""
+        return self.points, self.image_feature, self.text_feature, self.label, None, self.mask_noise
 
 
-class Standardizer:
-    """Affine map to zero mean and unit variance per dimension, for each view (or prompt) of its own.
+@dataclass(frozen=True)
+class Draw:
+    """How batches are drawn.
 
-    What a prompt or a kind of view adds to all features says nothing about the shape. With random teachers it
-    would be a third of the variance of texts.
+    Attributes:
+        num_points: points of each cloud, without replacement and in random order.
+        rotate: axis of a random rotation, "none" for none.
+        num_group: groups of a cloud that a mask is drawn for; 0 draws none.
+        seed: all numbers are a function of it, the step and the shape.
     """
 
-    def __init__(self, features: np.ndarray) -> None:
-        features = features.astype(np.float32)  # [S, V, D]
-        self.mean = features.mean(0)  # [V, D]
-        self.scale = 1 / np.maximum(features.std(0), 1e-6)
-
-    def __call__(self, features: np.ndarray) -> np.ndarray:
-        """Features [S, V, D]."""
-        return (features.astype(np.float32) - self.mean) * self.scale
-
-    def mean_view(self, features: np.ndarray) -> np.ndarray:
-        """Features [S, D] that were averaged over the views."""
-        return (features.astype(np.float32) - self.mean.mean(0)) * self.scale.mean(0)
+    num_points: int
+    rotate: str = "none"
+    num_group: int = 0
+    seed: int = 0
 
 
-def standardize(features: Features) -> Features:
-    """Features brought to zero mean and unit variance; class texts with the captions' statistics."""
-    image, text, class_text = features.image, features.text, features.class_text
-    if image is not None:
-        image = Standardizer(image)(image)
-    if text is not None:
-        scaler = Standardizer(text)
-        text = scaler(text)
-        class_text = None if class_text is None else scaler.mean_view(class_text)
-    teacher = {**features.teacher, "standardized": True}
-    return Features(image, text, features.caption_index, class_text, teacher)
+@dataclass
+class Drawn:
+    """A batch as it was drawn, where the shapes lie; `ResidentShapes.finish` makes a `Batch` of it."""
+
+    points: Tensor  # [B, N, 3] as stored
+    image: Tensor | None  # [B, D_image] as stored
+    text: Tensor | None  # [B, D_text]
+    label: Tensor | None  # [B] int64
+    view: Tensor  # [B] int64
+    prompt: Tensor  # [B] int64
+    noise: Tensor  # [B, 1 + G] float32: the turn, and of each group
 
 
 class ResidentShapes:
-    """Clouds, labels and teacher features of the shapes at `rows`, on a device."""
+    """Points, labels and teacher features of the shapes at `rows`, drawn in batches.
+
+    Args:
+        shapes: all shapes.
+        features: of all shapes.
+        rows: which of them, [S].
+        device: where batches go.
+        placement: "device"; "host", in the host's memory; or "mmap", where the shapes are now, such as mapped
+            files. On a CPU "host" is "device".
+    """
 
     def __init__(
-        self, shapes: Shapes, features: Features | None, rows: np.ndarray, device: torch.device
+        self,
+        shapes: Shapes,
+        features: Features | None,
+        rows: np.ndarray,
+        device: torch.device,
+        placement: str = "device",
     ) -> None:
-        sizes = np.diff(shapes.offsets)[rows]
-        points = np.concatenate([shapes.cloud(int(i)) for i in rows])
-        self.points = torch.from_numpy(points).to(device)  # [T, 3]
-        self.starts = torch.from_numpy(np.cumsum(sizes) - sizes).to(device)  # [S]
-        self.sizes = torch.from_numpy(sizes).to(device)  # [S]
-        self.largest = int(sizes.max())
-        self.ragged = bool((sizes != self.largest).any())
         self.device = device
-        self.label = None if shapes.labels is None else torch.from_numpy(shapes.labels[rows]).to(device)
-        self.image: Tensor | None = None  # [S, V, D]
-        self.text: Tensor | None = None  # [U, P, D]
+        self.placement = "device" if placement == "host" and device.type == "cpu" else placement
+        self.store = device if self.placement == "device" else torch.device("cpu")  # draws happen here
+        self.pin = self.store.type == "cpu" and device.type == "cuda"
+        sizes = np.diff(shapes.offsets)[rows]
+        self.points = self._table(shapes.points, shapes.offsets[rows], sizes)
+        largest = int(sizes.max())
+        self.sizes: Tensor | int = largest  # [S], or of each
+        if (sizes != largest).any():
+            self.sizes = torch.from_numpy(sizes).to(self.store)
+        self.count = len(rows)
+        self.label = None if shapes.labels is None else torch.from_numpy(shapes.labels[rows]).to(self.store)
+        self.image = self.text = None
+        self.views = self.prompts = 1
         if features is not None and features.image is not None:
-            self.image = torch.from_numpy(features.image[rows]).to(device)
+            self.views = features.image.shape[1]
+            self.image = self._features(features.image, rows)
+            self.image_map = _on(device, features.image_map)
         if features is not None and features.text is not None and features.caption_index is not None:
-            self.text = torch.from_numpy(features.text).to(device)
-            self.caption = torch.from_numpy(features.caption_index[rows]).to(device)
+            self.prompts = features.text.shape[1]
+            self.text = self._features(features.text, np.arange(len(features.text)))
+            self.text_map = _on(device, features.text_map)
+            self.caption = torch.from_numpy(features.caption_index[rows]).to(self.store)
 
     def __len__(self) -> int:
-        return len(self.sizes)
+        return self.count
 
-    def draw_points(self, index: Tensor, num_points: int, own: slice = slice(None)) -> Tensor:
-        """A random subset of each cloud, in random order: index [B] -> [B, N, 3] float32; of rows `own`."""
-        noise = torch.rand(len(index), self.largest, device=self.device)[own]
-        index = index[own]
-        if self.ragged:
-            noise.masked_fill_(torch.arange(self.largest, device=self.device) >= self.sizes[index, None], -1)
-        pick = noise.topk(num_points, dim=1).indices  # [B, N]
-        return self.points[self.starts[index, None] + pick].float()
+    def _table(self, items: Rows, starts: np.ndarray, sizes: np.ndarray) -> Table:
+        if self.placement == "device":
+            return DeviceTable(items, starts, sizes, self.device)
+        if self.placement == "host" and is_mapped(items):
+            items, starts = gathered(items, starts, sizes)
+        return HostTable(items, starts, sizes, self.pin)
 
-    def batch(
-        self, index: Tensor, num_points: int, rotate: str = "none", part: tuple[int, int] = (0, 1)
-    ) -> Batch:
-        """A batch of the shapes at index [B], drawn from torch's default generator of the device.
+    def _features(self, features: Rows, rows: np.ndarray) -> Table:
+        """Table of features [S, V, D] at rows, with V items a row."""
+        views = features.shape[1]
+        return self._table(flat(features), rows * views, np.full(len(rows), views))
 
-        With `part` (i, n) the i-th of its n equal parts, with the draws that those shapes get in the whole.
-        """
-        index = index.to(self.device)
-        count = len(index) // part[1]
-        own = slice(part[0] * count, (part[0] + 1) * count)
-        points = unit_sphere(self.draw_points(index, num_points, own))
-        if rotate != "none":
-            points = random_rotation(points, rotate, torch.rand(len(index), device=self.device)[own])
-        mine = index[own]
-        image_feature = text_feature = None
-        if self.image is not None:
-            view = torch.randint(self.image.shape[1], index.shape, device=self.device)[own]
-            image_feature = self.image[mine, view].float()
-        if self.text is not None:
-            prompt = torch.randint(self.text.shape[1], index.shape, device=self.device)[own]
-            text_feature = self.text[self.caption[mine], prompt].float()
-        return Batch(points, image_feature, text_feature, None if self.label is None else self.label[mine])
+    def _held(self, x: Tensor | None) -> Tensor | None:
+        """In page-locked memory if it will be copied to a GPU."""
+        return x if x is None or not self.pin else x.pin_memory()
+
+    def draw(self, index: Tensor, step: int, how: Draw) -> Drawn:
+        """Draw for the shapes at index [B] (into `rows`), where they lie; may run in a thread of its own."""
+        index = index.to(self.store)
+        key = keys(how.seed, step, Stream.POINTS, index)
+        places = torch.arange(how.num_points, device=self.store)
+        sizes = self.sizes if isinstance(self.sizes, int) else self.sizes[index]
+        points = self.points.take(index, permute(places, sizes, key))
+        noise = uniform(keys(how.seed, step, Stream.CHOICES, index), 3 + how.num_group)
+        view, prompt = (noise[:, :2] * noise.new_tensor([self.views, self.prompts])).long().unbind(1)
+        image = None if self.image is None else self.image.take(index, view[:, None])[:, 0]
+        text = None if self.text is None else self.text.take(self.caption[index], prompt[:, None])[:, 0]
+        label = None if self.label is None else self.label[index]
+        small = [self._held(x) for x in (label, view, prompt, noise[:, 2:])]
+        return Drawn(points, image, text, *small)  # type: ignore[arg-type]
+
+    def finish(self, drawn: Drawn, how: Draw) -> Batch:
+        """Bring what was drawn to the device, centre, scale and turn it; does not wait for the device."""
+
+        def move(x: Tensor) -> Tensor:
+            return x.to(self.device, non_blocking=True)
+
+        noise = move(drawn.noise)
+        points = unit_sphere(move(drawn.points).float())
+        if how.rotate != "none":
+            points = random_rotation(points, how.rotate, noise[:, 0])
+        image = text = None
+        if drawn.image is not None:
+            image = _mapped(move(drawn.image), self.image_map, move(drawn.view))
+        if drawn.text is not None:
+            text = _mapped(move(drawn.text), self.text_map, move(drawn.prompt))
+        label = None if drawn.label is None else move(drawn.label)
+        return Batch(points, image, text, label, noise[:, 1:] if how.num_group else None)
+
+    def batch(self, index: Tensor, step: int, how: Draw) -> Batch:
+        """A batch of the shapes at index [B] (into `rows`) in a step."""
+        return self.finish(self.draw(index, step, how), how)
+
+
+Map = tuple[Tensor, Tensor] | None
+
+
+def _on(device: torch.device, arrays: tuple[np.ndarray, np.ndarray] | None) -> Map:
+    if arrays is None:
+        return None
+    return torch.from_numpy(arrays[0]).to(device), torch.from_numpy(arrays[1]).to(device)
+
+
+def _mapped(feature: Tensor, affine: Map, view: Tensor) -> Tensor:
+    """Features [B, D] of views [B] in float32, less the views' mean and times their scale."""
+    feature = feature.float()
+    return feature if affine is None else (feature - affine[0][view]).mul_(affine[1][view])

@@ -13,6 +13,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from recon_fast.data.rows import Rows
+
 
 class Pictures(Protocol):
     """One RGB picture per shape, read on demand."""
@@ -65,22 +67,25 @@ class Source:
 class Features:
     """Frozen teachers' view of a set of shapes; see `recon_fast.teachers`."""
 
-    image: NDArray[np.floating] | None  # [S, V, D_image]: V augmented views of each picture
-    text: NDArray[np.floating] | None  # [U, P, D_text]: P prompts of each distinct caption
+    image: Rows | None  # [S, V, D_image]: V augmented views of each picture
+    text: Rows | None  # [U, P, D_text]: P prompts of each distinct caption
     caption_index: NDArray[np.int64] | None  # [S]: row of `text` that belongs to the shape
     class_text: NDArray[np.floating] | None  # [C, D_text]: mean over the prompts of each class name
     teacher: dict[
         str, Any
     ]  # which models, which weights, which seeds; JSON-able, goes into log and checkpoint
+    # What training does to them: less the mean [V, D], times the scale [V, D]; float32.
+    image_map: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None
+    text_map: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None
 
 
 @dataclass
 class Shapes:
-    """S shapes in memory, clouds one after another because their sizes may differ."""
+    """S shapes, clouds one after another because their sizes may differ; in memory, or mapped from files."""
 
     name: str
     keys: list[str]  # [S]
-    points: NDArray[np.floating]  # [T, 3] float32 or float16, finite, x y z
+    points: Rows  # [T, 3] float32 or float16, finite, x y z
     offsets: NDArray[np.int64]  # [S + 1]: shape i is points[offsets[i]:offsets[i + 1]]
     held_out: NDArray[np.bool_]  # [S]
     labels: NDArray[np.int64] | None = None  # [S] into class_names
@@ -88,6 +93,7 @@ class Shapes:
     captions: list[str] | None = None  # [S]
     pictures: Pictures | None = None  # [S]
     features: Features | None = None  # already computed, for packed files
+    checksum: str | None = None  # of all clouds, for packed files
 
     def __len__(self) -> int:
         return len(self.keys)

@@ -168,6 +168,7 @@ class PretrainModel(nn.Module):
         text_feature: Tensor | None = None,
         label: Tensor | None = None,
         mask: Tensor | None = None,
+        mask_noise: Tensor | None = None,
     ) -> PretrainOutput:
         """One pretraining pass.
 
@@ -177,9 +178,13 @@ class PretrainModel(nn.Module):
             text_feature: frozen text teacher's features [B, text_dim]; None leaves csc_text out.
             label: [B] integer, wanted for `single_modal`.
             mask: [B, G] bool, True = masked; drawn at random unless given.
+            mask_noise: [B, G] uniform in [0, 1), which a mask that is not given is drawn from.
         """
         groups = self.group(points)
-        masking = Masking.draw(groups.centers, self.config) if mask is None else Masking.from_mask(mask)
+        if mask is None:
+            masking = Masking.draw(groups.centers, self.config, mask_noise)
+        else:
+            masking = Masking.from_mask(mask)
         encoding, visible_centers = self.encode_visible(groups, masking)
         masked_centers = take_groups(groups.centers, masking.masked)
         decoded, rebuilt = self.reconstruction(encoding.local_tokens, visible_centers, masked_centers)
@@ -236,10 +241,11 @@ class ReCon(PretrainModel):
         text_feature: Tensor | None = None,
         label: Tensor | None = None,
         mask: Tensor | None = None,
+        mask_noise: Tensor | None = None,
     ) -> PretrainOutput:
         if self.cls_proj is not None and label is None:
             raise ValueError("label must be given for a model with single_modal=True, got None")
-        output = super().forward(points, image_feature, text_feature, label, mask)
+        output = super().forward(points, image_feature, text_feature, label, mask, mask_noise)
         if self.cls_proj is not None and label is not None:
             output.losses["smc"] = losses.single_modal(
                 self.cls_proj(output.encoding.global_tokens[:, 0]), label

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from recon_fast.config import ReConConfig
 from recon_fast.kernels import linear_max
-from recon_fast.ranks import own_rows
 
 
 class FoldedNorm(nn.BatchNorm1d):
@@ -140,13 +139,18 @@ class Masking(NamedTuple):
         return cls(order[:, :split], order[:, split:])
 
     @classmethod
-    def draw(cls, centers: Tensor, config: ReConConfig) -> "Masking":
-        """A random masking of the groups around `centers` [B, G, 3], from torch's default generator."""
+    def draw(cls, centers: Tensor, config: ReConConfig, noise: Tensor | None = None) -> "Masking":
+        """A random masking of the groups around `centers` [B, G, 3].
+
+        It is a function of `noise` [B, G], uniform in [0, 1); of torch's default generator without.
+        """
         B, G, _ = centers.shape
+        if noise is None:
+            noise = torch.rand(B, G, device=centers.device)
         if config.mask_type == "rand":
-            score = own_rows(B, lambda n: torch.rand(n, G, device=centers.device))
+            score = noise
         else:
-            pick = own_rows(B, lambda n: torch.randint(G, (n, 1, 1), device=centers.device))
+            pick = (noise[:, :1, None] * G).long()  # [B, 1, 1]
             score = -(centers - centers.gather(1, pick.expand(-1, -1, 3))).square().sum(-1)
         order = score.argsort(dim=1)  # the highest scores are masked
         split = G - config.num_masked

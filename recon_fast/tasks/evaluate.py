@@ -113,7 +113,9 @@ def write_confusion(scores: Scores, class_names: list[str], stem: Path) -> None:
     axes.set_yticks(range(C), class_names)
     axes.set_xlabel("predicted")
     axes.set_ylabel("class")
-    axes.set_title(f"accuracy {scores.accuracy:.1f} %, mean of the classes {scores.mean_class_accuracy:.1f} %")
+    axes.set_title(
+        f"accuracy {scores.accuracy:.1f} %, mean of the classes {scores.mean_class_accuracy:.1f} %"
+    )
     if C <= 20:
         for i, j in zip(*np.nonzero(scores.confusion), strict=True):
             color = "black" if shares[i, j] > 0.5 else "white"

@@ -11,9 +11,11 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from recon_fast.data.resident import ResidentShapes
+from recon_fast.data.resident import Draw, ResidentShapes
 from recon_fast.models import Encoding, PretrainModel
-from recon_fast.training.device import autocast, seed_step
+from recon_fast.ranks import broadcast_buffers, rank, shared_in_turn, world_size
+from recon_fast.training.device import autocast
+from recon_fast.training.distributed import from_first
 
 SVM_C = 0.075  # the official protocol's
 
@@ -50,25 +52,28 @@ def encode_shapes(
 ) -> tuple[NDArray, NDArray | None]:
     """SVM features [S, 2 C] and zero-shot features [S, D] of all shapes, each cloud drawn once, always alike.
 
-    The model's mode and torch's generators are left as found.
+    Several processes share the batches, and each of them gets all features. The model's mode and torch's
+    generators are left as found.
     """
     was_training = model.training
     model.eval()
-    svm, zero_shot = [], []
-    for i, index in enumerate(torch.arange(len(shapes)).split(batch_size)):
-        with torch.random.fork_rng():
-            seed_step(0, i)
-            points = shapes.batch(index, num_points).points
+    broadcast_buffers(model)  # running statistics are each process's own without optim.sync_norm
+    features: list[tuple[Tensor, Tensor | None]] = []
+    batches = torch.arange(len(shapes)).split(batch_size)
+    for index in batches[rank() :: world_size()]:
+        points = shapes.batch(index, 0, Draw(num_points)).points
         with autocast(shapes.device, dtype):
             encoding = model.encode(points)
-            feature = zero_shot_feature(model, encoding, aligned)
-        svm.append(svm_feature(encoding).float().cpu())
-        if feature is not None:
-            zero_shot.append(feature.float().cpu())
+            zero_shot = zero_shot_feature(model, encoding, aligned)
+        features.append(
+            (svm_feature(encoding).float().cpu(), None if zero_shot is None else zero_shot.float().cpu())
+        )
         if progress:
             progress(len(index))
     model.train(was_training)
-    return torch.cat(svm).numpy(), torch.cat(zero_shot).numpy() if zero_shot else None
+    svm_features, zero_shot_features = zip(*shared_in_turn(features), strict=True)
+    without = zero_shot_features[0] is None
+    return torch.cat(svm_features).numpy(), None if without else torch.cat(zero_shot_features).numpy()
 
 
 def svm_accuracy(
@@ -124,23 +129,34 @@ class ProbeResult:
     zero_shot: float | None
     chance: float  # of a guess among the classes of the held-out shapes
 
+    def scores(self) -> dict[str, float | None]:
+        """As the log has them."""
+        return {"probe_svm": self.svm, "probe_zero_shot": self.zero_shot}
+
 
 def probe(
     model: PretrainModel, data: ProbeData, num_points: int, dtype: torch.dtype, batch_size: int = 64
 ) -> ProbeResult:
-    """Linear SVM trained on one side and tested on the other, and zero-shot accuracy on the test side."""
+    """Linear SVM trained on one side and tested on the other, and zero-shot accuracy on the test side.
+
+    Every process must call this; all get the same result.
+    """
     assert data.train.label is not None
     assert data.test.label is not None
     train_labels, test_labels = data.train.label.cpu().numpy(), data.test.label.cpu().numpy()
     present = np.unique(test_labels)
     test_svm, test_zero = encode_shapes(model, data.test, num_points, dtype, batch_size, data.aligned)
     train_svm, train_zero = encode_shapes(model, data.train, num_points, dtype, batch_size, data.aligned)
-    svm = None
-    if len(np.unique(train_labels)) > 1:
-        svm = 100 * svm_accuracy(train_svm, train_labels, test_svm, test_labels)
-    zero = None
-    if test_zero is not None and data.class_text is not None:
-        if data.centered and train_zero is not None:
-            test_zero = test_zero - train_zero.mean(0)
-        zero = 100 * zero_shot_accuracy(test_zero, data.class_text, test_labels, present)
-    return ProbeResult(svm, zero, 100 / len(present))
+
+    def judged() -> ProbeResult:
+        svm = zero = None
+        if len(np.unique(train_labels)) > 1:
+            svm = 100 * svm_accuracy(train_svm, train_labels, test_svm, test_labels)
+        if test_zero is not None and data.class_text is not None:
+            features = test_zero
+            if data.centered and train_zero is not None:
+                features = test_zero - train_zero.mean(0)
+            zero = 100 * zero_shot_accuracy(features, data.class_text, test_labels, present)
+        return ProbeResult(svm, zero, 100 / len(present))
+
+    return from_first(judged)

@@ -1,7 +1,6 @@
 """Which device, which precision, and randomness that depends on the step alone."""
 
 from contextlib import AbstractContextManager, nullcontext
-from functools import lru_cache
 
 import torch
 
@@ -45,15 +44,9 @@ def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager
 
 
 def seed_step(seed: int, step: int) -> None:
-    """Make all that is drawn in a step (points, rotation, mask, drop-path) a function of (seed, step).
+    """Make what the model draws in a step (drop-path) a function of (seed, step).
 
-    A run that is resumed therefore continues bit by bit without a stored generator state.
+    A run that is resumed therefore continues bit by bit without a stored generator state. What is drawn of
+    the data is so in any case; see `recon_fast.data.counter`.
     """
     torch.manual_seed((seed * 1_000_003 + step + 1) % (1 << 63))
-
-
-@lru_cache(maxsize=1)
-def epoch_order(seed: int, epoch: int, count: int) -> torch.Tensor:
-    """The order in which an epoch visits `count` shapes: int64 [count], on the CPU."""
-    generator = torch.Generator().manual_seed((seed * 7_368_787 + epoch) % (1 << 63))
-    return torch.randperm(count, generator=generator)

@@ -1,4 +1,4 @@
-"""The steps of a run: they move on, are read, logged or skipped, until all are done or somebody asks to stop."""
+"""The steps of a run: taken, read, logged or skipped, until all are done or somebody asks to stop."""
 
 from collections.abc import Callable, Iterator, Sequence
 
@@ -129,8 +129,8 @@ class Loop:
         limit = self.config.optim.skip_limit
         if self.skipped_in_a_row > limit:
             raise NonFiniteLoss(
-                f"step {number} (epoch {epoch}) is not finite: {broken}; {limit} steps before it were skipped "
-                f"(optim.skip_limit); {self.last_good()}"
+                f"step {number} (epoch {epoch}) is not finite: {broken}; {limit} steps before it were "
+                f"skipped (optim.skip_limit); {self.last_good()}"
             )
         if broken:
             log.skip(number, broken, self.skipped_in_a_row, limit)

@@ -15,9 +15,11 @@ from rich.console import Console
 from recon_fast.checkpoint import load_initial, load_weights
 from recon_fast.config import PretrainConfig
 from recon_fast.console import say
+from recon_fast.data.placement import choose_placement, describe_placement
 from recon_fast.data.prepare import fingerprint, prepare_shapes
-from recon_fast.data.resident import ResidentShapes
+from recon_fast.data.resident import Draw, ResidentShapes
 from recon_fast.data.shapes import Shapes
+from recon_fast.data.stream import VERSION, BatchStream
 from recon_fast.errors import InputError
 from recon_fast.models import build_model
 from recon_fast.ranks import rank, world_size
@@ -31,12 +33,13 @@ from recon_fast.training.checkpoint import (
     set_damaged_aside,
 )
 from recon_fast.training.compiled import compile_terms, wants_compile
-from recon_fast.training.device import epoch_order, resolve_precision
+from recon_fast.training.device import resolve_precision
 from recon_fast.training.distributed import Terms, averaged, from_first, lost_ranks, process_group
+from recon_fast.training.loop import Loop
 from recon_fast.training.memory import recompute_blocks
 from recon_fast.training.metrics import Metrics
 from recon_fast.training.optim import build_optimizer, num_epochs
-from recon_fast.training.profile import Profile, profile
+from recon_fast.training.profile import Profile, profile, steps_profiled
 from recon_fast.training.record import RunRecord, describe_data, versions
 from recon_fast.training.report import run_probe, show_probe
 from recon_fast.training.setup import (
@@ -49,18 +52,7 @@ from recon_fast.training.setup import (
     run_folder,
     split_probe,
 )
-from recon_fast.training.step import (
-    KeptBuffers,
-    NonFiniteLoss,
-    Part,
-    StepValues,
-    finish_step,
-    not_finite,
-    read_every,
-    read_steps,
-    rehearse,
-    train_step,
-)
+from recon_fast.training.step import rehearse
 
 
 @dataclass
@@ -157,7 +149,8 @@ def _pretrain(
         )
     if config.model.single_modal and shapes.labels is None:
         raise InputError(f"model.single_modal needs labels, and {shapes.name} has none")
-    if start is not None and start.state["data"] != fingerprint(shapes):
+    data = fingerprint(shapes)
+    if start is not None and start.state["data"] != data:
         raise InputError(
             f"{start.checkpoint} was trained on {start.state['data_name']}, other shapes than {shapes.name} "
             "holds now"
@@ -175,8 +168,10 @@ def _pretrain(
             image_dim=feature_dim(image, config.model.image_dim, "image", console),
             text_dim=feature_dim(text, config.model.text_dim, "text", console),
         )
-        train_set = ResidentShapes(shapes, features, train_rows, device)
-        probe_data = split_probe(config, probed, features, device) if first and probed is not None else None
+        placement = choose_placement(config.data.placement, shapes, features, train_rows, device)
+        train_set = ResidentShapes(shapes, features, train_rows, device, placement)
+        placed, said = describe_placement(train_set.placement, shapes, features, train_rows)
+        probe_data = None if probed is None else split_probe(config, probed, features, device)
 
         torch.manual_seed(config.seed)
         model = build_model(model_config).to(device)
@@ -206,21 +201,23 @@ def _pretrain(
     say(
         console,
         f"{type(model).__name__}, {parameters / 1e6:.1f} M parameters, {str(dtype)[6:]} on {where_to} | "
-        f"{len(train_set)} shapes of {shapes.name} | {total} steps of {batch_size} | run {run}",
+        f"{len(train_set)} shapes of {shapes.name}, {said} | "
+        f"{total} steps of {batch_size} | run {run}",
     )
 
     def save() -> Path:
         state = {
-            "step": step,
-            "skipped_in_a_row": skipped_in_a_row,
-            "data": fingerprint(shapes),
+            "step": loop.step,
+            "skipped_in_a_row": loop.skipped_in_a_row,
+            "stream": VERSION,
+            "data": data,
             "data_name": shapes.name,
             "teacher": teacher,
             "before": asdict(before) if before else None,
             "config": config.to_dict(),
             "versions": versions(),
         }
-        record.update(step)
+        record.update(loop.step)
         try:
             return save_checkpoint(run, model, optimizer, state, config.save.keep)
         except SaveFailed as error:
@@ -231,127 +228,79 @@ def _pretrain(
         return f"the last good checkpoint is {kept[-1]}" if kept else "there is no checkpoint yet"
 
     def where() -> str:
-        return f"in step {step + 1}; {last_good()}"
-
-    def rows_of(step: int) -> torch.Tensor:
-        epoch, position = divmod(step, steps_per_epoch)
-        return epoch_order(config.seed, epoch, len(train_set))[position * batch_size :][:batch_size]
-
-    def note(values: dict[str, float]) -> None:
-        """Log a step; one that is not finite has changed nothing, and the schedule has moved on."""
-        nonlocal skipped_in_a_row
-        number, broken = int(values.pop("step")), not_finite(values)
-        epoch = (number - 1) // steps_per_epoch
-        skipped_in_a_row = skipped_in_a_row + 1 if broken else 0
-        if skipped_in_a_row > config.optim.skip_limit:
-            raise NonFiniteLoss(
-                f"step {number} (epoch {epoch}) is not finite: {broken}; {config.optim.skip_limit} steps "
-                f"before it were skipped (optim.skip_limit); {last_good()}"
-            )
-        if broken:
-            log.skip(number, broken, skipped_in_a_row, config.optim.skip_limit)
-            values = {name: values[name] for name in ("lr", "clouds", "data_ms", "step_ms")}
-        log.step(number, total, {"epoch": epoch, **values})
+        return f"in step {loop.step + 1}; {last_good()}"
 
     def compile_if_wanted() -> None:
         if wants_compile(config.compile, device):
-            rows = rows_of(step).chunk(config.optim.accumulate)[0]
-            compile_terms(
-                terms, lambda: rehearse(terms, train_set, rows, config, dtype), device, dtype, console
+            batch = train_set.batch(batches.rows(step, 0), step, how)
+            compile_terms(terms, lambda: rehearse(terms, batch, config.seed, dtype), device, dtype, console)
+
+    how = Draw(config.data.num_points, config.data.rotate, config.model.num_group, config.seed)
+    accumulate = config.optim.accumulate
+    if profile_steps:
+        folder = run / "profile" if first else None
+        stop = step + steps_profiled(profile_steps)
+        with BatchStream(train_set, how, batch_size, accumulate, step, stop) as batches, lost_ranks(where):
+            model.train()
+            compile_if_wanted()
+            losses = averaged(terms, device)
+            loop = Loop(config, losses, optimizer, batches, device, dtype, steps_per_epoch, step)
+            return PretrainResult(
+                None, None, None, profile=profile(loop, terms, profile_steps, folder, console)
             )
 
-    if profile_steps:
-        model.train()
-        compile_if_wanted()
-        with lost_ranks(where):
-            losses, buffers = averaged(terms, device), KeptBuffers(model)
+    batches = BatchStream(train_set, how, batch_size, accumulate, step, total)
+    model.train()
+    compile_if_wanted()
+    loop = Loop(
+        config,
+        averaged(terms, device),
+        optimizer,
+        batches,
+        device,
+        dtype,
+        steps_per_epoch,
+        step,
+        skipped_in_a_row,
+        last_good,
+    )
 
-            def timed_step(i: int, part: Part, as_trained: bool) -> int:
-                with part("optimizer"):
-                    buffers.keep()
-                rows = rows_of(i % total)
-                run_before = terms.run
-                if not as_trained:
-                    terms.run = terms.losses
-                values = train_step(
-                    losses,
-                    optimizer,
-                    train_set,
-                    rows,
-                    config,
-                    i,
-                    steps_per_epoch,
-                    dtype,
-                    received=(),
-                    part=part,
-                )
-                terms.run = run_before
-                with part("optimizer"):
-                    finish_step(optimizer, buffers, values.finite)
-                return len(rows)
+    def probe_due(epoch: int) -> bool:
+        return config.probe.every > 0 and epoch % config.probe.every == 0 and probe_data is not None
 
-            folder = run / "profile" if first else None
-            costs = profile(model, timed_step, device, profile_steps, folder, console)
-        return PretrainResult(None, None, None, profile=costs)
+    def save_due(epoch: int) -> bool:
+        return epoch % config.save.every == 0
 
-    record = RunRecord(run if first else None, device, describe_data(shapes, config.data.path), teacher, step)
+    def after_epoch(epoch: int) -> None:
+        if loop.step == total:
+            return
+        if probe_due(epoch) and probe_data is not None:
+            result = run_probe(model, probe_data, config, dtype, console, f"after epoch {epoch}")
+            log.write(loop.step, result.scores())
+        if first and save_due(epoch):
+            try:
+                save()
+            except SaveFailed as error:
+                say(console, f"{error}; training goes on", style="yellow")
+
+    described = describe_data(shapes, config.data.path) | placed if first else {}
+    record = RunRecord(run if first else None, device, described, teacher, step)
     log = Metrics(run if first else None, console, config.save.log_every, config.save.tensorboard, step)
-    buffers = KeptBuffers(model)
-    with closing(log), record.running(lambda: step):
-        model.train()
-        compile_if_wanted()
+    with closing(log), closing(batches), record.running(lambda: loop.step):
         with signals_as_flag() as received, log.showing(total, step), lost_ranks(where):
-            losses = averaged(terms, device)
-            unread: list[StepValues] = []
-            stop = False
-            while step < total and not stop:
-                buffers.keep()
-                unread.append(
-                    train_step(
-                        losses,
-                        optimizer,
-                        train_set,
-                        rows_of(step),
-                        config,
-                        step,
-                        steps_per_epoch,
-                        dtype,
-                        received,
-                    )
-                )
-                finish_step(optimizer, buffers, unread[-1].finite)
-                step += 1
-                epoch, rest = divmod(step, steps_per_epoch)
-                probe_now = not rest and config.probe.every > 0 and epoch % config.probe.every == 0
-                save_now = not rest and epoch % config.save.every == 0
-                read_now = step % read_every(device, config.save.log_every) == 0 or step == total
-                if not (read_now or probe_now or save_now):
-                    continue
-                for values, asked_to_stop in read_steps(unread):
-                    note(values)
-                    stop = stop or asked_to_stop
-                unread.clear()
-                if not first or step == total:
-                    continue
-                if probe_now and probe_data is not None:
-                    result = run_probe(model, probe_data, config, dtype, console, f"after epoch {epoch}")
-                    log.write(step, {"probe_svm": result.svm, "probe_zero_shot": result.zero_shot})
-                if save_now:
-                    try:
-                        save()
-                    except SaveFailed as error:
-                        say(console, f"{error}; training goes on", style="yellow")
-            checkpoint = save() if first else checkpoint_folder(run, step)
+            stopped = loop.run(log, received, lambda epoch: probe_due(epoch) or save_due(epoch), after_epoch)
+            checkpoint = save() if first else checkpoint_folder(run, loop.step)
         stopped_by = None
-        if stop or received:
+        if stopped or received:
             stopped_by = signal.Signals(received[0] if received else signal.SIGTERM).name
-        record.update(step, stopped_by or "finished")
+        record.update(loop.step, stopped_by or "finished")
         if stopped_by is not None or probe_data is None:
             return PretrainResult(checkpoint, before, None, stopped_by)
         try:
-            after = run_probe(model, probe_data, config, dtype, console, "now")
+            with lost_ranks(lambda: f"in the last probe; {last_good()}"):
+                after = run_probe(model, probe_data, config, dtype, console, "now")
         except KeyboardInterrupt:
             return PretrainResult(checkpoint, before, None, "SIGINT")
-        log.write(step, {"probe_svm": after.svm, "probe_zero_shot": after.zero_shot})
+        log.write(loop.step, after.scores())
         show_probe(console, probe_data, before, after)
         return PretrainResult(checkpoint, before, after)

@@ -21,12 +21,14 @@ from recon_fast.models import PretrainModel
 from recon_fast.models.recon import Encoder, Reconstruction
 from recon_fast.models.tokenizer import Tokenizer
 from recon_fast.models.two_tower import Tower
+from recon_fast.training.distributed import Terms
+from recon_fast.training.loop import Loop
 from recon_fast.training.memory import peak_memory
-from recon_fast.training.step import Part, untimed
+from recon_fast.training.step import Part
 
 PARTS = ("data", "group", "tokenizer", "encoder", "decoder", "losses", "backward", "optimizer")
 _MODULES = {Tokenizer: "tokenizer", Encoder: "encoder", Tower: "encoder", Reconstruction: "decoder"}
-_TRACED_STEPS = 3
+_WARMUP, _TRACED = 2, 3  # steps
 
 
 class Parts:
@@ -143,54 +145,55 @@ class Profile:
         return table
 
 
-def profile(
-    model: PretrainModel,
-    step: Callable[[int, Part, bool], int],
-    device: torch.device,
-    steps: int,
-    folder: Path | None,
-    console: Console,
-) -> Profile:
+def steps_profiled(steps: int) -> int:
+    """Steps that `profile` takes in all."""
+    return 2 * _WARMUP + 2 * steps + 1 + _TRACED
+
+
+def profile(loop: Loop, terms: Terms, steps: int, folder: Path | None, console: Console) -> Profile:
     """Time `steps` steps, whole and by part, and write profile.json and trace.json (Chrome's format).
 
     Args:
-        model: what is trained; its weights move on.
-        step: runs training step i, enters a `Part` around its parts, compiled if that is true and the run
-            is; gives the number of clouds.
+        loop: of a run; its weights move on.
+        terms: the losses in it, compiled or not.
         folder: where the two files go; None writes nothing.
 
     Raises:
         InputError: they cannot be written.
     """
+    model, device = terms.model, loop.device
+    as_trained = terms.run
 
     def seconds() -> float:
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         return time.perf_counter()
 
-    for i in range(2):  # first calls allocate and compile
-        clouds = step(i, untimed, True)
-        step(i, untimed, False)
+    for _ in range(_WARMUP):  # first calls allocate and compile
+        loop.advance()
     began = seconds()
-    for i in range(steps):
-        step(i, untimed, True)
+    for _ in range(steps):
+        loop.advance()
     whole = (seconds() - began) / steps
 
+    terms.run = terms.losses  # modules inside compiled code cannot be watched
+    for _ in range(_WARMUP):
+        loop.advance()
     parts = Parts(seconds)
     with watch(model, parts):
-        for i in range(steps):
-            step(i, parts, False)
+        for _ in range(steps):
+            loop.advance(part=parts)
     with FlopCounterMode(display=False, custom_mapping=_formulas()) as counter:
         flops = Parts(counter.get_total_flops)
         with watch(model, flops):
-            step(0, flops, False)
+            loop.advance(part=flops)
     milliseconds = {name: 1e3 * parts.totals[name] / steps for name in PARTS}
     result = Profile(
         step_ms=1e3 * whole,
         parts_ms=milliseconds,
         parts_gflop={name: flops.totals[name] / 1e9 for name in PARTS},
         outside_percent=100 * milliseconds["data"] / sum(milliseconds.values()),
-        clouds_per_s=clouds / whole,
+        clouds_per_s=loop.config.optim.batch_size / whole,
         peak_memory=peak_memory(device),
         steps=steps,
     )
@@ -202,19 +205,18 @@ def profile(
         f"data {result.outside_percent:.1f} % of the parts; means of {steps} steps",
     )
     if folder is not None:
-        _write(result, folder, model, step)
+        _write(result, folder, model, loop)
         say(console, f"for ui.perfetto.dev or chrome://tracing: {folder / 'trace.json'}")
+    terms.run = as_trained
     return result
 
 
-def _write(
-    result: Profile, folder: Path, model: PretrainModel, step: Callable[[int, Part, bool], int]
-) -> None:
+def _write(result: Profile, folder: Path, model: PretrainModel, loop: Loop) -> None:
     """profile.json, and trace.json of a few more steps."""
     label = torch.profiler.record_function
     with torch.profiler.profile() as profiler, watch(model, label):
-        for i in range(_TRACED_STEPS):
-            step(i, label, False)
+        for _ in range(_TRACED):
+            loop.advance(part=label)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         profiler.export_chrome_trace(str(folder / "trace.json"))

@@ -27,11 +27,17 @@ _PACKAGES = ("triton", "numpy", "numba", "h5py", "timm", "open_clip_torch", "saf
 
 
 def describe_data(shapes: Shapes, path: str | None) -> dict[str, Any]:
-    """Manifest of a set: its sizes, and a checksum of all clouds, names, labels and captions."""
+    """Manifest of a set: its sizes, and a checksum of all clouds, names, labels and captions.
+
+    Of packed clouds it takes the checksum that was verified when they were opened.
+    """
     digest = blake2b(digest_size=16)
     texts = [shapes.keys, shapes.class_names, shapes.captions]
     digest.update(json.dumps(texts).encode())
-    for array in (shapes.points, shapes.offsets, shapes.held_out, shapes.labels):
+    if shapes.checksum is not None:
+        digest.update(shapes.checksum.encode())
+    points = shapes.points if shapes.checksum is None else None
+    for array in (points, shapes.offsets, shapes.held_out, shapes.labels):
         if array is not None:
             digest.update(np.ascontiguousarray(array).view(np.uint8).data)
     return {

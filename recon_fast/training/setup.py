@@ -16,8 +16,11 @@ from rich.console import Console
 from recon_fast.config import DataConfig, OptimConfig, PretrainConfig
 from recon_fast.console import ProgressBars, say
 from recon_fast.data.prepare import prepare_shapes
-from recon_fast.data.resident import ResidentShapes, standardize
+from recon_fast.data.resident import ResidentShapes
+from recon_fast.data.rows import Rows
 from recon_fast.data.shapes import Features, Shapes
+from recon_fast.data.standardize import standardize
+from recon_fast.data.stream import VERSION
 from recon_fast.errors import InputError
 from recon_fast.tasks.probe import ProbeData
 from recon_fast.teachers import compute_features
@@ -26,8 +29,8 @@ from recon_fast.training.device import resolve_device
 
 # Settings that do not change what is computed, so a resumed run may change them.
 _FREE_ON_RESUME = (
-    "out", "init", "device", "data.path", "data.workers", "data.on_problem", "teacher.store", "save", "probe",
-    "optim.skip_limit", "optim.recompute", "compile",
+    "out", "init", "device", "data.path", "data.workers", "data.on_problem", "data.placement",
+    "teacher.store", "save", "probe", "optim.skip_limit", "optim.recompute", "compile",
 )  # fmt: skip
 _CONFIG, _CONFIG_ASIDE = "config.yaml", ".config.yaml.tmp"
 
@@ -92,6 +95,13 @@ def choose_run(
         for text in start.damaged:
             say(console, f"{text}; continuing from {start.checkpoint.name}", style="yellow")
         check_same_config(start.state["config"], config.to_dict(), start.checkpoint)
+        drawn = start.state.get("stream", 1)
+        if drawn != VERSION:
+            raise InputError(
+                f"{start.checkpoint} saw batches drawn in another way (stream {drawn}, here {VERSION}); "
+                "continue it with the version of recon-fast that began it, or start anew from its weights: "
+                f"--init {start.checkpoint / 'model.safetensors'}"
+            )
     return _choose_folder(config, start, auto), start
 
 
@@ -188,7 +198,7 @@ def prepare_features(
     return standardize(features) if wanted else features
 
 
-def feature_dim(features: np.ndarray | None, wanted: int | None, kind: str, console: Console) -> int | None:
+def feature_dim(features: Rows | None, wanted: int | None, kind: str, console: Console) -> int | None:
     """Width of the teacher's features, None where there are none or the loss is switched off."""
     if wanted is None:
         return None

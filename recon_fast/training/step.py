@@ -2,20 +2,30 @@
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import nn
 
-from recon_fast.config import PretrainConfig
-from recon_fast.data.resident import Batch, ResidentShapes
+from recon_fast.config import OptimConfig
+from recon_fast.data.resident import Batch
 from recon_fast.errors import InputError
-from recon_fast.ranks import rank, world_size
 from recon_fast.training.device import autocast, seed_step
 from recon_fast.training.distributed import mean_and_any
 from recon_fast.training.optim import learning_rate
+
+
+class StepConfig(Protocol):
+    """What a step wants to know of the settings of any command that trains."""
+
+    @property
+    def seed(self) -> int: ...
+
+    @property
+    def optim(self) -> OptimConfig: ...
 
 
 class NonFiniteLoss(InputError):
@@ -62,24 +72,12 @@ class StepValues:
     finite: torch.Tensor  # 0-d bool on the device: whether the gradients may be used
 
 
-def draw(train_set: ResidentShapes, rows: torch.Tensor, config: PretrainConfig, number: int) -> Batch:
-    """This process's part of micro-batch `number` of the run, and a seed for all that the model draws."""
-    seed_step(config.seed, number)
-    return train_set.batch(rows, config.data.num_points, config.data.rotate, (rank(), world_size()))
-
-
-def rehearse(
-    terms: nn.Module,
-    train_set: ResidentShapes,
-    rows: torch.Tensor,
-    config: PretrainConfig,
-    dtype: torch.dtype,
-) -> dict[str, float]:
-    """Losses and norm of the gradient of the run's first micro-batch, by name; the model stays as it is."""
+def rehearse(terms: nn.Module, batch: Batch, seed: int, dtype: torch.dtype) -> dict[str, float]:
+    """Losses and norm of the gradient of a batch, by name; the model stays as it is."""
     buffers = KeptBuffers(terms)
-    batch = draw(train_set, rows, config, 0)
-    with autocast(train_set.device, dtype):
-        output = terms(batch.points, batch.image_feature, batch.text_feature, batch.label)
+    seed_step(seed, 0)
+    with autocast(batch.points.device, dtype):
+        output = terms(*batch.inputs)
         loss = torch.stack(list(output.values())).sum()
     loss.backward()
     gradients = [p.grad for p in terms.parameters() if p.grad is not None]
@@ -93,9 +91,8 @@ def rehearse(
 def train_step(
     losses: nn.Module,
     optimizer: torch.optim.Optimizer,
-    train_set: ResidentShapes,
-    rows: torch.Tensor,
-    config: PretrainConfig,
+    batches: Iterator[Batch],
+    config: StepConfig,
     step: int,
     steps_per_epoch: int,
     dtype: torch.dtype,
@@ -106,8 +103,9 @@ def train_step(
 
     Args:
         losses: from a batch to losses by name; see `Terms`.
-        rows: shapes of the whole batch, indices into `train_set` [batch_size].
-        step: counted from 0; with the seed it fixes all that is drawn.
+        batches: of this process, the next of which are the step's micro-batches; see `BatchStream`.
+        config: settings of the command.
+        step: counted from 0; with the seed it fixes what the model draws.
         received: signals that asked this process to stop; looked at when the step is done.
         part: entered with "data", "losses" (the model), "backward" and "optimizer" (here, the norm).
 
@@ -118,18 +116,19 @@ def train_step(
     data_seconds = 0.0
     lr = learning_rate(config.optim, step, steps_per_epoch)
     for group in optimizer.param_groups:
-        group["lr"] = lr
+        group["lr"] = lr * group.get("lr_factor", 1.0)
     optimizer.zero_grad(set_to_none=True)
 
     accumulate = config.optim.accumulate
     terms: list[torch.Tensor] = []
-    for i, index in enumerate(rows.chunk(accumulate)):
+    for i in range(accumulate):
+        seed_step(config.seed, step * accumulate + i)
         drawing = time.perf_counter()
         with part("data"):
-            batch = draw(train_set, index, config, step * accumulate + i)
+            batch = next(batches)
         data_seconds += time.perf_counter() - drawing
-        with part("losses"), autocast(train_set.device, dtype):
-            output = losses(batch.points, batch.image_feature, batch.text_feature, batch.label)
+        with part("losses"), autocast(batch.points.device, dtype):
+            output = losses(*batch.inputs)
             loss = torch.stack(list(output.values())).sum() / accumulate
         with part("backward"):
             loss.backward()
@@ -142,7 +141,7 @@ def train_step(
     known = {
         "step": step + 1,
         "lr": lr,
-        "clouds": len(rows),
+        "clouds": config.optim.batch_size,
         "data_ms": 1e3 * data_seconds,
         "step_ms": 1e3 * (time.perf_counter() - started - data_seconds),
     }

@@ -1,10 +1,13 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from tiny import tiny_shapes
 
-from recon_fast.data.resident import ResidentShapes, standardize
+from recon_fast.data.resident import Draw, ResidentShapes
 from recon_fast.data.shapes import Shapes, stack_clouds
+from recon_fast.data.standardize import standardize
 from recon_fast.data.transforms import random_rotation, unit_sphere
 
 CPU = torch.device("cpu")
@@ -19,11 +22,12 @@ def numbered(sizes) -> Shapes:
     )
 
 
+@pytest.mark.parametrize("placement", ["device", "mmap"])
 @pytest.mark.parametrize("sizes", [[9, 9, 9], [9, 5, 30]])
-def test_draws_distinct_points_of_the_right_shape(sizes):
-    resident = ResidentShapes(numbered(sizes), None, np.arange(3), CPU)
+def test_draws_distinct_points_of_the_right_shape(sizes, placement):
+    resident = ResidentShapes(numbered(sizes), None, np.arange(3), CPU, placement)
     index = torch.tensor([2, 0, 1, 2])
-    points = resident.draw_points(index, 5)
+    points = resident.draw(index, 0, Draw(5)).points
     assert points.shape == (4, 5, 3)
     assert (points[..., 0] == index[:, None]).all()
     for cloud, shape in zip(points, index, strict=True):
@@ -32,8 +36,9 @@ def test_draws_distinct_points_of_the_right_shape(sizes):
 
 
 def test_draws_every_point_equally_often_and_in_random_order():
-    resident = ResidentShapes(numbered([8, 4]), None, np.arange(2), CPU)
-    drawn = resident.draw_points(torch.zeros(8000, dtype=torch.int64), 4)[..., 1].long()
+    resident = ResidentShapes(numbered([8] * 50), None, np.arange(50), CPU)
+    draws = [resident.draw(torch.arange(50), step, Draw(4)).points[..., 1].long() for step in range(160)]
+    drawn = torch.cat(draws)
     assert (drawn.flatten().bincount(minlength=8) / 4000 - 1).abs().max() < 0.1
     assert (drawn[:, 0].bincount(minlength=8) / 1000 - 1).abs().max() < 0.2
 
@@ -42,15 +47,35 @@ def test_rows_choose_shapes_with_their_labels_and_features():
     shapes = tiny_shapes()
     rows = np.array([5, 1, 7])
     resident = ResidentShapes(shapes, shapes.features, rows, CPU)
-    batch = resident.batch(torch.tensor([2, 0]), 32)
+    batch = resident.batch(torch.tensor([2, 0]), 0, Draw(32))
     assert batch.label.tolist() == shapes.labels[[7, 5]].tolist()
     assert torch.equal(batch.text_feature, torch.from_numpy(shapes.features.text[shapes.labels[[7, 5]], 0]))
     views = torch.from_numpy(shapes.features.image[[7, 5]])
     assert ((views == batch.image_feature[:, None]).all(-1)).any(1).all()
 
 
+@pytest.mark.parametrize("placement", ["device", "mmap"])
+def test_a_shape_gets_the_same_draws_in_any_batch(placement):
+    shapes = tiny_shapes()
+    how = Draw(64, "y", num_group=8, seed=3)
+    resident = ResidentShapes(shapes, standardize(shapes.features), np.arange(24), CPU, placement)
+    whole = resident.batch(torch.arange(24), 7, how)
+    order = torch.randperm(24, generator=torch.Generator().manual_seed(0))
+    for index in order.split(5):
+        part = resident.batch(index, 7, how)
+        for name in ("points", "image_feature", "text_feature", "label", "mask_noise"):
+            assert torch.equal(getattr(part, name), getattr(whole, name)[index]), name
+    for other in (
+        resident.batch(torch.arange(24), 8, how),
+        resident.batch(torch.arange(24), 7, replace(how, seed=4)),
+    ):
+        assert not torch.isclose(other.points, whole.points).all(-1).any()
+        assert not torch.isclose(other.mask_noise, whole.mask_noise).all(-1).any()
+
+
 def test_batches_are_centred_and_of_unit_radius():
-    points = ResidentShapes(tiny_shapes(), None, np.arange(24), CPU).batch(torch.arange(24), 64, "y").points
+    resident = ResidentShapes(tiny_shapes(), None, np.arange(24), CPU)
+    points = resident.batch(torch.arange(24), 0, Draw(64, "y")).points
     assert points.mean(1).abs().max() < 1e-6
     torch.testing.assert_close(points.norm(dim=-1).amax(1), torch.ones(24))
     assert unit_sphere(torch.ones(1, 4, 3)).eq(0).all()
@@ -68,9 +93,15 @@ def test_rotation_keeps_its_axis_and_all_lengths(axis):
 
 
 def test_standardized_features_have_no_mean_and_unit_variance():
-    features = tiny_shapes().features
-    scaled = standardize(features)
-    assert np.abs(scaled.image.reshape(-1, 8).mean(0)).max() < 1e-5
-    np.testing.assert_allclose(scaled.image.reshape(-1, 8).std(0), 1, rtol=1e-4)
-    np.testing.assert_allclose(scaled.class_text, scaled.text[:, 0], rtol=1e-5)
+    shapes = tiny_shapes()
+    scaled = standardize(shapes.features)
+    mean, scale = scaled.image_map
+    np.testing.assert_allclose(((scaled.image - mean) * scale).mean(0), 0, atol=1e-5)
+    np.testing.assert_allclose(((scaled.image - mean) * scale).std(0), 1, rtol=1e-4)
+    mean, scale = scaled.text_map
+    np.testing.assert_allclose(scaled.class_text, (scaled.text[:, 0] - mean[0]) * scale[0], rtol=1e-5)
     assert scaled.teacher["standardized"]
+    batch = ResidentShapes(shapes, scaled, np.arange(24), CPU).batch(torch.arange(24), 0, Draw(32))
+    views = torch.from_numpy((scaled.image - scaled.image_map[0]) * scaled.image_map[1])
+    assert (views == batch.image_feature[:, None]).all(-1).any(1).all()
+    assert torch.equal(batch.text_feature, torch.from_numpy(scaled.class_text[shapes.labels]))

@@ -72,8 +72,11 @@ def test_two_processes_are_one(tmp_path, name):
     assert run_ranks(2, two, shapes, None, str(tmp_path / "log")) == [0, 0]
     expected, found = losses(tmp_path / "one"), losses(tmp_path / "two")
     assert len(expected) == 12
-    torch.testing.assert_close(found[:, :-1], expected[:, :-1], rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(found[:, -1], expected[:, -1], rtol=1e-4, atol=0)  # of the gradient
+    # The draws are the same to the bit; sums are in another order, and AdamW lets their rounding grow.
+    torch.testing.assert_close(found[:4, :-1], expected[:4, :-1], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(found[:, :-1], expected[:, :-1], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found[:4, -1], expected[:4, -1], rtol=1e-4, atol=0)  # of the gradient
+    torch.testing.assert_close(found[:, -1], expected[:, -1], rtol=1e-3, atol=0)
     for file in ("model", "optimizer"):
         first, second = (
             load_file(list_checkpoints(tmp_path / run)[-1] / f"{file}.safetensors") for run in ("one", "two")

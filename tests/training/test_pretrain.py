@@ -21,7 +21,8 @@ from recon_fast.errors import InputError
 from recon_fast.models import ReCon, losses
 from recon_fast.training import pretrain as pretrain_module
 from recon_fast.training.checkpoint import list_checkpoints
-from recon_fast.training.pretrain import NonFiniteLoss, pretrain
+from recon_fast.training.pretrain import pretrain
+from recon_fast.training.step import NonFiniteLoss
 
 QUIET = Console(quiet=True)
 

@@ -1,6 +1,5 @@
 """Spikes, full disks, damaged checkpoints, kills, leaks: a run may be left alone."""
 
-import copy
 import json
 import os
 import random
@@ -16,10 +15,12 @@ from tiny import TINY_MODEL, Lines, tiny_config, tiny_shapes
 
 from recon_fast.config import ReConConfig
 from recon_fast.errors import InputError
+from recon_fast.training import loop as loop_module
 from recon_fast.training import pretrain as pretrain_module
 from recon_fast.training.checkpoint import SaveFailed, list_checkpoints, read_state
 from recon_fast.training.curves import Curves
-from recon_fast.training.pretrain import NonFiniteLoss, pretrain
+from recon_fast.training.pretrain import pretrain
+from recon_fast.training.step import NonFiniteLoss
 
 MEMORY_STEPS = 600
 
@@ -47,15 +48,15 @@ def log_lines(run):
 
 def poison(monkeypatch, steps):
     """Make the clouds of some steps, counted from 0, NaN."""
-    real = pretrain_module.train_step
+    real = loop_module.train_step
 
-    def train_step(losses, optimizer, train_set, rows, config, step, *rest):
+    def train_step(losses, optimizer, batches, config, step, *rest):
         if step in steps:
-            train_set = copy.copy(train_set)
-            train_set.points = torch.full_like(train_set.points, torch.nan)
-        return real(losses, optimizer, train_set, rows, config, step, *rest)
+            batch = next(batches)
+            batches = iter([replace(batch, points=torch.full_like(batch.points, torch.nan))])
+        return real(losses, optimizer, batches, config, step, *rest)
 
-    monkeypatch.setattr(pretrain_module, "train_step", train_step)
+    monkeypatch.setattr(loop_module, "train_step", train_step)
 
 
 def test_a_spike_is_skipped_and_said(tmp_path, monkeypatch):
@@ -81,7 +82,7 @@ def test_a_spike_is_skipped_and_said(tmp_path, monkeypatch):
 def test_steps_that_are_read_later_change_nothing(tmp_path, monkeypatch):
     poison(monkeypatch, {2, 3, 7})
     each = train(tiny_config(tmp_path / "each", optim__epochs=4))
-    monkeypatch.setattr(pretrain_module, "read_every", lambda device, log_every: 5)
+    monkeypatch.setattr(loop_module, "read_every", lambda device, log_every: 5)
     later = train(tiny_config(tmp_path / "later", optim__epochs=4, save__every=2))
     assert_same_weights(each.checkpoint, later.checkpoint)
 
@@ -305,15 +306,15 @@ def test_memory_is_flat(tmp_path, monkeypatch):
         dim=8, depth=1, num_heads=1, decoder_depth=1, decoder_num_heads=1, num_group=4, group_size=4
     )
     assert model.depth < TINY_MODEL.depth
-    sizes, real = [], pretrain_module.train_step
+    sizes, real = [], loop_module.train_step
 
     def train_step(*arguments):
-        if arguments[5] % 100 == 0:
+        if arguments[4] % 100 == 0:
             pages = int(Path("/proc/self/statm").read_text().split()[1])
             sizes.append(pages * os.sysconf("SC_PAGE_SIZE") / 2**20)
         return real(*arguments)
 
-    monkeypatch.setattr(pretrain_module, "train_step", train_step)
+    monkeypatch.setattr(loop_module, "train_step", train_step)
     shapes = tiny_shapes()
     shapes.labels = None
     changes = {"model": model, "data__num_points": 16, "optim__epochs": MEMORY_STEPS // 3, "save__every": 100}

@@ -1,0 +1,118 @@
+"""The stream of batches: which shapes each step sees, and a thread that draws ahead of the device.
+
+An epoch visits the shapes in the order of a keyed permutation (`recon_fast.data.counter`), of which a step
+computes its own places only. So the order of a million shapes is never in memory, and a process reads its own
+rows and no others. Rows of mapped files are then read at random places, a cloud of 24 to 96 KB at once. Disks
+without moving parts do that about as fast as in order, and the pages stay in the system's cache as long as
+memory lasts; shuffling within windows of shards would save seeks, and pay with batches that are not uniform.
+"""
+
+import queue
+import threading
+from collections.abc import Iterator
+from types import TracebackType
+
+import torch
+from torch import Tensor
+
+from recon_fast.data.counter import Stream, keys, permute
+from recon_fast.data.resident import Batch, Draw, Drawn, ResidentShapes
+from recon_fast.ranks import rank, world_size
+
+VERSION = 2  # of what is drawn: with another one a run could not continue as it began
+_AHEAD = 2  # batches drawn before they are wanted
+
+
+def epoch_rows(seed: int, epoch: int, places: Tensor, count: int) -> Tensor:
+    """The shapes at some places [B] of an epoch's order of `count` shapes: int64 [B]."""
+    key = keys(seed, epoch, Stream.ORDER, torch.zeros(1, dtype=torch.int64))
+    return permute(places[None], count, key, rounds=16)[0]
+
+
+class BatchStream:
+    """This process's part of each micro-batch from step `start` on: iterate, and close when done.
+
+    The parts of all processes, in order of their ranks, are what one process would get, whatever `accumulate`
+    is. What does not lie on the device is drawn by a thread, at most two batches ahead.
+
+    Args:
+        shapes: drawn from.
+        how: how.
+        batch_size: of a step, over all processes and micro-batches; a multiple of their number.
+        accumulate: micro-batches of a step.
+        start, stop: steps.
+    """
+
+    def __init__(
+        self, shapes: ResidentShapes, how: Draw, batch_size: int, accumulate: int, start: int, stop: int
+    ) -> None:
+        self.shapes, self.how = shapes, how
+        self.batch_size, self.accumulate = batch_size, accumulate
+        self.first_place = torch.arange(batch_size).chunk(accumulate)  # of each micro-batch
+        self.steps = range(start, stop)
+        self.part = (rank(), world_size())
+        self.thread: threading.Thread | None = None
+        self.source = self._drawn()
+        if shapes.placement != "device":
+            self.ahead: queue.Queue[Drawn | BaseException | None] = queue.Queue(_AHEAD)
+            self.closing = threading.Event()
+            self.thread = threading.Thread(target=self._fill, name="draws batches", daemon=True)
+            self.thread.start()
+
+    def rows(self, step: int, micro: int) -> Tensor:
+        """This process's shapes in a micro-batch: int64, on the CPU."""
+        number, processes = self.part
+        epoch, position = divmod(step, len(self.shapes) // self.batch_size)
+        places = self.first_place[micro].chunk(processes)[number] + position * self.batch_size
+        return epoch_rows(self.how.seed, epoch, places, len(self.shapes))
+
+    def _drawn(self) -> Iterator[Drawn]:
+        for step in self.steps:
+            for micro in range(self.accumulate):
+                yield self.shapes.draw(self.rows(step, micro), step, self.how)
+
+    def _fill(self) -> None:
+        last: BaseException | None = None
+        try:
+            for drawn in self._drawn():
+                if not self._put(drawn):
+                    return
+        except BaseException as error:  # raised again where the batch is wanted
+            last = error
+        self._put(last)
+
+    def _put(self, item: Drawn | BaseException | None) -> bool:
+        while not self.closing.is_set():
+            try:
+                self.ahead.put(item, timeout=0.1)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self
+
+    def __next__(self) -> Batch:
+        if self.thread is None:
+            return self.shapes.finish(next(self.source), self.how)
+        item = self.ahead.get()
+        if item is None:
+            raise StopIteration
+        if isinstance(item, BaseException):
+            raise item
+        return self.shapes.finish(item, self.how)
+
+    def close(self) -> None:
+        """Stop drawing ahead."""
+        if self.thread is not None:
+            self.closing.set()
+            self.thread.join()
+
+    def __enter__(self) -> "BatchStream":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
