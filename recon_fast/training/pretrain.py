@@ -15,6 +15,7 @@ from rich.console import Console
 from recon_fast.checkpoint import load_initial, load_weights
 from recon_fast.config import PretrainConfig
 from recon_fast.console import say
+from recon_fast.data.conventions import training_conventions
 from recon_fast.data.prepare import fingerprint, prepare_shapes
 from recon_fast.data.resident import ResidentShapes
 from recon_fast.data.shapes import Shapes
@@ -192,6 +193,7 @@ def _pretrain(
             "skipped_in_a_row": skipped_in_a_row,
             "data": fingerprint(shapes),
             "data_name": shapes.name,
+            "conventions": training_conventions(shapes, config.data.num_points),
             "teacher": teacher,
             "before": asdict(before) if before else None,
             "config": config.to_dict(),
