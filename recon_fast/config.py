@@ -100,14 +100,21 @@ class ReConConfig:
         return replace(cls(dim=192, num_heads=3, decoder_num_heads=3), **changes)
 
 
+Kind = Literal[
+    "auto", "shapenet", "shapenetpart", "modelnet40", "modelnet10", "scanobjectnn", "obj_bg", "obj_only",
+    "hardest", "fewshot", "folder",
+]  # fmt: skip
+
+
 @dataclass(frozen=True)
 class DataConfig:
     """What to train on.
 
     Attributes:
-        path: a folder in the official ShapeNet55 layout, any folder of clouds, or a packed .h5 file; null
-            makes the procedural set in memory.
-        kind: how to read a folder; auto looks for the official layout first.
+        path: a folder in an official layout, any folder of clouds, an .h5 file (packed, or with an array
+            `data`) or a few-shot fold (.pkl); null makes the procedural set in memory.
+        kind: how to read a folder; auto looks for the official layouts first. obj_bg, obj_only and hardest
+            are ScanObjectNN's variants.
         split: "train" keeps the held-out shapes for the probe; "all" trains on both lists, as the official
             code does.
         held_out_fraction: share that is held out where the layout names no test split.
@@ -118,13 +125,16 @@ class DataConfig:
             mapped from their files, of which what is drawn gets read. auto takes the first of these that they
             fit into. It changes no result.
         on_problem: broken or missing files stop the run before it starts, or are left out.
+        up: axis that points up in the files; auto takes what the layout or the packed file states.
+        turn_up: clouds whose up axis is known and another than this are turned so that it is up; "y" is up in
+            ShapeNet and for the official checkpoints; none leaves clouds as they are.
         rotate: axis of the random rotation; "y" is up in ShapeNet.
         shapes: size of the procedural set.
         workers: threads that read files; null takes one per core.
     """
 
     path: str | None = None
-    kind: Literal["auto", "shapenet", "folder"] = "auto"
+    kind: Kind = "auto"
     split: Literal["train", "all"] = "train"
     held_out_fraction: float = 0.1
     num_points: int = 1024
@@ -132,6 +142,8 @@ class DataConfig:
     storage: Literal["fp16", "fp32"] = "fp32"
     placement: Literal["auto", "device", "host", "mmap"] = "auto"
     on_problem: Literal["stop", "skip"] = "stop"
+    up: Literal["auto", "x", "y", "z"] = "auto"
+    turn_up: Literal["x", "y", "z", "none"] = "y"
     rotate: Literal["x", "y", "z", "none"] = "y"
     shapes: int = 4000
     workers: int | None = None
@@ -218,11 +230,15 @@ class ProbeConfig:
     Attributes:
         data: labelled shapes to probe on, in any layout that `data.path` takes (for instance ModelNet as
             HDF5); null probes on the held-out shapes of the training data.
+        kind: how to read them, as `data.kind`.
+        up: axis that points up in their files, as `data.up`; they are turned as `data.turn_up` says.
         every: epochs between probes; 0 probes at the end alone.
         max_shapes: shapes taken at most from either side of the split.
     """
 
     data: str | None = None
+    kind: Kind = "auto"
+    up: Literal["auto", "x", "y", "z"] = "auto"
     every: int = 0
     max_shapes: int = 4000
 
@@ -317,7 +333,10 @@ class PackConfig:
     """How `recon-fast pack` packs.
 
     Attributes:
-        kind: how to read a folder; auto looks for the official layout first.
+        kind: how to read a folder; auto looks for the official layouts first. obj_bg, obj_only and hardest
+            are ScanObjectNN's variants.
+        up: axis that points up in the files, which the packed file then states; auto takes what the layout
+            states.
         dtype: clouds as fp16 (3 decimal digits, half the size) or fp32.
         num_points: smaller clouds count as broken.
         max_points: larger clouds are cut to this many random points.
@@ -330,7 +349,8 @@ class PackConfig:
         teacher: frozen image and text models.
     """
 
-    kind: Literal["auto", "shapenet", "folder"] = "auto"
+    kind: Kind = "auto"
+    up: Literal["auto", "x", "y", "z"] = "auto"
     dtype: Literal["fp16", "fp32"] = "fp16"
     num_points: int = 1024
     max_points: int = 8192

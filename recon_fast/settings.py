@@ -176,7 +176,7 @@ def parse_pack(argv: list[str]) -> tuple[Path, Path, PackConfig]:
         exit_on_error=False,
         allow_abbrev=False,
     )
-    parser.add_argument("source", help="folder in the ShapeNet55 layout, or any folder of clouds")
+    parser.add_argument("source", help="folder in an official layout, or any folder of clouds")
     parser.add_argument("out", help="the .h5 file to write")
     parser.add_class_arguments(PackConfig, as_group=False)
     settings = parse(parser, argv)

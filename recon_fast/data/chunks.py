@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from recon_fast.data.loading import Reading, blocks, in_order, read_block
 from recon_fast.data.shapes import Entry, Problem
 
-_VERSION = 1  # of reading: chunks of another one are read again
+_VERSION = 2  # of reading: chunks of another one are read again
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,7 @@ class Chunk:
     points: NDArray[np.floating]  # [T, 3], clouds one after another
     sizes: list[int]  # points of each shape, 0 where it has problems
     problems: list[Problem]
+    parts: NDArray[np.uint8]  # [T], or empty where shapes have none
 
 
 class Chunks:
@@ -73,6 +74,7 @@ class Chunks:
 
     def _read(self, part: Sequence[Entry]) -> Chunk:
         clouds: list[NDArray[np.floating]] = []
+        parts: list[NDArray[np.uint8]] = []
         sizes: list[int] = []
         problems: list[Problem] = []
         for found in in_order(lambda b: read_block(b, self.reading), blocks(part), self.workers):
@@ -81,10 +83,13 @@ class Chunks:
                     problems += read
                     sizes.append(0)
                 else:
-                    clouds.append(read)
-                    sizes.append(len(read))
+                    clouds.append(read.points)
+                    sizes.append(len(read.points))
+                    if read.parts is not None:
+                        parts.append(read.parts)
         points = np.concatenate(clouds) if clouds else np.empty((0, 3), self.reading.dtype)
-        return Chunk([entry.key for entry in part], points, sizes, problems)
+        labels = np.concatenate(parts) if parts else np.empty(0, np.uint8)
+        return Chunk([entry.key for entry in part], points, sizes, problems, labels)
 
 
 def _stat(path: Path) -> tuple[int, int] | None:
@@ -100,13 +105,15 @@ def _fingerprint(part: Sequence[Entry], reading: Reading, stat: Any) -> str:
     state = blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=16)
     for entry in part:
         files = [(str(f.absolute()), stat(f)) for f in (entry.cloud, entry.picture) if f is not None]
-        state.update(json.dumps([entry.key, entry.row, files]).encode())
+        allowed = None if entry.parts is None else list(entry.parts)
+        state.update(json.dumps([entry.key, entry.row, files, allowed]).encode())
     return state.hexdigest()
 
 
-def _checksum(points: NDArray, text: str) -> str:
+def _checksum(points: NDArray, parts: NDArray, text: str) -> str:
     state = blake2b(text.encode(), digest_size=16)
-    state.update(np.ascontiguousarray(points).reshape(-1).view(np.uint8).data)
+    for array in (points, parts):
+        state.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return state.hexdigest()
 
 
@@ -116,7 +123,8 @@ def _save(file: Path, chunk: Chunk) -> None:
     aside = file.with_name(f".{file.name}.{os.getpid()}")
     try:
         with aside.open("wb") as target:
-            np.savez(target, points=chunk.points, text=text, checksum=_checksum(chunk.points, text))
+            checksum = _checksum(chunk.points, chunk.parts, text)
+            np.savez(target, points=chunk.points, parts=chunk.parts, text=text, checksum=checksum)
         aside.replace(file)
     finally:
         aside.unlink(missing_ok=True)
@@ -128,12 +136,12 @@ def _load(file: Path, dtype: Any) -> Chunk | None:
 
     try:
         with file.open("rb") as opened, np.load(opened, allow_pickle=False) as content:
-            points, text = content["points"], str(content["text"])
+            points, parts, text = content["points"], content["parts"], str(content["text"])
             checksum = str(content["checksum"])
     except (OSError, ValueError, KeyError, EOFError, BadZipFile):
         return None
-    if checksum != _checksum(points, text) or points.dtype != dtype:
+    if checksum != _checksum(points, parts, text) or points.dtype != dtype:
         return None
     stated = json.loads(text)
     problems = [Problem(p["key"], Path(p["file"]), p["what"]) for p in stated["problems"]]
-    return Chunk(stated["keys"], points, stated["sizes"], problems)
+    return Chunk(stated["keys"], points, stated["sizes"], problems, parts)

@@ -1,7 +1,8 @@
-"""Clouds out of files: .npy arrays, .ply clouds and meshes, .off and .obj meshes, rows of an .h5 file.
+"""Clouds out of files: .npy arrays, .ply clouds and meshes, .off and .obj meshes, tables in .txt, and rows of
+files that hold many, .h5 and pickles (.dat, .pkl).
 
-Whatever is wrong with a file becomes one `BadFile` that names it. Nothing is ever unpickled, and a mesh file
-never makes another file be read (textures and materials are left alone).
+Whatever is wrong with a file becomes one `BadFile` that names it. Nothing that a pickle names is run, and a
+mesh file never makes another file be read (textures and materials are left alone).
 """
 
 import io
@@ -51,9 +52,9 @@ def read_cloud(
     """The cloud in one file.
 
     Args:
-        path: .npy [N, 3 or more], .ply, .off, .obj, or .h5 with `data` [S, N, 3 or more]; of more than three
-            columns the first three are taken.
-        row: row of `data`, for .h5.
+        path: .npy [N, 3 or more], .ply, .off, .obj, .txt (rows of numbers), .h5 with `data`
+            [S, N, 3 or more], .dat or .pkl; of more than three columns the first three are taken.
+        row: which cloud of a file of many.
         num_surface_points: points sampled uniformly on the surface of a mesh.
         min_points: fewer points than this are an error.
         seed: of the sampling.
@@ -65,12 +66,16 @@ def read_cloud(
         BadFile: the file is missing, truncated, of another kind or shape, not finite, or too small.
     """
     suffix = path.suffix.lower()
-    if suffix == ".npy":
-        points = _read_npy(path)
+    if row is not None:
+        points = read_rows(path, [row])[0]
     elif suffix == ".h5":
-        if row is None:
-            raise BadFile(path, "of an .h5 file one row of `data` is read, got no row")
-        return check_points(path, read_rows(path, [row])[0], min_points)
+        raise BadFile(path, "of an .h5 file one row of `data` is read, got no row")
+    elif suffix == ".npy":
+        points = _read_npy(path)
+    elif suffix == ".txt":
+        from recon_fast.data.text import read_table  # numba takes a moment to load
+
+        points = read_table(path)
     elif suffix in SUFFIXES:
         points = _read_mesh(path, suffix, num_surface_points, seed)
     else:
@@ -94,8 +99,34 @@ def check_points(path: Path, points: NDArray, min_points: int = 1) -> NDArray[np
     return points
 
 
+def read_parts(
+    path: Path, allowed: range, min_points: int = 1
+) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+    """Points [N, 3] of a .txt file, and of each the part [N] that its last column names.
+
+    Raises:
+        BadFile: as `read_cloud`, or a part is not an allowed one.
+    """
+    from recon_fast.data.text import read_table
+
+    table = read_table(path, last=True)
+    points, parts = check_points(path, table, min_points), table[:, 3]
+    wrong = ~np.isin(parts, allowed)
+    if wrong.any():
+        got = f"{parts[wrong][0]:g} in {wrong.sum()} of {len(parts)} points"
+        raise BadFile(path, f"parts must be {allowed[0]} to {allowed[-1]}, got {got}")
+    return points, parts.astype(np.uint8)
+
+
 def read_rows(path: Path, rows: Sequence[int]) -> list[NDArray]:
-    """Rows of `data` [S, N, 3 or more] of an .h5 file, read at once where they follow each other."""
+    """Some clouds of a file of many; rows of an .h5 file's `data` that follow each other are read at once."""
+    if path.suffix.lower() != ".h5":
+        from recon_fast.data.pickled import read_pickled
+
+        clouds = read_pickled(path).clouds
+        if max(rows) >= len(clouds):
+            raise BadFile(path, f"must have cloud {max(rows)}, got {len(clouds)} clouds")
+        return [clouds[row] for row in rows]
     import h5py
 
     try:

@@ -4,21 +4,23 @@ chair/a.npy, table/b.off      subfolders are classes; without subfolders there a
 chair/train/a.off, test/...   a folder named test is held out; without one, a share chosen by hash is
 chair/a.png, chair/a.txt      picture and caption beside the cloud, under its stem
 captions.json                 {key: caption} in the root, where the key is the path without suffix
-ply_data_train0.h5, ...       `data` [S, N, 3 or more], `label` [S] or [S, 1]; shape_names.txt
+ply_data_train0.h5, ...       `data` [S, N, 3 or more], `label` [S] or [S, 1]; shape_names.txt,
+                              train_files.txt, test_files.txt
 """
 
 import json
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from hashlib import blake2b
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
 from recon_fast.data.clouds import SUFFIXES, BadFile, hdf5_data
+from recon_fast.data.lists import read_lines
 from recon_fast.data.pictures import PICTURE_SUFFIXES
 from recon_fast.data.shapes import Entry, Problem, Source
 from recon_fast.errors import InputError
@@ -88,25 +90,70 @@ def list_folder(path: Path, held_out_fraction: float) -> Source:
 
 
 def list_hdf5(root: Path, files: list[Path], held_out_fraction: float) -> Source:
-    """Every row of `data` of .h5 files as one entry; files with test in their name are held out."""
+    """Every row of `data` of a folder's .h5 files as one entry.
+
+    Where the folder has train_files.txt and test_files.txt, they say which files belong to the set and which
+    are held out (and val_files.txt, which are for validation); else files with test in their name are held
+    out. Classes are named by the first *shape_names.txt.
+    """
+    files, splits, missing = _listed_files(root, files)
+    return hdf5_source(root, files, splits, _shape_names(root), held_out_fraction, missing)
+
+
+def list_hdf5_file(file: Path, held_out_fraction: float) -> Source:
+    """Every row of `data` of one .h5 file as one entry."""
+    split = "test" if _is_test_file(file) else "train"
+    source = hdf5_source(file.parent, [file], {file: split}, _shape_names(file.parent), held_out_fraction)
+    source.name = file.stem
+    return source
+
+
+def hdf5_source(
+    root: Path,
+    files: list[Path],
+    splits: dict[Path, str],
+    class_names: list[str],
+    held_out_fraction: float,
+    missing: Sequence[Problem] = (),
+    *,
+    needs_labels: bool = False,
+) -> Source:
+    """Every row of `data` of some .h5 files as one entry.
+
+    Args:
+        root: the folder that they lie in.
+        files: which ones.
+        splits: "train", "val" or "test" of each; without "test" a share chosen by hash is held out.
+        class_names: what the labels mean; empty takes numbers.
+        held_out_fraction: the share.
+        missing: problems found so far.
+        needs_labels: a file without `label` is a problem; else it takes the labels of all away.
+    """
     entries: list[Entry] = []
-    problems: list[Problem] = []
+    problems = list(missing)
     labels: list[np.ndarray | None] = []
-    has_test = any(_is_test_file(file) for file in files)
+    has_test = "test" in splits.values()
     for file in sorted(files):
         rows, label, found = _hdf5_rows(file, file.relative_to(root).with_suffix("").as_posix())
+        if label is None and needs_labels and not found:
+            found = [Problem(file.stem, file, "must have `label`, one for each row of `data`, got none")]
         problems += found
         if not found:  # a broken file does not take the others' labels away
             labels.append(label)
         for row, entry in enumerate(rows):
-            held_out = _is_test_file(file) if has_test else is_held_out(entry.key, held_out_fraction)
+            held_out = splits[file] == "test" if has_test else is_held_out(entry.key, held_out_fraction)
             entries.append(
-                replace(entry, held_out=held_out, label=None if label is None else int(label[row]))
+                replace(
+                    entry,
+                    held_out=held_out,
+                    validation=splits[file] == "val" and not held_out,
+                    label=None if label is None else int(label[row]),
+                )
             )
     names: list[str] = []
     if labels and all(label is not None for label in labels) and entries:
         highest = max(int(entry.label or 0) for entry in entries)
-        names = _shape_names(root) or [str(i) for i in range(highest + 1)]
+        names = class_names or [str(i) for i in range(highest + 1)]
         for entry in entries:
             if not 0 <= (entry.label or 0) < len(names):
                 what = f"row {entry.row}: label must be below {len(names)}, got {entry.label}"
@@ -114,6 +161,25 @@ def list_hdf5(root: Path, files: list[Path], held_out_fraction: float) -> Source
     else:
         entries = [replace(entry, label=None) for entry in entries]
     return Source(root.resolve().name, root, entries, names, problems)
+
+
+def _listed_files(root: Path, files: list[Path]) -> tuple[list[Path], dict[Path, str], list[Problem]]:
+    """(files of the set, split of each, problems for listed files that are not there)."""
+    listed = {split: root / f"{split}_files.txt" for split in (*_SPLITS, "val")}
+    if not all(listed[split].is_file() for split in _SPLITS):
+        return files, {file: "test" if _is_test_file(file) else "train" for file in files}, []
+    by_name = {file.name: file for file in files}
+    found: dict[Path, str] = {}
+    problems = []
+    for split, source in listed.items():
+        for line in read_lines(source, "files") if source.is_file() else []:
+            name = PurePosixPath(line).name  # the official lists have the folder of their author
+            if name in by_name:
+                found[by_name[name]] = split
+            else:
+                what = f"must be there, as {source.name} lists it"
+                problems.append(Problem(Path(name).stem, root / name, what))
+    return list(found), found, problems
 
 
 def _walk(root: Path) -> Iterator[tuple[Path, dict[str, Path]]]:
@@ -178,12 +244,7 @@ def _hdf5_rows(file: Path, key: str) -> tuple[list[Entry], np.ndarray | None, li
 def _shape_names(root: Path) -> list[str]:
     """Class names, one a line, of the first *shape_names.txt; none without it."""
     for file in sorted(root.glob("*shape_names.txt")):
-        try:
-            return [
-                line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip()
-            ]
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"{file} must list the classes, one a line: {error}") from error
+        return read_lines(file, "classes")
     return []
 
 

@@ -128,8 +128,9 @@ class LabelledStream:
 def split_off(
     labels: NDArray[np.int64], rows: NDArray[np.int64], share: float, seed: int
 ) -> NDArray[np.bool_]:
-    """Which of the shapes at `rows` validate: a share of each class, chosen by seed; if it is above 0, at least
-    one of each class that has two or more.
+    """Which of the shapes at `rows` validate: a share of each class, chosen by seed.
+
+    If it is above 0, at least one of each class that has two or more.
     """
     chosen = np.zeros(len(rows), bool)
     rng = np.random.default_rng(seed)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,16 +18,19 @@ from recon_fast.data.clouds import (
     check_points,
     key_seed,
     read_cloud,
+    read_parts,
     read_rows,
 )
-from recon_fast.data.folder import list_folder, list_hdf5
+from recon_fast.data.conventions import radii, scale_of
+from recon_fast.data.few_shot import list_fold
+from recon_fast.data.folder import list_folder, list_hdf5_file
+from recon_fast.data.layouts import LAYOUTS
 from recon_fast.data.pictures import FilePictures, check_picture
-from recon_fast.data.shapenet import is_shapenet, list_shapenet
-from recon_fast.data.shapes import Entry, Problem, Shapes, Source
+from recon_fast.data.shapes import Conventions, Entry, Problem, Shapes, Source
 from recon_fast.errors import InputError
 
 _BLOCK = 32  # shapes that one thread reads in a row
-_HDF5_BLOCK = 512  # rows for which an .h5 file is opened once
+_ROWS_BLOCK = 512  # clouds for which a file of many is opened once
 _TABLE_ROWS = 50
 
 Progress = Callable[[int, int], None]
@@ -66,32 +69,32 @@ def problem_table(problems: Sequence[Problem]) -> str:
 
 
 def open_source(path: Path, kind: str = "auto", *, held_out_fraction: float = 0.1) -> Source:
-    """List the shapes of a folder, or of one .h5 file with an array `data`.
+    """List the shapes of a folder, of one .h5 file with an array `data`, or of one few-shot fold (.pkl).
 
     Args:
         path: where they are.
-        kind: "shapenet", "folder", or "auto" to look for the ShapeNet55 layout first.
+        kind: "auto" looks for the official layouts first; else a name in `recon_fast.data.layouts.LAYOUTS`,
+            or "folder": clouds under any names, or ModelNet's HDF5 files.
         held_out_fraction: share that is held out where the layout names no test split.
 
     Raises:
-        InputError: nothing that can be read is there.
+        InputError: nothing that can be read is there, or several variants of a set and no word which.
     """
     path = path.expanduser()
     if not 0 <= held_out_fraction < 1:
         raise InputError(f"data.held_out_fraction must be in [0, 1), got {held_out_fraction}")
+    wanted = "data.path must be a folder of clouds, an .h5 file or a few-shot .pkl"
     if not path.exists():
-        raise InputError(
-            f"data.path must be a folder of clouds or an .h5 file, got {path}: no such file or folder"
-        )
+        raise InputError(f"{wanted}, got {path}: no such file or folder")
     if path.is_file():
+        if path.suffix.lower() == ".pkl":
+            return list_fold(path)
         if path.suffix.lower() != ".h5":
-            raise InputError(f"data.path must be a folder of clouds or an .h5 file, got the file {path}")
-        source = list_hdf5(path.parent, [path], held_out_fraction)
-        source.name = path.stem
-        return source
-    if kind == "shapenet" or (kind == "auto" and is_shapenet(path)):
-        return list_shapenet(path)
-    return list_folder(path, held_out_fraction)
+            raise InputError(f"{wanted}, got the file {path}")
+        return list_hdf5_file(path, held_out_fraction)
+    if kind == "auto":
+        kind = next((name for name, layout in LAYOUTS.items() if layout.fits(path)), "folder")
+    return list_folder(path, held_out_fraction) if kind == "folder" else LAYOUTS[kind].read(path)
 
 
 @dataclass(frozen=True)
@@ -120,27 +123,35 @@ class Reading:
         """Points sampled on a mesh."""
         return max(self.num_points, min(SURFACE_POINTS, self.max_points))
 
-    def fit(self, points: NDArray[np.float32], key: str) -> NDArray[np.floating]:
-        """A valid cloud [N, 3] cut to size and cast."""
+    def fit(self, points: NDArray[np.float32], key: str, parts: NDArray[np.uint8] | None = None) -> "Cloud":
+        """A valid cloud [N, 3], and its parts [N], cut to size and cast."""
         if len(points) > self.max_points:
             rng = np.random.default_rng(key_seed(key, self.seed))
-            points = points[np.sort(rng.choice(len(points), self.max_points, replace=False))]
+            kept = np.sort(rng.choice(len(points), self.max_points, replace=False))
+            points, parts = points[kept], None if parts is None else parts[kept]
         if np.dtype(self.dtype) == np.float16:
             centred = points.astype(np.float64)
             centred -= centred.mean(0)
             radius = np.sqrt((centred**2).sum(1).max())
-            return (centred / radius if radius > 0 else centred).astype(np.float16)
-        return points.astype(self.dtype, copy=False)
+            return Cloud((centred / radius if radius > 0 else centred).astype(np.float16), parts)
+        return Cloud(points.astype(self.dtype, copy=False), parts)
 
 
-Read = NDArray[np.floating] | list[Problem]  # a shape's cloud, or what is wrong with it
+class Cloud(NamedTuple):
+    """One shape that was read."""
+
+    points: NDArray[np.floating]  # [N, 3]
+    parts: NDArray[np.uint8] | None = None  # [N]
+
+
+Read = Cloud | list[Problem]  # a shape, or what is wrong with it
 
 
 def read_block(entries: Sequence[Entry], reading: Reading) -> list[Read]:
-    """Cloud or problems of each entry; pictures are checked but not kept. .h5 entries share one file."""
+    """Cloud or problems of each entry; pictures are checked, not kept. Entries with rows share one file."""
     raw: list[NDArray] | None = None
     failed: BadFile | None = None
-    if entries and entries[0].cloud.suffix.lower() == ".h5":
+    if entries and entries[0].row is not None:
         try:
             raw = read_rows(entries[0].cloud, [entry.row or 0 for entry in entries])
         except BadFile as error:
@@ -148,12 +159,14 @@ def read_block(entries: Sequence[Entry], reading: Reading) -> list[Read]:
     found: list[Read] = []
     for i, entry in enumerate(entries):
         problems: list[Problem] = []
-        points = None
+        points = parts = None
         try:
             if failed is not None:
                 raise failed
             if raw is not None:
                 points = check_points(entry.cloud, raw[i], reading.num_points)
+            elif entry.parts is not None:
+                points, parts = read_parts(entry.cloud, entry.parts, reading.num_points)
             else:
                 points = read_cloud(
                     entry.cloud,
@@ -169,20 +182,19 @@ def read_block(entries: Sequence[Entry], reading: Reading) -> list[Read]:
                 check_picture(entry.picture)
             except BadFile as error:
                 problems.append(Problem(entry.key, error.file, error.what))
-        found.append(problems if points is None or problems else reading.fit(points, entry.key))
+        found.append(problems if points is None or problems else reading.fit(points, entry.key, parts))
     return found
 
 
 def blocks(entries: Sequence[Entry]) -> list[Sequence[Entry]]:
-    """Entries in order, in blocks for `read_block`; a block of .h5 rows is of one file."""
+    """Entries in order, in blocks for `read_block`; a block of rows is of one file."""
     cut: list[Sequence[Entry]] = []
     start = 0
     while start < len(entries):
-        file = entries[start].cloud if entries[start].cloud.suffix.lower() == ".h5" else None
+        file = entries[start].cloud if entries[start].row is not None else None
         stop = start
-        while stop < len(entries) and stop - start < (_HDF5_BLOCK if file else _BLOCK):
-            cloud = entries[stop].cloud
-            if (cloud.suffix.lower() == ".h5") != (file is not None) or (file and cloud != file):
+        while stop < len(entries) and stop - start < (_ROWS_BLOCK if file else _BLOCK):
+            if (entries[stop].cloud if entries[stop].row is not None else None) != file:
                 break
             stop += 1
         cut.append(entries[start:stop])
@@ -264,6 +276,7 @@ def load(
     problems = list(source.problems)
     bad = {problem.key for problem in problems}
     points = _Points(len(source.entries), dtype)
+    parts: list[NDArray[np.uint8]] = []
     kept: list[Entry] = []
     done = 0
     cut = blocks(source.entries)
@@ -273,7 +286,9 @@ def load(
                 problems += read
             elif entry.key not in bad:
                 kept.append(entry)
-                points.append(read)
+                points.append(read.points)
+                if read.parts is not None:
+                    parts.append(read.parts)
         done += len(block)
         if progress is not None:
             progress(done, len(source.entries))
@@ -281,6 +296,9 @@ def load(
     shapes = without_clouds(source, kept)
     shapes.points = points.buffer[: points.used]
     np.cumsum(points.sizes, out=shapes.offsets[1:])
+    if len(parts) == len(kept):
+        shapes.parts = np.concatenate(parts)
+    shapes.conventions = Conventions(source.up, scale_of(radii(shapes.points, np.array(points.sizes))))
     return shapes, problems
 
 
@@ -301,6 +319,7 @@ def without_clouds(source: Source, kept: Sequence[Entry]) -> Shapes:
     pictures = [entry.picture for entry in kept if entry.picture is not None]
     captions = [entry.caption for entry in kept if entry.caption is not None]
     labels = [entry.label for entry in kept if entry.label is not None]
+    validation = np.array([entry.validation for entry in kept], np.bool_)
     return Shapes(
         name=source.name,
         keys=[entry.key for entry in kept],
@@ -311,4 +330,7 @@ def without_clouds(source: Source, kept: Sequence[Entry]) -> Shapes:
         class_names=list(source.class_names),
         captions=captions if kept and len(captions) == len(kept) else None,
         pictures=FilePictures(pictures) if kept and len(pictures) == len(kept) else None,
+        validation=validation if validation.any() else None,
+        class_parts=source.class_parts,
+        conventions=Conventions(source.up),
     )

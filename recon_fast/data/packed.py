@@ -2,12 +2,15 @@
 
     points [T, 3] float16 or float32, offsets [S + 1]   shape i is points[offsets[i]:offsets[i + 1]]
     keys, captions [S], class_names [C]                 UTF-8 texts
-    held_out [S] bool, labels [S] int64
+    held_out, validation [S] bool, labels [S] int64
+    parts [T] uint8                                     the part of each point, for segmentation
     pictures [B] uint8, picture_offsets [S + 1]         picture files as they were, without features
     features/image, text, caption_index, class_text     see `recon_fast.data.shapes.Features`
 
-What a set does not have is absent. Each dataset carries the attribute `blake2b` of its bytes (of texts, of
-their JSON), which reading verifies.
+What a set does not have is absent. Attributes of the file state how its clouds lie: `up` (x, y, z or
+unknown), `scale` ("unit sphere" or "raw") and `points_per_cloud` [smallest, largest]; `class_parts` lists as
+JSON the parts of each class. Each dataset carries the attribute `blake2b` of its bytes (of texts, of their
+JSON), which reading verifies.
 """
 
 import json
@@ -26,9 +29,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recon_fast.data.chunks import Chunk, Chunks
+from recon_fast.data.conventions import radii, scale_of, state_up
 from recon_fast.data.loading import Progress, Reading, stop_at_problems, without_clouds
 from recon_fast.data.pictures import FilePictures, PackedPictures
-from recon_fast.data.shapes import Entry, Features, Problem, Shapes, Source
+from recon_fast.data.shapes import Conventions, Entry, Features, Problem, Scale, Shapes, Source
 from recon_fast.errors import InputError
 
 FORMAT = "recon-fast packed shapes"
@@ -88,6 +92,7 @@ def pack(
     num_points: int = 1024,
     max_points: int = 8192,
     on_problem: str = "stop",
+    up: str = "auto",
     workers: int | None = None,
     progress: Progress | None = None,
     features_fn: Callable[[Shapes], Features | None] | None = None,
@@ -101,6 +106,7 @@ def pack(
         source: from `open_source`.
         out: the file to write; its folder must exist.
         dtype, num_points, max_points, on_problem, workers, progress: as `load` takes them.
+        up: the axis that points up, x, y or z, which the file then states; "auto" takes the layout's word.
         features_fn: from the shapes (without clouds) to features, which are packed instead of the pictures.
         overwrite: replace `out` if it exists.
 
@@ -115,7 +121,7 @@ def pack(
     try:
         partial.mkdir(exist_ok=True)
         chunks = Chunks(source.entries, reading, partial, workers)
-        kept, problems = _read(source, chunks, progress)
+        kept, problems, scale = _read(source, chunks, progress)
         try:
             stop_at_problems(source, kept, problems, on_problem, "--on_problem")
         except InputError:
@@ -123,6 +129,8 @@ def pack(
                 shutil.rmtree(partial, ignore_errors=True)
             raise
         shapes = without_clouds(source, kept)
+        shapes.conventions = Conventions(source.up, scale)
+        shapes = state_up(shapes, up)
         if features_fn is not None:
             shapes.features = features_fn(shapes)
         total = _write(out, shapes, chunks, {problem.key for problem in problems}, dtype)
@@ -150,17 +158,22 @@ def check_out(out: Path, overwrite: bool) -> None:
         raise InputError(f"out must be a new file, got {out}: {what}")
 
 
-def _read(source: Source, chunks: Chunks, progress: Progress | None) -> tuple[list[Entry], list[Problem]]:
-    """Fill the chunks; (entries that can be packed, all problems)."""
+def _read(
+    source: Source, chunks: Chunks, progress: Progress | None
+) -> tuple[list[Entry], list[Problem], Scale]:
+    """Fill the chunks; (entries that can be packed, all problems, the scale of what can be packed)."""
     problems = list(source.problems)
+    radius: dict[str, float] = {}
     done = 0
     for chunk in chunks.fill():
         problems += chunk.problems
+        radius |= zip(chunk.keys, radii(chunk.points, np.array(chunk.sizes)).tolist(), strict=True)
         done += len(chunk.keys)
         if progress is not None:
             progress(done, len(source.entries))
     bad = {problem.key for problem in problems}
-    return [entry for entry in source.entries if entry.key not in bad], problems
+    kept = [entry for entry in source.entries if entry.key not in bad]
+    return kept, problems, scale_of(np.array([radius[entry.key] for entry in kept], np.float32))
 
 
 def _write(out: Path, shapes: Shapes, chunks: Chunks, bad: set[str], dtype: Any) -> int:
@@ -177,10 +190,18 @@ def _write(out: Path, shapes: Shapes, chunks: Chunks, bad: set[str], dtype: Any)
     try:
         with h5py.File(aside, "w") as file:
             file.attrs.update({"format": FORMAT, "version": VERSION, "name": shapes.name})
-            points = (cloud for chunk in chunks for cloud in _clouds(chunk, bad))
+            file.attrs.update({"up": shapes.conventions.up, "scale": shapes.conventions.scale})
+            file.attrs["points_per_cloud"] = [min(sizes.values()), max(sizes.values())]
+            points = (part for chunk in chunks for part in _pieces(chunk, chunk.points, bad))
             _put_parts(file, "points", (total, 3), np.dtype(dtype), points)
+            if shapes.class_parts is not None:
+                file.attrs["class_parts"] = json.dumps(shapes.class_parts)
+                labels = (part for chunk in chunks for part in _pieces(chunk, chunk.parts, bad))
+                _put_parts(file, "parts", (total,), np.dtype(np.uint8), labels)
             _put(file, "offsets", shapes.offsets)
             _put(file, "held_out", shapes.held_out)
+            if shapes.validation is not None:
+                _put(file, "validation", shapes.validation)
             _put_texts(file, "keys", shapes.keys)
             _put_texts(file, "class_names", shapes.class_names)
             if shapes.labels is not None:
@@ -208,15 +229,15 @@ def _write(out: Path, shapes: Shapes, chunks: Chunks, bad: set[str], dtype: Any)
     return total
 
 
-def _clouds(chunk: Chunk, bad: set[str]) -> Iterable[NDArray]:
-    """The chunk's clouds that are packed, in as few pieces as possible."""
+def _pieces(chunk: Chunk, array: NDArray, bad: set[str]) -> Iterable[NDArray]:
+    """What the chunk's packed clouds have of `array` (points or parts), in as few pieces as possible."""
     if bad.isdisjoint(chunk.keys):
-        yield chunk.points
+        yield array
         return
     ends = np.cumsum(chunk.sizes)
     for key, size, end in zip(chunk.keys, chunk.sizes, ends, strict=True):
         if key not in bad:
-            yield chunk.points[end - size : end]
+            yield array[end - size : end]
 
 
 def _put(file: Any, name: str, array: NDArray) -> None:
@@ -297,6 +318,10 @@ def read_packed(path: Path, *, num_points: int = 1, mapped: bool = False, verify
             labels=get("labels", optional=True),
             class_names=get.texts("class_names"),
             captions=get.texts("captions") if "captions" in file else None,
+            validation=get("validation", optional=True),
+            parts=get("parts", optional=True),
+            class_parts=json.loads(file.attrs["class_parts"]) if "class_parts" in file.attrs else None,
+            conventions=Conventions(file.attrs.get("up", "unknown"), file.attrs.get("scale", "unknown")),
             pictures=pictures,
             features=features,
             checksum=str(file["points"].attrs.get("blake2b")),

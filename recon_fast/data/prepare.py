@@ -13,12 +13,19 @@ from recon_fast.errors import InputError
 
 
 def prepare_shapes(config: DataConfig, seed: int, console: Console) -> Shapes:
-    """Load or make the shapes that `config` names.
+    """Load or make the shapes that `config` names, turned as it says.
 
     Raises:
         InputError: a missing or broken file, or a table of them (`DataProblems`) unless `on_problem` is
             "skip".
     """
+    from recon_fast.data.conventions import state_up, turn_up
+
+    shapes = state_up(_read_or_make(config, seed, console), config.up)
+    return shapes if config.turn_up == "none" else turn_up(shapes, config.turn_up)
+
+
+def _read_or_make(config: DataConfig, seed: int, console: Console) -> Shapes:
     # Imported here: readers of one layout need not be loaded for another.
     from recon_fast.data.loading import load, open_source
     from recon_fast.data.packed import is_packed, read_packed
@@ -109,6 +116,7 @@ def pack_shapes(source: str | Path, out: str | Path, config: PackConfig, console
             num_points=config.num_points,
             max_points=config.max_points,
             on_problem=config.on_problem,
+            up=config.up,
             workers=config.workers,
             progress=bars.bar("reading shapes"),
             features_fn=features if config.features else None,

@@ -13,10 +13,11 @@ class Joined:
 
     Args:
         parts: at least one; alike in dtype and in all dimensions but the first.
+        turn: columns (a, b) of points that become (-b, a) when rows are read; see `turned`.
     """
 
-    def __init__(self, parts: Sequence[NDArray]) -> None:
-        self.parts = list(parts)
+    def __init__(self, parts: "Sequence[NDArray | Joined]", turn: tuple[int, int] | None = None) -> None:
+        self.parts, self.turn = list(parts), turn
         self.ends = np.cumsum([len(part) for part in parts]).tolist()
         self.dtype = parts[0].dtype
         self.shape = (self.ends[-1], *parts[0].shape[1:])
@@ -25,7 +26,7 @@ class Joined:
         return self.shape[0]
 
     def __getitem__(self, rows: slice) -> NDArray:
-        """Rows [start, stop) with step 1: a view where they lie in one part, else a copy."""
+        """Rows [start, stop) with step 1: a view where they lie in one part as they are, else a copy."""
         start, stop, _ = rows.indices(len(self))
         found = []
         at = bisect_right(self.ends, start)
@@ -36,11 +37,20 @@ class Joined:
             start, at = end, at + 1
         if not found:
             return self.parts[0][:0]
-        return found[0] if len(found) == 1 else np.concatenate(found)
+        block = found[0] if len(found) == 1 else np.concatenate(found)
+        return block if self.turn is None else turned(block, *self.turn)
 
     def flat(self) -> "Joined":
         """The last dimension kept, all others made one."""
         return Joined([part.reshape(-1, part.shape[-1]) for part in self.parts])
+
+
+def turned(points: NDArray, a: int, b: int) -> NDArray:
+    """A copy of points [N, 3] turned by 90 degrees so that axis `a` points where `b` did."""
+    copy = points.copy()
+    copy[:, b] = points[:, a]
+    copy[:, a] = -points[:, b]
+    return copy
 
 
 Rows = NDArray[Any] | Joined  # np.memmap is an NDArray

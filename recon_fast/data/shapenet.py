@@ -7,9 +7,9 @@ shapenet55.json                   rows {"catalogue": synset as a number, "descri
 """
 
 import json
-import os
 from pathlib import Path
 
+from recon_fast.data.lists import names_in, read_lines
 from recon_fast.data.shapes import Entry, Problem, Source
 from recon_fast.errors import InputError
 
@@ -45,17 +45,17 @@ def list_shapenet(path: Path) -> Source:
     Raises:
         InputError: the lists, the folder of clouds or the captions' file cannot be used as a whole.
     """
-    clouds = _names(path / "shapenet_pc")
+    clouds = names_in(path / "shapenet_pc")
     if clouds is None:
         raise InputError(f"ShapeNet55 must have a folder shapenet_pc, got none in {path}")
-    pictures = _names(path / "shapenet_img") or set()
+    pictures = names_in(path / "shapenet_img") or set()
     captions = _read_captions(path / "shapenet55.json")
 
     problems: list[Problem] = []
     listed: dict[str, bool] = {}  # key -> held out
     for split in ("train", "test"):
         file = path / "ShapeNet-55" / f"{split}.txt"
-        for name in _read_list(file):
+        for name in read_lines(file):
             key = name.removesuffix(".npy")
             if key in listed:
                 problems.append(Problem(key, file, "must be listed once, in one list; found again"))
@@ -90,24 +90,7 @@ def list_shapenet(path: Path) -> Source:
             )
         )
     names = [CLASS_NAMES.get(synset) or captions.get(synset) or synset for synset in synsets]
-    return Source(path.name, path, entries, names, problems)
-
-
-def _names(folder: Path) -> set[str] | None:
-    """Names in a folder, None where there is no such folder."""
-    try:
-        return {entry.name for entry in os.scandir(folder)}
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except OSError as error:
-        raise InputError(f"{folder} cannot be read: {error.strerror}") from error
-
-
-def _read_list(file: Path) -> list[str]:
-    try:
-        return [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"ShapeNet55 must list its clouds in {file}: {error}") from error
+    return Source(path.name, path, entries, names, problems, up="y")
 
 
 def _read_captions(file: Path) -> dict[str, str]:

@@ -6,14 +6,18 @@ and the procedural set give `Shapes` directly.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from recon_fast.data.rows import Rows
+
+Up = Literal["x", "y", "z", "unknown"]
+Scale = Literal["unit sphere", "raw", "unknown"]
+Split = Literal["train", "val", "trainval", "test"]
 
 
 class Pictures(Protocol):
@@ -35,12 +39,14 @@ class Entry:
     """One shape as files on disk."""
 
     key: str  # unique within the source
-    cloud: Path  # .npy, .ply, .off, .obj or .h5
-    row: int | None = None  # row of the file's `data` array, for .h5
+    cloud: Path  # .npy, .ply, .off, .obj, .txt, or a file of many clouds: .h5, .dat, .pkl
+    row: int | None = None  # which cloud of a file of many
     picture: Path | None = None
     caption: str | None = None
     label: int | None = None  # index into Source.class_names
     held_out: bool = False  # kept out of training, used by the probes
+    validation: bool = False  # of the training side, listed by the layout for choosing a model
+    parts: range | None = None  # parts its points may have; the last column of the .txt says which
 
 
 @dataclass(frozen=True)
@@ -52,6 +58,14 @@ class Problem:
     what: str
 
 
+@dataclass(frozen=True)
+class Conventions:
+    """How the clouds of a set lie in space. What nobody stated is "unknown", never guessed."""
+
+    up: Up = "unknown"  # the axis that points up
+    scale: Scale = "unknown"  # "unit sphere": centred, the farthest point at distance 1
+
+
 @dataclass
 class Source:
     """A data set before anything heavy is read."""
@@ -61,6 +75,8 @@ class Source:
     entries: list[Entry]
     class_names: list[str] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)  # found while listing
+    up: Up = "unknown"  # the axis that points up, where the layout defines it
+    class_parts: list[list[int]] | None = None  # [C]: see `Shapes`
 
 
 @dataclass
@@ -94,9 +110,47 @@ class Shapes:
     pictures: Pictures | None = None  # [S]
     features: Features | None = None  # already computed, for packed files
     checksum: str | None = None  # of all clouds, for packed files
+    validation: NDArray[np.bool_] | None = None  # [S], none of them held out; None without such a list
+    parts: NDArray[np.uint8] | None = None  # [T]: the part that each point belongs to
+    class_parts: list[list[int]] | None = None  # [C]: the parts that shapes of a class have
+    conventions: Conventions = Conventions()
 
     def __len__(self) -> int:
         return len(self.keys)
+
+    def rows(self, split: Split) -> NDArray[np.int64]:
+        """Indices of the shapes of a split: "test" is what is held out, "trainval" all the rest, which "val"
+        and "train" share where the layout has a list for validation.
+        """
+        validation = np.zeros(len(self), np.bool_) if self.validation is None else self.validation
+        masks = {
+            "train": ~self.held_out & ~validation,
+            "val": validation,
+            "trainval": ~self.held_out,
+            "test": self.held_out,
+        }
+        return np.flatnonzero(masks[split])
+
+    def take(self, rows: NDArray[np.int64]) -> "Shapes":
+        """The shapes at `rows` in that order, as copies, without pictures and features."""
+        spans = [slice(self.offsets[i], self.offsets[i + 1]) for i in rows]
+        points, offsets = stack_clouds([self.points[span] for span in spans], self.points.dtype)
+        parts = None
+        if self.parts is not None:
+            parts = np.concatenate([self.parts[:0], *(self.parts[span] for span in spans)])
+        return replace(
+            self,
+            keys=[self.keys[i] for i in rows],
+            points=points,
+            offsets=offsets,
+            held_out=self.held_out[rows],
+            labels=None if self.labels is None else self.labels[rows],
+            captions=None if self.captions is None else [self.captions[i] for i in rows],
+            validation=None if self.validation is None else self.validation[rows],
+            parts=parts,
+            pictures=None,
+            features=None,
+        )
 
     def cloud(self, index: int) -> NDArray[np.floating]:
         """Points [N, 3] of shape `index`, a view."""

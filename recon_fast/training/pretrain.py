@@ -15,6 +15,7 @@ from rich.console import Console
 from recon_fast.checkpoint import load_initial, load_weights
 from recon_fast.config import PretrainConfig
 from recon_fast.console import say
+from recon_fast.data.conventions import training_conventions
 from recon_fast.data.placement import choose_placement, describe_placement
 from recon_fast.data.prepare import fingerprint, prepare_shapes
 from recon_fast.data.resident import Draw, ResidentShapes
@@ -212,6 +213,7 @@ def _pretrain(
             "stream": VERSION,
             "data": data,
             "data_name": shapes.name,
+            "conventions": training_conventions(shapes, config.data.num_points),
             "teacher": teacher,
             "before": asdict(before) if before else None,
             "config": config.to_dict(),

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from recon_fast.config import DataConfig, OptimConfig, PretrainConfig
 from recon_fast.console import ProgressBars, say
+from recon_fast.data.conventions import check_conventions, training_conventions
 from recon_fast.data.prepare import prepare_shapes
 from recon_fast.data.resident import ResidentShapes
 from recon_fast.data.rows import Rows
@@ -212,8 +213,17 @@ def feature_dim(features: Rows | None, wanted: int | None, kind: str, console: C
 def prepare_probe_shapes(config: PretrainConfig, shapes: Shapes, console: Console) -> Shapes | None:
     """The labelled shapes that the encoder is judged on, None (and said so) where there are none."""
     if config.probe.data is not None:
-        data = DataConfig(path=config.probe.data, num_points=config.data.num_points)
+        data = DataConfig(
+            path=config.probe.data,
+            kind=config.probe.kind,
+            num_points=config.data.num_points,
+            up=config.probe.up,
+            turn_up=config.data.turn_up,
+        )
+        trained = training_conventions(shapes, config.data.num_points)
         shapes = prepare_shapes(data, config.seed, console)
+        for text in check_conventions(shapes, trained, "--probe"):
+            say(console, text, style="yellow")
     if shapes.labels is None or not shapes.held_out.any() or shapes.held_out.all():
         say(console, f"no probe: {shapes.name} has no labels or no held-out shapes")
         return None

@@ -1,6 +1,7 @@
 """Writers of tiny data sets on disk, in every layout that can be read."""
 
 import json
+import pickle
 from pathlib import Path
 
 import h5py
@@ -69,6 +70,80 @@ def write_modelnet_hdf5(root: Path, counts: tuple[int, int] = (10, 4), points: i
             file["data"] = np.stack([cloud(i, points) for i in range(count)])
             file["label"] = (np.arange(count) % 2).astype(np.uint8)[:, None]
     (root / "shape_names.txt").write_text("bed\nnight_stand\n")
+    return root
+
+
+def write_table(path: Path, table: np.ndarray, separator: str = ",") -> Path:
+    """Rows of numbers with six decimals, as ModelNet's and ShapeNetPart's text files have them."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(separator.join(f"{value:.6f}" for value in row) + "\n" for row in table))
+    return path
+
+
+def write_modelnet(root: Path, per_class: int = 4, points: int = 64, classes: int = 40) -> Path:
+    """ModelNet's text files with two classes; the last shape of each is in the test list."""
+    lists: dict[str, list[str]] = {"train": [], "test": []}
+    for c, name in enumerate(("bed", "night_stand")):
+        for i in range(per_class):
+            key = f"{name}_{i + 1:04}"
+            write_table(root / name / f"{key}.txt", cloud(10 * c + i, points, 6))
+            lists["test" if i == per_class - 1 else "train"].append(key)
+    (root / f"modelnet{classes}_shape_names.txt").write_text("bed\nnight_stand\n")
+    for split, keys in lists.items():
+        (root / f"modelnet{classes}_{split}.txt").write_text("\n".join(keys))
+    return root
+
+
+def write_modelnet_cache(root: Path, counts: tuple[int, int] = (6, 2), points: int = 64) -> Path:
+    """Both pickles of ModelNet's cache, with two classes."""
+    root.mkdir(parents=True, exist_ok=True)
+    for split, count in zip(("train", "test"), counts, strict=True):
+        clouds = [cloud(i, points, 6) for i in range(count)]
+        labels = [np.array([i % 2], np.int32) for i in range(count)]
+        with (root / f"modelnet40_{split}_8192pts_fps.dat").open("wb") as file:
+            pickle.dump([clouds, labels], file)
+    (root / "modelnet40_shape_names.txt").write_text("bed\nnight_stand\n")
+    return root
+
+
+def write_fold(path: Path, way: int = 3, shot: int = 2, tests: int = 4, points: int = 64) -> Path:
+    """A few-shot fold of classes 7, 8, ..."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = {
+        split: [(cloud(100 * c + i, points, 6), c, 7 + c) for c in range(way) for i in range(count)]
+        for split, count in (("train", shot), ("test", tests))
+    }
+    path.write_bytes(pickle.dumps(content))
+    return path
+
+
+def write_scanobjectnn(root: Path, *files: str, counts: tuple[int, int] = (6, 3), points: int = 64) -> Path:
+    """ScanObjectNN's files of a variant, such as "main_split/objectdataset.h5"; all three by default."""
+    hardest = "main_split/objectdataset_augmentedrot_scale75.h5"
+    for name in files or ("main_split/objectdataset.h5", "main_split_nobg/objectdataset.h5", hardest):
+        folder, _, stem = name.partition("/")
+        (root / folder).mkdir(parents=True, exist_ok=True)
+        for split, count in zip(("training", "test"), counts, strict=True):
+            with h5py.File(root / folder / f"{split}_{stem}", "w") as file:
+                file["data"] = np.stack([cloud(len(name) + i, points) for i in range(count)])
+                file["label"] = np.arange(count, dtype=np.int32) % 15
+    return root
+
+
+def write_shapenet_part(root: Path, points: int = 64) -> Path:
+    """ShapeNetPart with four bags (parts 4, 5) and four mugs (36, 37): two of each to train, one for val and
+    one for test.
+    """
+    lists: dict[str, list[str]] = {"train": [], "val": [], "test": []}
+    for synset, first in (("02773838", 4), ("03797390", 36)):
+        for i, split in enumerate(("train", "train", "val", "test")):
+            part = first + np.arange(points)[:, None] % 2
+            write_table(root / synset / f"shape{i}.txt", np.hstack([cloud(first + i, points, 6), part]), " ")
+            lists[split].append(f"shape_data/{synset}/shape{i}")
+    (root / "train_test_split").mkdir()
+    for split, names in lists.items():
+        (root / "train_test_split" / f"shuffled_{split}_file_list.json").write_text(json.dumps(names))
+    (root / "synsetoffset2category.txt").write_text("Bag\t02773838\nMug\t03797390\n")
     return root
 
 

@@ -10,10 +10,16 @@ from layouts import (
     cloud,
     cut,
     poison,
+    write_fold,
     write_folder,
+    write_modelnet,
+    write_modelnet_cache,
     write_modelnet_hdf5,
     write_npy,
+    write_scanobjectnn,
     write_shapenet,
+    write_shapenet_part,
+    write_table,
 )
 
 from recon_fast.cli import main
@@ -70,6 +76,23 @@ def a_file(root):
     root.write_text("hello")
 
 
+def several_variants(root):
+    write_scanobjectnn(root)
+
+
+def several_folds(root):
+    for fold in range(2):
+        write_fold(root / "3way_2shot" / f"{fold}.pkl")
+
+
+def no_classes(root):
+    (write_modelnet(root) / "modelnet40_shape_names.txt").unlink()
+
+
+def no_validation_list(root):
+    (write_shapenet_part(root) / "train_test_split" / "shuffled_val_file_list.json").unlink()
+
+
 def cut_h5_file(root):
     """A packed file, cut, under the name that is given as the data."""
     pack(open_source(write_folder(root.with_name("clouds"))), root, num_points=64, max_points=64)
@@ -77,12 +100,16 @@ def cut_h5_file(root):
 
 
 WHOLE = {
-    absent: "data.path must be a folder of clouds or an .h5 file, got set: no such file or folder",
+    absent: "a folder of clouds, an .h5 file or a few-shot .pkl, got set: no such file or folder",
     empty: "data must be a folder with clouds (.npy .ply .off .obj .h5), got none in set",
     no_clouds: "data must be a folder with clouds (.npy .ply .off .obj .h5), got none in set",
-    no_list: "ShapeNet55 must list its clouds in set/ShapeNet-55/train.txt",
+    no_list: "set/ShapeNet-55/train.txt must list the clouds, one a line",
     broken_captions: "set/shapenet55.json must be a list of",
-    a_file: "data.path must be a folder of clouds or an .h5 file, got the file set",
+    a_file: "data.path must be a folder of clouds, an .h5 file or a few-shot .pkl, got the file set",
+    several_variants: "several variants in set: choose one of obj_bg, obj_only, hardest as the kind",
+    several_folds: "choose one of set, for instance set/3way_2shot/0.pkl",
+    no_classes: "set/modelnet40_shape_names.txt must list the classes",
+    no_validation_list: "must list its shapes in set/train_test_split/shuffled_val_file_list.json",
     cut_h5_file: "set is damaged or not an HDF5 file",
 }
 
@@ -137,6 +164,24 @@ def too_few(root):
     write_npy(write_shapenet(root) / "shapenet_pc" / f"{KEY}.npy", cloud(0, 63))
 
 
+def no_text_table(root):
+    (write_modelnet(root) / "bed" / "bed_0002.txt").write_text("1,2,3\n4,5\n")
+
+
+def cut_cache(root):
+    cut(write_modelnet_cache(root) / "modelnet40_train_8192pts_fps.dat")
+
+
+def hostile_cache(root):
+    path = write_modelnet_cache(root) / "modelnet40_test_8192pts_fps.dat"
+    path.write_bytes(b"cos\nsystem\n(S'exit 1'\ntR.")
+
+
+def other_part(root):
+    path = write_shapenet_part(root) / "02773838" / "shape1.txt"
+    write_table(path, np.full((64, 7), 36), " ")
+
+
 def missing_caption(root):
     write_folder(root)
     (root / "captions.json").write_text('{"ball/ball0": "a ball"}')
@@ -152,6 +197,10 @@ SINGLE = {
     truncated_off: ("set/box/mesh.off", "must be a whole .off file", "1 of 9"),
     nan: (f"set/shapenet_pc/{KEY}.npy", "got NaN or inf in 3 of 64 points", "1 of 12"),
     too_few: (f"set/shapenet_pc/{KEY}.npy", "must have at least 64 points, got 63", "1 of 12"),
+    no_text_table: ("set/bed/bed_0002.txt", "must have 3 columns as in the first row", "1 of 8"),
+    cut_cache: ("set/modelnet40_train_8192pts_fps.dat", "must be a whole pickle", "1 of 3"),
+    hostile_cache: ("set/modelnet40_test_8192pts_fps.dat", "got os.system, which could run code", "1 of 7"),
+    other_part: ("set/02773838/shape1.txt", "parts must be 4 to 5, got 36 in 64 of 64 points", "1 of 8"),
     missing_caption: ("set/ball/ball1.npy", "must have a caption", "7 of 8"),
 }
 

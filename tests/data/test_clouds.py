@@ -151,7 +151,7 @@ BAD = {
     "empty.obj": (lambda p: p.touch(), ".obj"),
     "cut.ply": (lambda p: p.write_text(PLY + "end_header\n" + VERTICES[:12]), "must be a whole .ply file"),
     "text.ply": (lambda p: p.write_text("hello"), "must be a whole .ply file"),
-    "other.txt": (lambda p: p.write_text("1 2 3"), "a cloud must be one of .npy .ply .off .obj .h5"),
+    "other.xyz": (lambda p: p.write_text("1 2 3"), "a cloud must be one of .npy .ply .off .obj .h5"),
     "text.h5": (lambda p: p.write_text("hello"), "cannot be read"),
     "no_data.h5": (
         lambda p: hdf5(p, points=cloud()),

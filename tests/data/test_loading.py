@@ -1,5 +1,6 @@
 import threading
 import time
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -16,7 +17,9 @@ from layouts import (
 )
 from PIL import Image
 
+from recon_fast.config import Kind
 from recon_fast.data.clouds import BadFile
+from recon_fast.data.layouts import LAYOUTS
 from recon_fast.data.loading import DataProblems, Reading, in_order, load, open_source, problem_table
 from recon_fast.data.pictures import FilePictures, check_picture
 from recon_fast.data.shapes import Problem
@@ -41,6 +44,10 @@ def test_clouds_come_in_order_with_all_that_belongs_to_them(tmp_path, workers):
     assert len(shapes.pictures) == 90
     for i, entry in enumerate(source.entries):
         np.testing.assert_array_equal(shapes.cloud(i), np.load(entry.cloud))
+
+
+def test_every_layout_can_be_named():
+    assert set(get_args(Kind)) == {"auto", "folder", *LAYOUTS}
 
 
 def test_clouds_of_many_sizes(tmp_path):

@@ -87,6 +87,8 @@ def test_run_folder(tmp_path):
     assert curves.Scalars("probe_svm")[0].step == 9
     state = json.loads((result.checkpoint / "state.json").read_text())
     assert state["teacher"]["weights"] == "made"
+    points = config.data.num_points
+    assert state["conventions"] == {"up": "unknown", "scale": "unit sphere", "points": points}
     assert not list(run.rglob("*.tmp"))
 
 

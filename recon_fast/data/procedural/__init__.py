@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from recon_fast.data.procedural import buildings, furniture, nature, tools, vehicles, vessels  # noqa: F401
 from recon_fast.data.procedural.family import FAMILIES, Dice, Words, caption
 from recon_fast.data.procedural.parts import Parts
-from recon_fast.data.shapes import ArrayPictures, Shapes
+from recon_fast.data.shapes import ArrayPictures, Conventions, Shapes
 
 __all__ = ["FAMILIES", "procedural_shapes"]
 
@@ -66,6 +66,7 @@ def procedural_shapes(
         class_names=nouns,
         captions=captions,
         pictures=None if shown is None else ArrayPictures(shown),
+        conventions=Conventions("y", "unit sphere"),
     )
 
 

@@ -1,0 +1,111 @@
+"""Which axis is up, how large clouds are and how many points they have: stated, turned, compared.
+
+A model that learned on clouds that stand sees something else in clouds that lie, and no number says so.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recon_fast.data.rows import Joined, Rows, is_mapped, turned
+from recon_fast.data.shapes import Conventions, Scale, Shapes, Up
+
+_CHUNK = 1 << 22  # points whose radii are taken at a time
+
+
+def radii(points: NDArray[np.floating], sizes: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Distance of the farthest point of each cloud from the origin: points [T, 3], sizes [S] -> [S]."""
+    squared = np.empty(len(points), np.float32)
+    for i in range(0, len(points), _CHUNK):
+        part = points[i : i + _CHUNK].astype(np.float32)
+        squared[i : i + _CHUNK] = np.einsum("nc,nc->n", part, part)
+    found = np.zeros(len(sizes), np.float32)
+    some = sizes > 0
+    if some.any():
+        found[some] = np.maximum.reduceat(squared, (np.cumsum(sizes) - sizes)[some])
+    return np.sqrt(found)
+
+
+def scale_of(radius: NDArray[np.float32]) -> Scale:
+    """ "unit sphere" where every cloud's farthest point is at distance 1, less a tenth for clouds that were
+    cut after they were scaled.
+    """
+    if not len(radius):
+        return "unknown"
+    return "unit sphere" if ((radius > 0.9) & (radius < 1.001)).all() else "raw"
+
+
+def turn_up(shapes: Shapes, up: Up) -> Shapes:
+    """Shapes turned by 90 degrees about the axis that is neither their up axis nor `up`, so that `up` is up.
+
+    Shapes that stand so already, and those whose up axis is unknown, come back as they are. Pictures and
+    teacher features are of the same objects and stay.
+    """
+    now = shapes.conventions.up
+    if "unknown" in (now, up) or now == up:
+        return shapes
+    a, b = "xyz".index(now), "xyz".index(up)
+    points: Rows
+    if is_mapped(shapes.points):  # turned when they are read
+        points = Joined([shapes.points], (a, b))
+    else:
+        points = turned(np.asarray(shapes.points), a, b)
+    return replace(shapes, points=points, conventions=replace(shapes.conventions, up=up))
+
+
+def state_up(shapes: Shapes, up: str) -> Shapes:
+    """Shapes with the user's word for their up axis; "auto" keeps what the layout or the file states."""
+    if up == "auto":
+        return shapes
+    stated = Conventions(up, shapes.conventions.scale)  # type: ignore[arg-type]
+    return replace(shapes, conventions=stated)
+
+
+def training_conventions(shapes: Shapes, num_points: int) -> dict[str, Any]:
+    """What a model that trains on `shapes` gets used to, for its checkpoints: JSON-able.
+
+    Training brings every cloud into the unit sphere, whatever the scale of its file.
+    """
+    return {"up": shapes.conventions.up, "scale": "unit sphere", "points": num_points}
+
+
+def check_conventions(shapes: Shapes, trained: dict[str, Any], flag: str = "--data") -> list[str]:
+    """What about `shapes` is not as the model knows it, each with its cure; empty where all is well.
+
+    Args:
+        shapes: clouds for a trained model.
+        trained: "conventions" of its checkpoint (see `training_conventions`); what it lacks is not compared.
+        flag: group of settings that chose the shapes, for the texts.
+    """
+    warnings = []
+    own, theirs = shapes.conventions.up, trained.get("up", "unknown")
+    if theirs == "unknown":
+        if trained and own != "unknown":
+            warnings.append(
+                f"{shapes.name} is {own} up, which axis was up in training is not known: "
+                "state it with --data.up when you train"
+            )
+    elif own == "unknown":
+        warnings.append(
+            f"which axis is up in {shapes.name} is not known, the checkpoint was trained on {theirs} up: "
+            f"state it with {flag}.up x, y or z, and clouds that lie are turned"
+        )
+    elif own != theirs:
+        warnings.append(
+            f"clouds of {shapes.name} are {own} up, the checkpoint was trained on {theirs} up: "
+            f"--data.turn_up {theirs} turns them"
+        )
+    if trained.get("scale") == "raw":
+        warnings.append(
+            "the checkpoint was trained on clouds of their own scale, here each is brought into the unit "
+            "sphere: train it again, or expect less of it"
+        )
+    smallest = int(np.diff(shapes.offsets).min()) if len(shapes) else 0
+    if smallest < trained.get("points", 0):
+        warnings.append(
+            f"the smallest cloud of {shapes.name} has {smallest} points, the checkpoint was trained on "
+            f"{trained['points']}: take denser clouds, or train with --data.num_points {smallest}"
+        )
+    return warnings

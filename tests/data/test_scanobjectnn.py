@@ -1,0 +1,71 @@
+import h5py
+import numpy as np
+import pytest
+from layouts import cloud, write_scanobjectnn
+
+from recon_fast.data.loading import load, open_source
+from recon_fast.errors import InputError
+
+SMALL = {"num_points": 64, "max_points": 128}
+FILES = {
+    "obj_bg": "main_split/objectdataset.h5",
+    "obj_only": "main_split_nobg/objectdataset.h5",
+    "hardest": "main_split/objectdataset_augmentedrot_scale75.h5",
+}
+
+
+@pytest.mark.parametrize("variant", FILES)
+@pytest.mark.parametrize("folder", ["", "h5_files"])
+def test_a_variant_by_name(tmp_path, variant, folder):
+    write_scanobjectnn(tmp_path / folder)
+    shapes, problems = load(open_source(tmp_path, variant), **SMALL)
+    assert not problems
+    assert shapes.name == f"ScanObjectNN {variant}"
+    assert len(shapes.class_names) == 15
+    assert shapes.class_names[:2] == ["bag", "bin"]
+    assert shapes.conventions.up == "y"
+    assert sorted(shapes.labels.tolist()) == [0, 0, 1, 1, 2, 2, 3, 4, 5]
+    train, test = (shapes.cloud(int(shapes.rows(split)[0])) for split in ("train", "test"))
+    np.testing.assert_array_equal(train, cloud(len(FILES[variant])))  # another first cloud in each file
+    np.testing.assert_array_equal(test, train)
+    assert len(shapes.rows("test")) == 3
+
+
+def test_several_variants_and_no_word_which(tmp_path):
+    write_scanobjectnn(tmp_path)
+    with pytest.raises(InputError) as error:
+        open_source(tmp_path)
+    assert "choose one of obj_bg, obj_only, hardest as the kind" in str(error.value)
+    assert "--data.kind obj_bg" in str(error.value)
+    with pytest.raises(InputError, match="choose one of obj_bg, hardest as the kind"):
+        open_source(tmp_path / "main_split")
+    assert open_source(tmp_path / "main_split_nobg").name == "ScanObjectNN obj_only"
+    assert open_source(tmp_path / "main_split", "hardest").name == "ScanObjectNN hardest"
+
+
+def test_the_only_variant_needs_no_name_and_others_are_not_there(tmp_path):
+    write_scanobjectnn(tmp_path, FILES["hardest"])
+    assert open_source(tmp_path).name == "ScanObjectNN hardest"
+    with pytest.raises(InputError) as error:
+        open_source(tmp_path, "obj_only")
+    assert (
+        "obj_only must be main_split_nobg/training_objectdataset.h5 and "
+        "main_split_nobg/test_objectdataset.h5, got only hardest in" in str(error.value)
+    )
+    with pytest.raises(InputError, match="got no variant in"):
+        open_source(write_scanobjectnn(tmp_path / "other", "elsewhere/objectdataset.h5"), "scanobjectnn")
+
+
+def test_a_missing_file_a_wrong_label_and_no_labels(tmp_path):
+    folder = write_scanobjectnn(tmp_path, FILES["obj_bg"]) / "main_split"
+    with h5py.File(folder / "training_objectdataset.h5", "a") as file:
+        file["label"][4] = 15
+    (folder / "test_objectdataset.h5").unlink()
+    problems = open_source(tmp_path).problems
+    assert [(p.file.name, p.what) for p in problems] == [
+        ("test_objectdataset.h5", "must be there, as obj_bg has two files"),
+        ("training_objectdataset.h5", "row 4: label must be below 15, got 15"),
+    ]
+    with h5py.File(folder / "training_objectdataset.h5", "a") as file:
+        del file["label"]
+    assert "must have `label`" in open_source(tmp_path).problems[1].what
