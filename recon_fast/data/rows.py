@@ -18,9 +18,9 @@ class Joined:
 
     def __init__(self, parts: "Sequence[NDArray | Joined]", turn: tuple[int, int] | None = None) -> None:
         self.parts, self.turn = list(parts), turn
-        self.ends = np.cumsum([len(part) for part in parts]).tolist()
-        self.dtype = parts[0].dtype
-        self.shape = (self.ends[-1], *parts[0].shape[1:])
+        self.ends: list[int] = np.cumsum([len(part) for part in parts]).tolist()
+        self.dtype: np.dtype[Any] = parts[0].dtype
+        self.shape: tuple[int, ...] = (self.ends[-1], *parts[0].shape[1:])
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -42,7 +42,7 @@ class Joined:
 
     def flat(self) -> "Joined":
         """The last dimension kept, all others made one."""
-        return Joined([part.reshape(-1, part.shape[-1]) for part in self.parts])
+        return Joined([flat(part) for part in self.parts], self.turn)
 
 
 def turned(points: NDArray, a: int, b: int) -> NDArray:

@@ -114,7 +114,7 @@ def test_packed_files_state_their_conventions(tmp_path, dtype):
     assert packed.conventions == Conventions("z", "unit sphere" if dtype == "fp16" else "raw")
     turned = prepared(out)
     assert turned.conventions.up == "y"
-    np.testing.assert_array_equal(turned.points[:, 1], packed.points[:, 2])
+    np.testing.assert_array_equal(turned.points[:][:, 1], packed.points[:][:, 2])
 
 
 def test_packed_files_from_before_conventions_know_none(tmp_path):
