@@ -12,6 +12,9 @@ from recon_fast.errors import InputError
 
 COMMANDS = {
     "pretrain": "pretrain ReCon: on a procedural set, ShapeNet, or clouds of your own",
+    "finetune": "fine-tune a classifier from a checkpoint, and test it",
+    "mlp3": "train three layers on a frozen encoder, and test them",
+    "linear": "train a linear layer on a frozen encoder, and test it",
     "pack": "pack a folder of clouds into one HDF5 file",
     "convert": "bring an official checkpoint into our format, or ours into the official one",
     "info": "versions, devices, operators in use, where teacher weights were found",
@@ -95,6 +98,38 @@ def run_pretrain(argv: list[str]) -> int:
         say(console, f"stopped by {result.stopped_by}; continue with: {command}")
         return 128 + int(signal.Signals[result.stopped_by])
     return 0
+
+
+def run_finetune(argv: list[str], command: str = "finetune") -> int:
+    """`recon-fast finetune`."""
+    from recon_fast.settings import parse_finetune
+
+    config, resume = parse_finetune(argv, command)
+    from shlex import quote
+
+    from rich.console import Console
+
+    from recon_fast.console import say
+    from recon_fast.tasks.finetune import finetune
+
+    console = Console(stderr=True)
+    result = finetune(config, resume, console)
+    print(result.run)
+    if result.stopped_by is not None:
+        again = f"recon-fast {command} --resume {quote(str(result.run))}"
+        say(console, f"stopped by {result.stopped_by}; continue with: {again}")
+        return 128 + int(signal.Signals[result.stopped_by])
+    return 0
+
+
+def run_mlp3(argv: list[str]) -> int:
+    """`recon-fast mlp3`."""
+    return run_finetune(argv, "mlp3")
+
+
+def run_linear(argv: list[str]) -> int:
+    """`recon-fast linear`."""
+    return run_finetune(argv, "linear")
 
 
 def run_pack(argv: list[str]) -> int:

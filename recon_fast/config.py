@@ -323,6 +323,11 @@ class PretrainConfig:
                 f"got {self.data.max_points} and {self.data.num_points}"
             )
 
+    @property
+    def command(self) -> str:
+        """Which it is."""
+        return "pretrain"
+
     def to_dict(self) -> dict[str, Any]:
         """Nested plain dict, for YAML and JSON."""
         return asdict(self)

@@ -12,6 +12,7 @@ import yaml
 
 from recon_fast.config import ConvertConfig, PackConfig, PretrainConfig
 from recon_fast.errors import InputError
+from recon_fast.tasks.config import FinetuneConfig
 
 DEFAULT_CONFIG = "quickstart"
 
@@ -112,29 +113,36 @@ def without_option(argv: list[str], name: str) -> list[str]:
     return kept
 
 
+def start_config(argv: list[str], command: str, default: str) -> tuple[Path, Path | str | None, list[str]]:
+    """The YAML file that settings start from, what to resume, and the arguments that are left.
+
+    The base is the recipe of `--config` (a name or a file), the config of the run for `--resume`, or the
+    default. `--resume auto` takes the recipe, as a new run does.
+    """
+    resume = option(argv, "resume")
+    rest = without_option(without_option(argv, "resume"), "config")
+    if resume is None or resume == "auto":
+        return find_config(option(argv, "config") or default, command), resume, rest
+    if option(argv, "config") is not None:
+        raise InputError("resume takes the run's own config, got --config as well")
+    run = Path(resume)
+    run = run.parent.parent if (run / "state.json").is_file() else run
+    if not (run / "config.yaml").is_file():
+        raise InputError(
+            f"resume must name a run folder with a config.yaml, or a checkpoint in it, got {resume}"
+        )
+    if option(rest, "out") is None:
+        rest = [*rest, "--out", str(run)]  # the folder may have been moved since
+    return run / "config.yaml", Path(resume), rest
+
+
 def parse_pretrain(argv: list[str]) -> tuple[PretrainConfig, Path | str | None, int]:
     """Settings of `recon-fast pretrain`, what to resume from, and how many steps to profile.
 
     The base is the recipe of `--config` (a name or a file), the config of the run for `--resume`, or
     quickstart. `--resume auto` takes the recipe, as a new run does.
     """
-    resume = option(argv, "resume")
-    rest = without_option(without_option(argv, "resume"), "config")
-    if resume is not None and resume != "auto":
-        if option(argv, "config") is not None:
-            raise InputError("resume takes the run's own config, got --config as well")
-        run = Path(resume)
-        run = run.parent.parent if (run / "state.json").is_file() else run
-        if not (run / "config.yaml").is_file():
-            raise InputError(
-                f"resume must name a run folder with a config.yaml, or a checkpoint in it, got {resume}"
-            )
-        base = run / "config.yaml"
-        if option(rest, "out") is None:
-            rest = [*rest, "--out", str(run)]  # the folder may have been moved since
-    else:
-        base = find_config(option(argv, "config") or DEFAULT_CONFIG, "pretrain")
-
+    base, resume, rest = start_config(argv, "pretrain", DEFAULT_CONFIG)
     check_yaml(base)
     parser = jsonargparse.ArgumentParser(
         prog="recon-fast pretrain",
@@ -164,8 +172,37 @@ def parse_pretrain(argv: list[str]) -> tuple[PretrainConfig, Path | str | None, 
     config = PretrainConfig(**{name: settings[name] for name in PretrainConfig.__dataclass_fields__})
     if resume == "auto" and config.out is None:
         raise InputError("resume auto needs the folder of the run: --out RUN")
-    start = resume if resume is None or resume == "auto" else Path(resume)
-    return config, start, settings["profile"]
+    return config, resume, settings["profile"]
+
+
+def parse_finetune(argv: list[str], command: str) -> tuple[FinetuneConfig, Path | str | None]:
+    """Settings of `recon-fast finetune`, `linear` or `mlp3`, and what to resume from."""
+    argv = ["--official_protocol=true" if arg == "--official-protocol" else arg for arg in argv]
+    base, resume, rest = start_config(argv, "finetune", "classify")
+    check_yaml(base)
+    protocol = "full" if command == "finetune" else command
+    what = {"full": "Fine-tune a classifier", "mlp3": "Train three layers on a frozen encoder"}
+    parser = jsonargparse.ArgumentParser(
+        prog=f"recon-fast {command}",
+        description=f"{what.get(protocol, 'Train a linear layer on a frozen encoder')}, and test it; "
+        "without --data.path on a procedural set in memory.",
+        exit_on_error=False,
+        allow_abbrev=False,
+    )
+    names = ", ".join(packaged_configs("finetune"))
+    parser.add_argument("--config", action="config", help=f"a YAML file, or one of: {names}")
+    parser.add_argument("--resume", help="run folder (or its newest checkpoint) to continue; or auto")
+    parser.add_class_arguments(FinetuneConfig, as_group=False)
+    given = yaml.safe_load(base.read_text(encoding="utf-8-sig")) or {}
+    if given.get("protocol", protocol) != protocol:
+        raise InputError(f"config {base} is of `recon-fast {given['protocol']}`, not of `{command}`")
+    settings = parse(parser, ["--config", str(base), "--protocol", protocol, *rest])
+    config = FinetuneConfig(**{name: settings[name] for name in FinetuneConfig.__dataclass_fields__})
+    if config.protocol != protocol:
+        raise InputError(f"protocol is said by the command: `recon-fast {config.protocol}`, got --protocol")
+    if resume == "auto" and config.out is None:
+        raise InputError("resume auto needs the folder of the run: --out RUN")
+    return config, resume
 
 
 def parse_pack(argv: list[str]) -> tuple[Path, Path, PackConfig]:

@@ -10,6 +10,7 @@ from recon_fast.checkpoint.files import (
     open_tensors,
     read_tensors,
     read_torch_file,
+    save_weights,
     weights_metadata,
 )
 from recon_fast.checkpoint.names import export_official, official_name, official_names
@@ -27,5 +28,6 @@ __all__ = [
     "open_tensors",
     "read_tensors",
     "read_torch_file",
+    "save_weights",
     "weights_metadata",
 ]

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from recon_fast.errors import InputError
@@ -28,19 +29,32 @@ _NUMPY_SCALARS: list[Any] = [
 ]
 
 
-def weights_metadata(model: AnyModel, teacher: Mapping[str, Any] | None) -> dict[str, str]:
-    """What a model.safetensors of ours says of itself: architecture, task, teachers.
+def weights_metadata(
+    model: AnyModel, teacher: Mapping[str, Any] | None, conventions: Mapping[str, Any] | None = None
+) -> dict[str, str]:
+    """What a model.safetensors of ours says of itself: architecture, task, teachers, clouds.
 
     Args:
         model: whose weights they are.
         teacher: what is known of the frozen teachers; None if nothing.
+        conventions: of the clouds that it was trained on, see `training_conventions`; None if unknown.
     """
     return {
         "format": "recon-fast",
         "model": json.dumps(asdict(model.config)),
         "task": json.dumps(model.task),
         "teacher": json.dumps(teacher),
+        "conventions": json.dumps(conventions),
     }
+
+
+def save_weights(model: nn.Module, path: Path, metadata: Mapping[str, str]) -> None:
+    """Write the state dict of `model` as safetensors. Raises OSError if that cannot be done."""
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    try:
+        save_file(weights, path, dict(metadata))
+    except SafetensorError as error:  # how safetensors reports a full disk
+        raise OSError(str(error)) from error
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from recon_fast.models import AnyModel, Classifier, PartSegmenter, build_model
 from recon_fast.training.checkpoint import find_checkpoint
 
 WEIGHTS = "model.safetensors"
+OFFICIAL_CONVENTIONS = {"up": "y", "scale": "unit sphere", "points": 1024}  # of ShapeNet55, pretraining
 _DECODER = ("MAE_decoder.", "decoder_pos_embed.", "increase_dim.", "mask_token")
 
 
@@ -26,6 +27,7 @@ class Restored:
     teacher: dict[str, Any] | None  # what the checkpoint says of its frozen teachers
     report: LoadReport | None  # None for a checkpoint of ours: it holds all that its model has
     file: Path  # where the weights lie
+    conventions: dict[str, Any]  # of the clouds it was trained on, see `training_conventions`; {} if unknown
 
 
 def find_weights(path: str | Path) -> Path:
@@ -44,8 +46,18 @@ def find_weights(path: str | Path) -> Path:
     raise InputError(f"checkpoint must be a file, a folder with {WEIGHTS} or a run's folder, got {path}")
 
 
-def read_metadata(file: Path) -> tuple[ReConConfig, dict[str, Any], dict[str, Any] | None] | None:
-    """Config, task and teachers of a model.safetensors of ours; None for any other file.
+@dataclass
+class Metadata:
+    """What a model.safetensors of ours says of itself."""
+
+    config: ReConConfig
+    task: dict[str, Any]
+    teacher: dict[str, Any] | None
+    conventions: dict[str, Any]
+
+
+def read_metadata(file: Path) -> Metadata | None:
+    """What a model.safetensors of ours says of itself; None for any other file.
 
     Raises:
         InputError: the file is truncated, or its metadata are not of this version.
@@ -59,7 +71,8 @@ def read_metadata(file: Path) -> tuple[ReConConfig, dict[str, Any], dict[str, An
     try:
         config = ReConConfig(**json.loads(metadata["model"]))
         task = json.loads(metadata.get("task", '{"kind": "pretrain"}'))
-        return config, task, json.loads(metadata.get("teacher", "null"))
+        conventions = json.loads(metadata.get("conventions", "null")) or {}
+        return Metadata(config, task, json.loads(metadata.get("teacher", "null")), conventions)
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{file} has metadata that this version cannot read: {error}") from error
 
@@ -103,23 +116,22 @@ def restore(
     file = find_weights(path)
     ours = read_metadata(file)
     if ours is not None:
-        config, task, teacher = ours
         config = replace(
-            config,
-            num_heads=num_heads or config.num_heads,
-            num_group=num_group or config.num_group,
-            group_size=group_size or config.group_size,
+            ours.config,
+            num_heads=num_heads or ours.config.num_heads,
+            num_group=num_group or ours.config.num_group,
+            group_size=group_size or ours.config.group_size,
         )
-        model = _build(file, config, task)
+        model = _build(file, config, ours.task)
         load_weights(file, model)
-        return Restored(model, teacher, None, file)
+        return Restored(model, ours.teacher, None, file, ours.conventions)
     official = read_official(file)
     model = _build(file, *infer_architecture(official, num_heads, num_group, group_size))
     update, report = match_official(official, model)
     partial = any(key.startswith(_DECODER) for key in report.loaded)
     _refuse_missing(file, [key for key in report.missing if partial or not key.startswith(_DECODER)])
     model.load_state_dict(update, strict=False)
-    return Restored(model, None, report, file)
+    return Restored(model, None, report, file, dict(OFFICIAL_CONVENTIONS))
 
 
 def _build(file: Path, config: ReConConfig, task: dict[str, Any]) -> AnyModel:

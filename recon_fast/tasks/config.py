@@ -1,7 +1,7 @@
 """Settings of the downstream commands. Imports nothing heavy, as `recon_fast.config`."""
 
 from dataclasses import asdict, dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from recon_fast.config import DataConfig, OptimConfig, SaveConfig
 from recon_fast.errors import InputError
@@ -93,8 +93,6 @@ class FinetuneConfig:
         save: checkpoints and logs.
     """
 
-    command: ClassVar[str] = "finetune"
-
     out: str | None = None
     checkpoint: str | None = None
     protocol: Literal["full", "mlp3", "linear"] = "full"
@@ -133,6 +131,11 @@ class FinetuneConfig:
                 )
         if self.evaluate and self.checkpoint is None:
             raise InputError("evaluate needs a checkpoint with a classifier, got none")
+
+    @property
+    def command(self) -> str:
+        """Which of the commands it is."""
+        return "finetune" if self.protocol == "full" else self.protocol
 
     def to_dict(self) -> dict[str, Any]:
         """Nested plain dict, for YAML and JSON."""

@@ -50,7 +50,7 @@ def convert(source: str | Path, out: str | Path, config: ConvertConfig | None = 
         if official:
             torch.save(_official_contents(restored), aside)
         else:
-            metadata = weights_metadata(restored.model, restored.teacher)
+            metadata = weights_metadata(restored.model, restored.teacher, restored.conventions)
             save_file({k: v.contiguous() for k, v in restored.model.state_dict().items()}, aside, metadata)
             (out / REPORT).write_text(json.dumps(_keys(restored), indent=1), encoding="utf-8")
         aside.replace(written)

@@ -23,7 +23,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from recon_fast.checkpoint import open_tensors, read_tensors, weights_metadata
+from recon_fast.checkpoint import open_tensors, read_tensors, save_weights, weights_metadata
 from recon_fast.errors import InputError
 from recon_fast.models import AnyModel
 
@@ -58,13 +58,12 @@ def save_checkpoint(
     if final.is_dir():  # a step's checkpoint is always the same
         return final
     aside = final.with_name(f".{final.name}.tmp")
-    metadata = weights_metadata(model, state["teacher"])
+    metadata = weights_metadata(model, state["teacher"], state.get("conventions"))
     try:
         for abandoned in final.parent.glob(".step-*.tmp"):
             shutil.rmtree(abandoned, ignore_errors=True)
         aside.mkdir(parents=True)
-        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-        save_file(weights, aside / "model.safetensors", metadata)
+        save_weights(model, aside / "model.safetensors", metadata)
         save_file(named_optimizer_state(model, optimizer), aside / "optimizer.safetensors")
         sums = {file: _sha256(aside / file) for file in _FILES[:2]}
         text = json.dumps({**state, "sha256": sums}, indent=1)

@@ -15,7 +15,6 @@ from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from recon_fast.errors import InputError
-from recon_fast.models import PretrainModel
 from recon_fast.models.blocks import DropPath
 from recon_fast.models.tokenizer import FoldedNorm
 from recon_fast.ranks import gather_rows, own_rows, rank, world_size
@@ -159,11 +158,15 @@ def _share(model: nn.Module, sync_norm: bool) -> None:
 class Terms(nn.Module):
     """From a batch to the losses of a model by name.
 
+    Args:
+        model: called with the `inputs` of a `Batch`, it gives something with `losses`.
+        sync_norm: batch norms take the statistics of all processes.
+
     Attributes:
         run: what computes them; `compile_terms` may put a compiled one in its place.
     """
 
-    def __init__(self, model: PretrainModel, sync_norm: bool) -> None:
+    def __init__(self, model: nn.Module, sync_norm: bool) -> None:
         super().__init__()
         if world_size() > 1:
             _share(model, sync_norm)

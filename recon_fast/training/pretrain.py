@@ -1,12 +1,9 @@
 """The pretraining loop: prepare, build, resume, train, probe, save. It reads from top to bottom."""
 
 import signal
-import threading
-from collections.abc import Iterator
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from types import FrameType
 
 import numpy as np
 import torch
@@ -53,6 +50,7 @@ from recon_fast.training.setup import (
     run_folder,
     split_probe,
 )
+from recon_fast.training.signals import signals_as_flag
 from recon_fast.training.step import rehearse
 
 
@@ -65,28 +63,6 @@ class PretrainResult:
     after: ProbeResult | None  # None too where the run was stopped
     stopped_by: str | None = None  # name of the signal
     profile: Profile | None = None
-
-
-@contextmanager
-def signals_as_flag() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM in a list instead of dying in the middle of a step; a second one dies at
-    once. Outside the main thread, where no signal arrives, the list stays empty.
-    """
-    received: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield received
-        return
-
-    def note(number: int, _frame: FrameType | None) -> None:
-        received.append(number)
-        signal.signal(number, previous[signal.Signals(number)])
-
-    previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield received
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 def pretrain(

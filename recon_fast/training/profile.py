@@ -162,6 +162,7 @@ def profile(loop: Loop, terms: Terms, steps: int, folder: Path | None, console: 
         InputError: they cannot be written.
     """
     model, device = terms.model, loop.device
+    assert isinstance(model, PretrainModel)
     as_trained = terms.run
 
     def seconds() -> float:

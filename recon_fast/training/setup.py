@@ -6,7 +6,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -31,7 +31,7 @@ from recon_fast.training.device import resolve_device
 # Settings that do not change what is computed, so a resumed run may change them.
 _FREE_ON_RESUME = (
     "out", "init", "device", "data.path", "data.workers", "data.on_problem", "data.placement",
-    "teacher.store", "save", "probe", "optim.skip_limit", "optim.recompute", "compile",
+    "teacher.store", "save", "probe", "optim.skip_limit", "optim.recompute", "compile", "checkpoint",
 )  # fmt: skip
 _CONFIG, _CONFIG_ASIDE = "config.yaml", ".config.yaml.tmp"
 
@@ -76,9 +76,19 @@ class Start:
     damaged: list[str]  # what was wrong with newer checkpoints
 
 
-def choose_run(
-    config: PretrainConfig, resume: Path | str | None, console: Console
-) -> tuple[Path, Start | None]:
+class RunConfig(Protocol):
+    """What a run's folder wants to know of the settings of any command that trains."""
+
+    @property
+    def command(self) -> str: ...
+
+    @property
+    def out(self) -> str | None: ...
+
+    def to_dict(self) -> dict[str, Any]: ...
+
+
+def choose_run(config: RunConfig, resume: Path | str | None, console: Console) -> tuple[Path, Start | None]:
     """The folder of the run, and what it starts from if it is resumed.
 
     Raises:
@@ -106,7 +116,7 @@ def choose_run(
     return _choose_folder(config, start, auto), start
 
 
-def _choose_folder(config: PretrainConfig, start: Start | None, auto: bool) -> Path:
+def _choose_folder(config: RunConfig, start: Start | None, auto: bool) -> Path:
     """The folder that the run goes to, which may not hold anything yet unless it is resumed."""
     resumed = None if start is None else start.checkpoint.parent.parent
     if config.out is not None:
@@ -114,7 +124,7 @@ def _choose_folder(config: PretrainConfig, start: Start | None, auto: bool) -> P
     elif resumed is not None:
         run = resumed
     else:
-        run = Path("runs") / f"pretrain-{datetime.now():%Y%m%d-%H%M%S}"
+        run = Path("runs") / f"{config.command}-{datetime.now():%Y%m%d-%H%M%S}"
     if start is not None and resumed is not None and run.resolve() == resumed.resolve():
         newest = list_checkpoints(run)[-1 - len(start.damaged)]
         if newest.resolve() != start.checkpoint.resolve():
@@ -140,7 +150,7 @@ def check_batch(config: OptimConfig, processes: int) -> None:
 
 
 @contextmanager
-def run_folder(run: Path, config: PretrainConfig) -> Iterator[None]:
+def run_folder(run: Path, config: RunConfig) -> Iterator[None]:
     """Make the folder of the run at the start and put the resolved config into it at the end; if anything in
     between fails, leave nothing.
     """
@@ -149,7 +159,7 @@ def run_folder(run: Path, config: PretrainConfig) -> Iterator[None]:
     try:
         try:
             run.mkdir(parents=True, exist_ok=True)
-            text = yaml.safe_dump(replace(config, out=str(run)).to_dict(), sort_keys=False)
+            text = yaml.safe_dump({**config.to_dict(), "out": str(run)}, sort_keys=False)
             aside.write_text(text, encoding="utf-8")
         except OSError as error:
             reason = error.strerror or error
