@@ -66,7 +66,7 @@ def test_a_run_learns_and_leaves_what_it_says(tmp_path, pretrained):
     assert saved["selected_on"] == "validation"
     assert saved["test"] == result.scores.confusion.sum() == 40
     assert list(saved["by_class"]) == ["ball", "box", "stick"]
-    rows = list(csv.reader((out / "confusion.csv").open()))
+    rows = list(csv.reader((out / "confusion.csv").read_text().splitlines()))
     assert [row[0] for row in rows[1:]] == ["ball", "box", "stick"]
     assert np.array(rows[1:])[:, 1:].astype(int).sum() == 40
     assert np.asarray(Image.open(out / "confusion.png").convert("L")).std() > 10
@@ -151,17 +151,17 @@ def test_splits():
     assert choose_splits(listed, config("run")).select.tolist() == np.flatnonzero(listed.validation).tolist()
 
 
-def test_official_protocol_says_that_it_is_optimistic(tmp_path):
+def test_official_protocol_says_that_it_is_optimistic(tmp_path, pretrained):
     console = Lines()
-    run(config(tmp_path / "run", official_protocol=True, votes=0), console=console)
+    run(config(tmp_path / "run", pretrained, official_protocol=True, votes=0), console=console)
     assert console.has("optimistic")
     saved = json.loads((tmp_path / "run" / "result.json").read_text())
     assert saved["selected_on"] == "test"
     assert saved["voted_accuracy"] is None
 
 
-def test_without_validation_the_last_epoch_counts(tmp_path):
-    run(config(tmp_path / "run", validation=0.0))
+def test_without_validation_the_last_epoch_counts(tmp_path, pretrained):
+    run(config(tmp_path / "run", pretrained, validation=0.0))
     saved = json.loads((tmp_path / "run" / "result.json").read_text())
     assert (saved["selected_on"], saved["epoch"]) == ("last epoch", 4)
     newest = list_checkpoints(tmp_path / "run")[-1]
