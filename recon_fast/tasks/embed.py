@@ -79,7 +79,9 @@ class PointEncoder:
         """
         head = self._head(kind)
         clouds, place = _clouds(points)
-        num_points = _count("num_points", num_points, _POINTS_PER_GROUP * self.model.config.num_group)
+        config = self.model.config
+        usual = max(_POINTS_PER_GROUP * config.num_group, config.group_size)
+        num_points = _count("num_points", num_points, usual)
         batch_size = _count("batch_size", batch_size, _BATCH.get(self.device.type, _BATCH["cuda"]))
         self._check(clouds, place, num_points)
         order = sorted(range(len(clouds)), key=lambda i: min(len(clouds[i]), num_points))
