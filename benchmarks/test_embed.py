@@ -1,9 +1,10 @@
 """Features of 64 clouds of 1024 points with the base model, against its forward pass in plain PyTorch.
 
 Ours is `recon_fast.load(...).embed(...)` from arrays to arrays, checks and normalisation included; plain is
-the forward pass alone, in evaluation mode, without gradients. Both have the same weights, see the same clouds,
-16 at once, and give the feature for a linear SVM. The features are compared first: in fp32 they may differ by
-1e-4 of their norm, in bf16 by 2e-2. On a GPU only ours is timed: the plain model samples points on the CPU.
+the forward pass alone, in evaluation mode, without gradients. Both have the same weights, see the same
+clouds, 16 at once, and give the feature for a linear SVM. The features are compared first: in fp32 they may
+differ by 1e-4 of their norm, in bf16 by 2e-2. On a GPU only ours is timed: the plain model samples points on
+the CPU.
 """
 
 import pytest
