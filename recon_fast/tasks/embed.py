@@ -87,12 +87,11 @@ class PointEncoder:
         sizes = [min(len(cloud), num_points) for cloud in clouds]
         order = sorted(range(len(clouds)), key=lambda i: sizes[i])
         features = []
-        # One context for all batches casts each weight once; inference_mode would cast it for every batch.
-        with torch.no_grad(), autocast(self.device, self.dtype):
+        with torch.inference_mode(), autocast(self.device, self.dtype):
             for rows in _batches(order, sizes, batch_size):
                 batch = self._batch([clouds[i] for i in rows], num_points, normalize)
                 features.append(head(self.model.encode(batch)).float().cpu())
-        out = torch.cat(features)[torch.tensor(order).argsort()]
+        out = torch.cat(features)[torch.tensor(order).argsort()]  # outside: an ordinary tensor
         if isinstance(points, np.ndarray | Tensor) and points.ndim == 2:
             out = out[0]
         first = clouds[0]
