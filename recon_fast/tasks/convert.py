@@ -20,7 +20,7 @@ _OFFICIAL = (".pth", ".pt")
 
 
 def convert(source: str | Path, out: str | Path, config: ConvertConfig | None = None) -> tuple[Path, str]:
-    """Convert a checkpoint.
+    """Convert a checkpoint. A decoder that it lacks is freshly initialised, and its keys count as missing.
 
     Args:
         source: what `restore` takes: an official checkpoint or one of ours.
