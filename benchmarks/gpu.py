@@ -36,7 +36,8 @@ _STAGES = (
     ("test_chamfer.py", 0.45),
     ("test_scaling.py", 0.5),
     ("test_worst_cases.py", 0.6),
-    ("test_step.py", 0.9),
+    ("test_step.py", 0.8),
+    ("test_embed.py", 0.9),
 )
 _TESTS_SHARE = 0.25
 PYTEST = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]

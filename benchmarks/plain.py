@@ -1,4 +1,5 @@
-"""ReCon's pretraining step in plain PyTorch, laid out as the paper's code: what ours is measured against.
+"""ReCon's pretraining step and encoder in plain PyTorch, laid out as the paper's code: what ours is measured
+against.
 
 1x1 convolutions and batch norms over all points, masks as boolean indexing, keys and values for every query,
 distances by the matrix form. Takes official names, so it starts from the same weights as ours. Base recipe:
@@ -150,7 +151,7 @@ class Decoder(nn.Module):
 
 
 class PlainReCon(nn.Module):
-    """The whole pretraining model; `forward` gives the sum of mdm, csc_img and csc_text."""
+    """The whole pretraining model; `forward` gives the sum of mdm, csc_img and csc_text, `embed` features."""
 
     def __init__(self, config: ReConConfig):
         super().__init__()
@@ -163,13 +164,24 @@ class PlainReCon(nn.Module):
         self.img_proj = nn.Linear(dim, config.image_dim or 0)
         self.text_proj = nn.Linear(dim, config.text_dim or 0)
 
+    def group(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        """[B, N, 3] -> centers [B, G, 3], neighborhoods [B, G, K, 3]."""
+        batch = torch.arange(len(points))[:, None]
+        with torch.autocast("cpu", enabled=False):
+            centers = points[batch, farthest_point_sample(points, self.config.num_group)]
+            idx = squared_distances(centers, points).topk(self.config.group_size, largest=False).indices
+            return centers, points[batch[..., None], idx] - centers[:, :, None]
+
+    def embed(self, points: Tensor) -> Tensor:
+        """The feature for a linear SVM [B, 2 C] of whole clouds [B, N, 3]."""
+        centers, neighborhoods = self.group(points)
+        nothing = torch.zeros(centers.shape[:2], dtype=torch.bool)
+        queries, x = self.MAE_encoder(neighborhoods, centers, nothing)
+        return torch.cat([queries.amax(1), x.amax(1) + x.mean(1)], 1)
+
     def forward(self, points: Tensor, image: Tensor, text: Tensor, mask: Tensor) -> Tensor:
         B, c = len(points), self.config
-        batch = torch.arange(B)[:, None]
-        with torch.autocast("cpu", enabled=False):
-            centers = points[batch, farthest_point_sample(points, c.num_group)]
-            idx = squared_distances(centers, points).topk(c.group_size, largest=False).indices
-            neighborhoods = points[batch[..., None], idx] - centers[:, :, None]
+        centers, neighborhoods = self.group(points)
         queries, x = self.MAE_encoder(neighborhoods, centers, mask)
 
         M = c.num_masked

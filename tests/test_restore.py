@@ -82,6 +82,12 @@ def test_both_formats_of_every_model(kind, tmp_path):
         assert config.decoder_depth == model.config.decoder_depth
 
 
+def test_what_a_task_says_beside_its_sizes_is_kept(tmp_path):
+    model = Classifier(TINY_MODEL, 2)
+    model.task["class_names"] = ["ball", "box"]
+    assert restore(write(model, tmp_path / "model.safetensors")).model.task == model.task
+
+
 def test_run_checkpoint_and_file_are_the_same(tmp_path):
     model = ReCon(TINY_MODEL)
     optimizer = torch.optim.AdamW(model.parameters())

@@ -1,4 +1,4 @@
-"""Classifier: ReCon's encoder with a head, for fine-tuning and few-shot learning (ReCon, section 4.1)."""
+"""Classifier: ReCon's encoder with a head, for fine-tuning and few-shot learning (ReCon, section 4)."""
 
 from typing import Any, Literal
 

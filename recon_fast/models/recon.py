@@ -1,5 +1,6 @@
 """ReCon: contrast guided by reconstruction (Qi, Dong et al., ICML 2023, arXiv 2302.02318)."""
 
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
@@ -83,7 +84,7 @@ class Encoder(nn.Module):
 
     def forward(self, tokens: Tensor, centers: Tensor, stop_gradient: bool) -> Encoding:
         """What the last block makes of the tokens, normalised; arguments as of `layers`."""
-        *_, last = self.layers(tokens, centers, stop_gradient)
+        (last,) = deque(self.layers(tokens, centers, stop_gradient), maxlen=1)  # keeps no other in memory
         return Encoding(self.norm(last.global_tokens), self.norm(last.local_tokens))
 
     def encode(self, points: Tensor) -> Encoding:

@@ -1,4 +1,4 @@
-"""PartSegmenter: a part for every point, from three depths of ReCon's encoder (ReCon, section 4.3).
+"""PartSegmenter: a part for every point, from three depths of ReCon's encoder (ReCon, section 4).
 
 The layers are those of Point-MAE's segmentation (Pang et al. 2022), with a feature of the global tokens.
 """
@@ -102,12 +102,15 @@ class PartSegmenter(nn.Module):
         """points [B, N, 3], float32, category [B] int64 -> log-probabilities [B, N, num_parts], float32."""
         groups = group_points(points, self.config)
         tokens = self.encoder.tokenizer(groups.neighborhoods)
-        layers = list(self.encoder.layers(tokens, groups.centers, stop_gradient=False))
-        local = torch.cat([self.encoder.norm(layers[i - 1].local_tokens) for i in self.taps], -1)
+        layers = enumerate(self.encoder.layers(tokens, groups.centers, stop_gradient=False), 1)
+        kept = [layer for i, layer in layers if i in self.taps]
+        local = torch.cat([self.encoder.norm(layer.local_tokens) for layer in kept], -1)  # [B, G, 3 C]
         one_hot = F.one_hot(category, self.num_categories).to(points.dtype)
         # The maximum of the global tokens is taken before the norm; the official weights were trained so.
-        of_whole = (local.amax(1), local.mean(1), layers[-1].global_tokens.amax(1), self.category(one_hot))
-        whole = torch.cat(of_whole, -1)  # [B, 7 C + 64]
+        queries = kept[-1].global_tokens.amax(1)
+        whole = torch.cat(
+            [local.amax(1), local.mean(1), queries, self.category(one_hot)], -1
+        )  # [B, 7 C + 64]
         x = self.propagation(points, groups.centers, local)
         of_point, of_whole = self.mix.weight.split((_POINT_DIM, whole.shape[-1]), dim=1)
         x = F.linear(x, of_point) + F.linear(whole, of_whole, self.mix.bias)[:, None]

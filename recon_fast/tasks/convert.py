@@ -20,7 +20,7 @@ _OFFICIAL = (".pth", ".pt")
 
 
 def convert(source: str | Path, out: str | Path, config: ConvertConfig | None = None) -> tuple[Path, str]:
-    """Convert a checkpoint.
+    """Convert a checkpoint. A decoder that it lacks is freshly initialised, and its keys count as missing.
 
     Args:
         source: what `restore` takes: an official checkpoint or one of ours.
@@ -62,9 +62,11 @@ def convert(source: str | Path, out: str | Path, config: ConvertConfig | None = 
 
 
 def _official_contents(restored: Restored) -> dict[str, Any]:
-    """What the official code looks for: its segmentation reads and writes another key."""
-    key = "model_state_dict" if restored.model.task["kind"] == "segmenter" else "base_model"
-    return {key: export_official(restored.model)}
+    """What the official code looks for; its segmentation has another key (a tensor is stored once)."""
+    state = export_official(restored.model)
+    if restored.model.task["kind"] == "segmenter":
+        return {"base_model": state, "model_state_dict": state}
+    return {"base_model": state}
 
 
 def _keys(restored: Restored) -> dict[str, Any]:

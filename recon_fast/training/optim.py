@@ -25,7 +25,7 @@ def is_head(official: str, kind: str) -> bool:
     """Whether the official downstream code counts a parameter as new, which goes by its official name.
 
     In a classifier that is all with "cls" in it: the head, but `cls_token` and `cls_pos` as well. In a
-    segmenter it is all with "conv" and without "encoder": the norms of the new layers are not among them.
+    segmenter it is all with "conv" and without "encoder": of the new norms that of the category alone.
     """
     if kind == "segmenter":
         return "conv" in official and "encoder" not in official

@@ -32,8 +32,10 @@ def test_there_and_back(name, tmp_path):
     assert report["model"]["num_group"] == config["num_group"]
 
     again, _ = convert(tmp_path / "ours", tmp_path / "again.pth")
-    key = "model_state_dict" if name == "partseg" else "base_model"
-    back = torch.load(again, weights_only=True)[key]
+    contents = torch.load(again, weights_only=True)
+    assert ("model_state_dict" in contents) == (name == "partseg")
+    assert again.stat().st_size < 1.1 * (tmp_path / "theirs.pth").stat().st_size
+    back = contents["base_model"]
     assert back.keys() == state.keys()
     assert all(torch.equal(back[k], v) for k, v in state.items())
     assert sorted(p.name for p in tmp_path.rglob(".*")) == []
