@@ -1,5 +1,7 @@
 """How fast shapes are made and read: `pytest benchmarks/ --benchmark-only`, in shapes a second."""
 
+import pickle
+
 import numpy as np
 import pytest
 
@@ -28,4 +30,33 @@ def test_folder_of_npy(benchmark, tmp_path):
     shapes, problems = benchmark(load, source, num_points=1024, max_points=8192)
     assert len(shapes) == 256
     assert not problems
+    say_rate(benchmark, 256)
+
+
+def test_modelnet_text(benchmark, tmp_path):
+    table = np.random.default_rng(0).uniform(-1, 1, (10000, 6))
+    text = "".join(",".join(f"{value:.6f}" for value in row) + "\n" for row in table)
+    (tmp_path / "bed").mkdir()
+    keys = [f"bed_{i:04}" for i in range(128)]
+    for key in keys:
+        (tmp_path / "bed" / f"{key}.txt").write_text(text)
+    for name, lines in (("shape_names", ["bed"]), ("train", keys), ("test", [])):
+        (tmp_path / f"modelnet40_{name}.txt").write_text("\n".join(lines))
+    source = open_source(tmp_path)
+    load(source, num_points=1024, max_points=8192)  # compiles
+    shapes, _ = benchmark(load, source, num_points=1024, max_points=8192)
+    assert len(shapes) == 128
+    say_rate(benchmark, 128)
+
+
+def test_modelnet_cache(benchmark, tmp_path):
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 256), ("test", 0)):
+        clouds = [rng.standard_normal((8192, 6), np.float32) for _ in range(count)]
+        with (tmp_path / f"modelnet40_{split}_8192pts_fps.dat").open("wb") as file:
+            pickle.dump([clouds, [np.array([0], np.int32)] * count], file)
+    (tmp_path / "modelnet40_shape_names.txt").write_text("bed")
+    source = open_source(tmp_path)
+    shapes, _ = benchmark(load, source, num_points=1024, max_points=8192)
+    assert len(shapes) == 256
     say_rate(benchmark, 256)

@@ -12,19 +12,21 @@ from numpy.typing import NDArray
 from recon_fast.data.rows import Joined, Rows, is_mapped, turned
 from recon_fast.data.shapes import Conventions, Scale, Shapes, Up
 
-_CHUNK = 1 << 22  # points whose radii are taken at a time
+_BLOCK = 512  # clouds whose radii are taken at a time
 
 
 def radii(points: NDArray[np.floating], sizes: NDArray[np.int64]) -> NDArray[np.float32]:
     """Distance of the farthest point of each cloud from the origin: points [T, 3], sizes [S] -> [S]."""
-    squared = np.empty(len(points), np.float32)
-    for i in range(0, len(points), _CHUNK):
-        part = points[i : i + _CHUNK].astype(np.float32)
-        squared[i : i + _CHUNK] = np.einsum("nc,nc->n", part, part)
     found = np.zeros(len(sizes), np.float32)
-    some = sizes > 0
-    if some.any():
-        found[some] = np.maximum.reduceat(squared, (np.cumsum(sizes) - sizes)[some])
+    ends = np.cumsum(sizes)
+    for i in range(0, len(sizes), _BLOCK):
+        block = slice(i, i + _BLOCK)
+        size, first = sizes[block], ends[i] - sizes[i]
+        part = points[first : first + size.sum()].astype(np.float32)
+        if len(part):
+            squared = np.einsum("nc,nc->n", part, part)
+            some = size > 0
+            found[block][some] = np.maximum.reduceat(squared, (ends[block] - size - first)[some])
     return np.sqrt(found)
 
 

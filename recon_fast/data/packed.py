@@ -3,14 +3,13 @@
     points [T, 3] float16 or float32, offsets [S + 1]   shape i is points[offsets[i]:offsets[i + 1]]
     keys, captions [S], class_names [C]                 UTF-8 texts
     held_out, validation [S] bool, labels [S] int64
-    parts [T] uint8                                     the part of each point, for segmentation
+    parts [T] uint8, class_parts [C]                    the part of each point; as JSON, those of each class
     pictures [B] uint8, picture_offsets [S + 1]         picture files as they were, without features
     features/image, text, caption_index, class_text     see `recon_fast.data.shapes.Features`
 
 What a set does not have is absent. Attributes of the file state how its clouds lie: `up` (x, y, z or
-unknown), `scale` ("unit sphere" or "raw") and `points_per_cloud` [smallest, largest]; `class_parts` lists as
-JSON the parts of each class. Each dataset carries the attribute `blake2b` of its bytes (of texts, of their
-JSON), which reading verifies.
+unknown), `scale` ("unit sphere" or "raw") and `points_per_cloud` [smallest, largest]. Each dataset carries
+the attribute `blake2b` of its bytes (of texts, of their JSON), which reading verifies.
 """
 
 import json
@@ -23,7 +22,7 @@ from functools import partial
 from hashlib import blake2b
 from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +31,7 @@ from recon_fast.data.chunks import Chunk, Chunks
 from recon_fast.data.conventions import radii, scale_of, state_up
 from recon_fast.data.loading import Progress, Reading, stop_at_problems, without_clouds
 from recon_fast.data.pictures import FilePictures, PackedPictures
-from recon_fast.data.shapes import Conventions, Entry, Features, Problem, Scale, Shapes, Source
+from recon_fast.data.shapes import Conventions, Entry, Features, Problem, Scale, Shapes, Source, Up
 from recon_fast.errors import InputError
 
 FORMAT = "recon-fast packed shapes"
@@ -195,7 +194,7 @@ def _write(out: Path, shapes: Shapes, chunks: Chunks, bad: set[str], dtype: Any)
             points = (part for chunk in chunks for part in _pieces(chunk, chunk.points, bad))
             _put_parts(file, "points", (total, 3), np.dtype(dtype), points)
             if shapes.class_parts is not None:
-                file.attrs["class_parts"] = json.dumps(shapes.class_parts)
+                _put_texts(file, "class_parts", [json.dumps(parts) for parts in shapes.class_parts])
                 labels = (part for chunk in chunks for part in _pieces(chunk, chunk.parts, bad))
                 _put_parts(file, "parts", (total,), np.dtype(np.uint8), labels)
             _put(file, "offsets", shapes.offsets)
@@ -320,8 +319,10 @@ def read_packed(path: Path, *, num_points: int = 1, mapped: bool = False, verify
             captions=get.texts("captions") if "captions" in file else None,
             validation=get("validation", optional=True),
             parts=get("parts", optional=True),
-            class_parts=json.loads(file.attrs["class_parts"]) if "class_parts" in file.attrs else None,
-            conventions=Conventions(file.attrs.get("up", "unknown"), file.attrs.get("scale", "unknown")),
+            class_parts=[json.loads(parts) for parts in get.texts("class_parts")]
+            if "parts" in file
+            else None,
+            conventions=_conventions(path, file),
             pictures=pictures,
             features=features,
             checksum=str(file["points"].attrs.get("blake2b")),
@@ -352,6 +353,13 @@ def dataset_checksums(path: Path) -> dict[str, str]:
         except (OSError, RuntimeError) as error:
             raise InputError(f"{path} is damaged: {error}") from error
     return found
+
+
+def _conventions(path: Path, file: Any) -> Conventions:
+    up, scale = (file.attrs.get(name, "unknown") for name in ("up", "scale"))
+    if up not in get_args(Up) or scale not in get_args(Scale):
+        raise InputError(f"{path} is damaged: it states {up} as the up axis and {scale} as the scale")
+    return Conventions(up, scale)
 
 
 class _Getter:

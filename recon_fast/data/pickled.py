@@ -73,7 +73,7 @@ def _fold(path: Path, content: Any) -> PickledClouds:
                 raise BadFile(path, f"row {i}: must be (cloud, label, class), got {type(row).__name__}")
             found.clouds.append(_cloud(path, i, row[0]))
             found.labels.append(_label(path, i, row[1]))
-            found.classes.append(str(np.asarray(row[2]).reshape(-1)[0]))
+            found.classes.append(_class_name(path, i, row[2]))
             found.held_out.append(split == "test")
     return found
 
@@ -84,12 +84,16 @@ def _cloud(path: Path, row: int, cloud: Any) -> NDArray:
     return cloud
 
 
-def _label(path: Path, row: int, label: Any) -> int:
+def _label(path: Path, row: int, label: Any, what: str = "label") -> int:
     if isinstance(label, int | np.integer):
         return int(label)
     if not isinstance(label, np.ndarray) or label.size != 1 or label.dtype.kind not in "iu":
-        raise BadFile(path, f"row {row}: label must be one whole number, got {type(label).__name__}")
+        raise BadFile(path, f"row {row}: {what} must be one whole number, got {type(label).__name__}")
     return int(label.reshape(-1)[0])
+
+
+def _class_name(path: Path, row: int, name: Any) -> str:
+    return name if isinstance(name, str) else str(_label(path, row, name, "class"))
 
 
 def pickled_entries(path: Path, found: PickledClouds, classes: int) -> tuple[list[Entry], list[Problem]]:

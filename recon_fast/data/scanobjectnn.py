@@ -43,8 +43,8 @@ def list_scanobjectnn(path: Path, variant: str | None = None) -> Source:
     present = _present(path)
     if variant is None and len(present) > 1:
         raise InputError(
-            f"ScanObjectNN has several variants in {path}: choose one of {', '.join(present)} as the kind, "
-            f"for instance --data.kind {next(iter(present))}"
+            f"ScanObjectNN has several variants in {path}: choose one of {', '.join(present)} as the kind "
+            "(--data.kind, --probe.kind, or --kind of pack)"
         )
     if variant is None:
         variant = next(iter(present), "obj_bg")

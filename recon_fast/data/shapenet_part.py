@@ -45,8 +45,9 @@ NUM_PARTS = 50
 
 
 def is_shapenet_part(path: Path) -> bool:
-    """Is there the folder of its lists, or its table of synsets?"""
-    return (path / "train_test_split").is_dir() or (path / "synsetoffset2category.txt").is_file()
+    """Is there one of its lists, or its table of synsets?"""
+    lists = (path / "train_test_split").glob("shuffled_*_file_list.json")
+    return any(lists) or (path / "synsetoffset2category.txt").is_file()
 
 
 def list_shapenet_part(path: Path) -> Source:

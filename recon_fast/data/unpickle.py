@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from recon_fast.data.clouds import BadFile
 
 _LARGE = 1024  # bytes from which a text of data stays a view of the file
+_SLACK = 1 << 16  # bytes of small arrays and numbers that a small file may make
 _DTYPE = re.compile(r"[<>=|]?([biuf]\d{1,2}|\?|[SU]\d{1,4})")
 
 
@@ -118,7 +119,7 @@ def _as_array(data: Any, dtype: Any, shape: Any, fortran: Any) -> NDArray:
     """A view of `data` as an array, whose size must be just that of the data."""
     if not isinstance(dtype, _Dtype):
         raise _Refused(f"an array of {type(dtype).__name__} in place of a dtype")
-    if not isinstance(shape, tuple) or not all(type(n) is int and n >= 0 for n in shape):
+    if not isinstance(shape, tuple) or len(shape) > 32 or not all(type(n) is int and n >= 0 for n in shape):
         raise ValueError("an array must have a shape of whole numbers")
     view = memoryview(data.encode("latin-1") if isinstance(data, str) else data)
     size, item = math.prod(shape), dtype.dtype.itemsize
@@ -180,7 +181,17 @@ class _Unpickler(_Python):
 
     def __init__(self, memory: memoryview) -> None:
         self.reader = _Reader(memory)
+        self.left = (
+            2 * len(memory) + _SLACK
+        )  # bytes: data that is encoded counts twice, as bytes and as array
         super().__init__(self.reader, encoding="latin-1")
+
+    def count(self, made: Any) -> None:
+        """A file may hold its data once; calling for copies of one text again and again is refused."""
+        value = made.array if isinstance(made, _Array) else made
+        self.left -= len(value) if isinstance(value, bytes) else getattr(value, "nbytes", 0)
+        if self.left < 0:
+            raise _Refused("copies of its data, more than it holds")
 
     def find_class(self, module: str, name: str) -> Any:
         try:
@@ -196,12 +207,14 @@ class _Unpickler(_Python):
         if not isinstance(made, _Dtype | _Array):
             raise _Refused(f"a change of a {type(made).__name__}")
         made.build(state)
+        self.count(made)
 
     def load_reduce(self) -> None:
         arguments, function = self.stack.pop(), self.stack[-1]
         if not isinstance(function, _Global):
             raise _Refused(f"a call of a {type(function).__name__}")
         self.stack[-1] = function(*arguments)
+        self.count(self.stack[-1])
 
     def load_text(self, form: str) -> None:
         (count,) = struct.unpack(form, self.reader.view(struct.calcsize(form)))
@@ -214,12 +227,6 @@ class _Unpickler(_Python):
         module, name = (self.readline()[:-1].decode("latin-1") for _ in range(2))
         raise _Refused(f"{module}.{name}, which could run code")
 
-    def load_container(self, kind: type, load: Callable[[Any], None], value: int) -> None:
-        target = self.stack[-1 - value] if value else self.metastack[-1][-1]
-        if type(target) is not kind:
-            raise _Refused(f"a change of a {type(target).__name__}")
-        load(self)
-
 
 def _refuse(opcode: bytes) -> Callable[[Any], None]:
     def load(_: Any) -> None:
@@ -228,9 +235,17 @@ def _refuse(opcode: bytes) -> Callable[[Any], None]:
     return load
 
 
-def _into(kind: type, opcode: bytes, values: int) -> None:
-    load = _Python.dispatch[opcode[0]]
-    _Unpickler.dispatch[opcode[0]] = lambda self: self.load_container(kind, load, values)
+def _into(kind: type, opcode: bytes, depth: int) -> None:
+    """Let an opcode change a list, dict or set alone, which lies `depth` below, or before a mark for 0."""
+    load_any = _Python.dispatch[opcode[0]]
+
+    def load(self: Any) -> None:
+        target = self.stack[-1 - depth] if depth else self.metastack[-1][-1]
+        if type(target) is not kind:
+            raise _Refused(f"a change of a {type(target).__name__}")
+        load_any(self)
+
+    _Unpickler.dispatch[opcode[0]] = load
 
 
 _Unpickler.dispatch |= {
@@ -263,14 +278,12 @@ def _resolved(value: Any, seen: dict[int, tuple[Any, Any]]) -> Any:
         return value.array
     if isinstance(value, _Global | _Dtype):
         raise _Refused("a function or a type as a value")
-    if isinstance(value, memoryview):
-        return bytes(value)
-    if not isinstance(value, list | tuple | dict):
+    if not isinstance(value, list | tuple | dict | memoryview):
         return value
     if id(value) in seen:
         return seen[id(value)][1]
-    if isinstance(value, tuple):
-        copy = tuple(_resolved(part, seen) for part in value)
+    if isinstance(value, tuple | memoryview):
+        copy = bytes(value) if isinstance(value, memoryview) else tuple(_resolved(v, seen) for v in value)
         seen[id(value)] = value, copy  # both are kept, so that no other object gets the id
         return copy
     seen[id(value)] = value, value

@@ -21,6 +21,7 @@ from recon_fast.data.packed import pack, read_packed
 from recon_fast.data.prepare import pack_shapes, prepare_shapes
 from recon_fast.data.rows import Joined
 from recon_fast.data.shapes import Conventions
+from recon_fast.errors import InputError
 
 SMALL = {"num_points": 64, "max_points": 128}
 QUIET = Console(file=io.StringIO())
@@ -96,7 +97,7 @@ def test_scale_is_measured(tmp_path):
 
 
 def test_radii_of_clouds_of_any_size():
-    clouds = [cloud(0, 5), cloud(1, 0), cloud(2, 70), cloud(3, 0)]
+    clouds = [cloud(i, (0, 5, 70)[i % 3]) for i in range(1100)]
     sizes = np.array([len(c) for c in clouds])
     expected = [np.linalg.norm(c, axis=1).max() if len(c) else 0 for c in clouds]
     np.testing.assert_allclose(radii(np.concatenate(clouds), sizes), expected, rtol=1e-6)
@@ -122,6 +123,10 @@ def test_packed_files_from_before_conventions_know_none(tmp_path):
     with h5py.File(tmp_path / "a.h5", "a") as file:
         del file.attrs["up"], file.attrs["scale"]
     assert read_packed(tmp_path / "a.h5").conventions == Conventions()
+    with h5py.File(tmp_path / "a.h5", "a") as file:
+        file.attrs["up"] = "north"
+    with pytest.raises(InputError, match=r"a\.h5 is damaged: it states north as the up axis"):
+        read_packed(tmp_path / "a.h5")
 
 
 def test_what_a_checkpoint_does_not_know_is_said_with_the_cure(tmp_path):

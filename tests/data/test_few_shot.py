@@ -49,6 +49,7 @@ CONTENTS = {
     "pair": ({"train": [(cloud(), 0)], "test": []}, "row 0: must be (cloud, label, class)"),
     "cloud": ({"train": [([1.0], 0, 1)], "test": []}, "row 0: must be an array of points, got list"),
     "label": ({"train": [(cloud(), 3, 1)], "test": []}, "row 0: label must be below 3, got 3"),
+    "name": ({"train": [(cloud(), 1, [])], "test": []}, "row 0: class must be one whole number, got list"),
     "class": ({"train": [(cloud(), 1, 5)], "test": [(cloud(), 1, 6)]}, "row 1: label 1 must be class 5"),
 }
 

@@ -50,6 +50,20 @@ def test_every_layout_can_be_named():
     assert set(get_args(Kind)) == {"auto", "folder", *LAYOUTS}
 
 
+def test_some_of_the_shapes(tmp_path):
+    shapes, _ = load(open_source(write_shapenet(tmp_path)), **SMALL)
+    rows = np.array([11, 2, 2])
+    some = shapes.take(rows)
+    assert some.keys == [shapes.keys[i] for i in rows]
+    assert some.captions == [shapes.captions[i] for i in rows]
+    assert some.held_out.tolist() == [True, False, False]
+    assert some.class_names == shapes.class_names
+    assert some.conventions == shapes.conventions
+    for i, row in enumerate(rows):
+        np.testing.assert_array_equal(some.cloud(i), shapes.cloud(row))
+    assert len(shapes.take(rows[:0])) == 0
+
+
 def test_clouds_of_many_sizes(tmp_path):
     for i in range(40):
         write_npy(tmp_path / f"{i:02}.npy", cloud(i, 64 + (37 * i) % 65))

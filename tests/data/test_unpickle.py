@@ -184,6 +184,26 @@ def test_lists_of_shared_lists_take_no_time(tmp_path):
     assert read[0] is read[1]
 
 
+def test_one_long_text_many_times_is_one_object(tmp_path):
+    content = b"\x80\x03]q\x00(B" + struct.pack("<I", 2**20) + bytes(2**20) + b"q\x01" + b"h\x01" * 10_000
+    read = read_pickle(written(tmp_path, content + b"e."))
+    assert len(read) == 10_001
+    assert all(value is read[0] for value in read)
+
+
+@pytest.mark.parametrize("make", ["encode", "array"])
+def test_copies_of_one_long_text_are_refused(tmp_path, make):
+    text = b"X" + struct.pack("<I", 2**20) + b"a" * 2**20 + b"q\x01"
+    if make == "encode":
+        call = b"c_codecs\nencode\nh\x01X\x06\x00\x00\x00latin1\x86R"
+    else:
+        dtype = b"cnumpy\ndtype\nU\x02u1K\x00K\x01\x87R"
+        call = b"cnumpy._core.numeric\n_frombuffer\n(h\x01" + dtype + b"J\x00\x00\x10\x00\x85U\x01CtR"
+    assert len(read_pickle(written(tmp_path, b"\x80\x02](" + text + call + b"e."))) == 2
+    with pytest.raises(BadFile, match="got copies of its data, more than it holds"):
+        read_pickle(written(tmp_path, b"\x80\x02](" + text + call * 5 + b"e."))
+
+
 def test_a_list_that_holds_itself(tmp_path):
     loop: list = [1]
     loop.append((loop,))
