@@ -102,8 +102,8 @@ class DataConfig:
     """What to train on.
 
     Attributes:
-        path: a folder in the official ShapeNet55 layout, any folder of clouds, or a packed .h5 file; null
-            makes the procedural set in memory.
+        path: a folder in the official ShapeNet55 layout, any folder of clouds, a packed .h5 file, or a folder
+            of packed shards; null makes the procedural set in memory.
         kind: how to read a folder; auto looks for the official layout first.
         split: "train" keeps the held-out shapes for the probe; "all" trains on both lists, as the official
             code does.
@@ -314,7 +314,9 @@ class PackConfig:
         held_out_fraction: share that is held out where the layout names no test split.
         on_problem: broken or missing files stop the packing before it starts, or are left out.
         features: pack the features of the teachers too.
-        overwrite: replace the output file if it exists.
+        overwrite: replace the output if it exists.
+        shard_size: shapes in a file of a set in many files, for sets larger than memory: the output is then a
+            folder of shards with a manifest; null packs one file.
         workers: threads that read files; null takes one per core.
         device: where the teachers run.
         teacher: frozen image and text models.
@@ -328,10 +330,13 @@ class PackConfig:
     on_problem: Literal["stop", "skip"] = "stop"
     features: bool = True
     overwrite: bool = False
+    shard_size: int | None = None
     workers: int | None = None
     device: str = "auto"
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
 
     def __post_init__(self) -> None:
+        if self.shard_size is not None and self.shard_size < 1:
+            raise InputError(f"shard_size must be at least 1 or null, got {self.shard_size}")
         if self.workers is not None and self.workers < 1:
             raise InputError(f"workers must be at least 1 or null, got {self.workers}")

@@ -16,7 +16,7 @@ from recon_fast.checkpoint import load_initial, load_weights
 from recon_fast.config import PretrainConfig
 from recon_fast.console import say
 from recon_fast.data.placement import choose_placement, describe_placement
-from recon_fast.data.prepare import fingerprint, prepare_shapes
+from recon_fast.data.prepare import fingerprint, prepare_shapes, verify_shards_of
 from recon_fast.data.resident import Draw, ResidentShapes
 from recon_fast.data.shapes import Shapes
 from recon_fast.data.stream import VERSION, BatchStream
@@ -131,6 +131,7 @@ def _pretrain(
 
     # Data, then teachers: the run folder is made between them, when the data is known to be good.
     if shapes is None:
+        from_first(lambda: verify_shards_of(config.data, console))
         shapes = prepare_shapes(config.data, config.seed, console)
     train_rows = np.arange(len(shapes)) if config.data.split == "all" else np.flatnonzero(~shapes.held_out)
     batch_size = config.optim.batch_size

@@ -1,4 +1,4 @@
-"""The counter-based generator: the same in any division, and random by every test that a batch could notice."""
+"""The counter-based generator: the same in any division, and random by all that a batch could notice."""
 
 import math
 from itertools import pairwise
