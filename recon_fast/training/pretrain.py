@@ -252,6 +252,8 @@ def _pretrain(
                     optimizer.step()
                 step += 1
                 log.step(step, total, {"epoch": epoch, **values})
+                if step % config.save.log_every == 0:
+                    record.watch()
 
                 if step % steps_per_epoch == 0 and step < total:
                     done = step // steps_per_epoch

@@ -1,4 +1,4 @@
-"""The stream of batches: every shape once an epoch, alike in any division and from wherever the shapes lie."""
+"""The stream of batches: every shape once an epoch, alike in any division and wherever the shapes lie."""
 
 import json
 import os
@@ -213,19 +213,21 @@ from recon_fast.data.packed import read_packed
 from recon_fast.data.resident import Draw, ResidentShapes
 from recon_fast.data.stream import BatchStream
 
-def resident():
+def memory():
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS")) / 1024
 
+def draw(shapes, steps):
+    mapped = ResidentShapes(shapes, None, np.arange(len(shapes)), torch.device("cpu"), "mmap")
+    list(BatchStream(mapped, Draw(256), 4, 1, 0, steps))
+
 torch.set_num_threads(1)
-warm = ResidentShapes(read_packed(Path(sys.argv[2]), mapped=True), None, np.arange(8), torch.device("cpu"), "mmap")
-list(BatchStream(warm, Draw(256), 4, 1, 0, 2))
-sizes = [resident()]
+draw(read_packed(Path(sys.argv[2]), mapped=True), 2)
+sizes = [memory()]
 shapes = read_packed(Path(sys.argv[1]), mapped=True)
-sizes.append(resident())
-big = ResidentShapes(shapes, None, np.arange(len(shapes)), torch.device("cpu"), "mmap")
-list(BatchStream(big, Draw(256), 4, 1, 0, 8))
-sizes.append(resident())
+sizes.append(memory())
+draw(shapes, 8)
+sizes.append(memory())
 print(json.dumps({"sizes": sizes, "bytes": shapes.points.nbytes}))
 """
 
