@@ -1,4 +1,4 @@
-"""run.json: what was run, with what, on what, for how long, with what energy; an entry per start of the run."""
+"""run.json: what was run, with what, on what, how long, with what energy; an entry per start of the run."""
 
 import json
 import os

@@ -47,12 +47,17 @@ def assert_same_batches(found, expected):
 
 
 def test_an_epoch_visits_every_shape_once_in_an_order_of_its_own():
-    orders = [epoch_rows(seed, epoch, torch.arange(1000), 1000) for seed, epoch in ((0, 0), (0, 1), (1, 0))]
+    epochs, places = torch.tensor([0, 1]), torch.arange(1000)
+    orders = [
+        *epoch_rows(0, epochs, places.expand(2, -1), 1000),
+        *epoch_rows(1, epochs[:1], places[None], 1000),
+    ]
     for order in orders:
-        assert torch.equal(order.sort().values, torch.arange(1000))
+        assert torch.equal(order.sort().values, places)
     assert (orders[0] == orders[1]).sum() < 10
     assert (orders[0] == orders[2]).sum() < 10
-    assert torch.equal(epoch_rows(0, 1, torch.tensor([7, 3]), 1000), orders[1][[7, 3]])
+    some = epoch_rows(0, epochs[1:], torch.tensor([[7, 3]]), 1000)[0]
+    assert torch.equal(some, orders[1][[7, 3]])
 
 
 def test_any_division_of_the_batch_is_the_same_stream(monkeypatch):
@@ -70,6 +75,13 @@ def test_any_division_of_the_batch_is_the_same_stream(monkeypatch):
                 micros = range(step * accumulate, (step + 1) * accumulate)
                 found = torch.cat([getattr(parts[p][m], name) for m in micros for p in range(processes)])
                 assert torch.equal(found, getattr(expected, name)), (processes, accumulate, name)
+
+
+def test_batches_that_are_drawn_together_are_the_same():
+    """As on a GPU; a window is 8 micro-batches, and ends where the stream does."""
+    together = BatchStream(resident(), HOW, 6, 2, 1, 11)
+    together.together = True
+    assert_same_batches(together, BatchStream(resident(), HOW, 6, 2, 1, 11))
 
 
 def test_a_stream_that_starts_later_goes_on_alike():
@@ -121,7 +133,7 @@ def test_batches_are_the_same_wherever_the_shapes_lie(packed):
 def test_a_thread_draws_two_batches_ahead_and_ends():
     shapes = resident(placement="mmap")
     drawn, real = [], shapes.draw
-    shapes.draw = lambda index, step, how: drawn.append(step) or real(index, step, how)
+    shapes.draw = lambda index, step, how: drawn.append(int(step[0])) or real(index, step, how)
     stream = BatchStream(shapes, HOW, 8, 1, 0, 100)
     for _ in range(3):
         next(stream)
@@ -139,7 +151,7 @@ def test_an_error_of_the_thread_is_raised_where_the_batch_is_wanted():
     real = shapes.draw
 
     def draw(index, step, how):
-        if step == 2:
+        if step[0] == 2:
             raise OSError("the disk is gone")
         return real(index, step, how)
 
@@ -161,13 +173,13 @@ def test_batches_for_a_gpu_are_made_in_page_locked_memory(monkeypatch):
     monkeypatch.setattr(tables_module.torch, "empty", empty)
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda x: pinned.append(x.shape) or x)
     shapes = resident(placement="mmap")
-    expected = shapes.draw(torch.arange(4), 0, HOW)
+    expected = shapes.draw(torch.arange(4), torch.zeros(4, dtype=torch.int64), HOW)
     assert (asked, pinned) == ([False] * 3, [])
     asked.clear()
     shapes.pin = True
     for table in (shapes.points, shapes.image, shapes.text):
         table.pin = True
-    found = shapes.draw(torch.arange(4), 0, HOW)
+    found = shapes.draw(torch.arange(4), torch.zeros(4, dtype=torch.int64), HOW)
     assert asked == [True] * 3  # points, image, text
     assert pinned == [(4,), (4,), (4,), (4, 9)]  # label, view, prompt, noise
     assert torch.equal(found.points, expected.points)
