@@ -4,9 +4,13 @@ import pickle
 
 import numpy as np
 import pytest
+import torch
 
 from recon_fast.data.loading import load, open_source
 from recon_fast.data.procedural import procedural_shapes
+from recon_fast.data.resident import Draw, ResidentShapes
+from recon_fast.data.shapes import Shapes, stack_clouds
+from recon_fast.training.device import resolve_device
 
 
 def say_rate(benchmark, shapes):
@@ -60,3 +64,23 @@ def test_modelnet_cache(benchmark, tmp_path):
     shapes, _ = benchmark(load, source, num_points=1024, max_points=8192)
     assert len(shapes) == 256
     say_rate(benchmark, 256)
+
+
+@pytest.mark.parametrize("placement", ["device", "mmap"])
+def test_batches(benchmark, placement):
+    """128 clouds of 1024 of 8192 points, centred, scaled and turned; "mmap" from the host's memory."""
+    clouds = np.random.default_rng(0).standard_normal((1000, 8192, 3), np.float32)
+    points, offsets = stack_clouds(list(clouds), np.float16)
+    shapes = Shapes("noise", [str(i) for i in range(1000)], points, offsets, np.zeros(1000, np.bool_))
+    device = resolve_device("auto")
+    resident = ResidentShapes(shapes, None, np.arange(1000), device, placement)
+    index, how = torch.arange(0, 1000, 7)[:128], Draw(1024, "y", num_group=64)
+
+    def batch():
+        points = resident.batch(index, 3, how).points
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        return points
+
+    assert benchmark(batch).shape == (128, 1024, 3)
+    say_rate(benchmark, 128)

@@ -112,7 +112,8 @@ class DataConfig:
 
     Attributes:
         path: a folder in an official layout, any folder of clouds, an .h5 file (packed, or with an array
-            `data`) or a few-shot fold (.pkl); null makes the procedural set in memory.
+            `data`), a folder of packed shards or a few-shot fold (.pkl); null makes the procedural set in
+            memory.
         kind: how to read a folder; auto looks for the official layouts first. obj_bg, obj_only and hardest
             are ScanObjectNN's variants.
         split: "train" keeps the held-out shapes for the probe; "all" trains on both lists, as the official
@@ -348,7 +349,9 @@ class PackConfig:
         held_out_fraction: share that is held out where the layout names no test split.
         on_problem: broken or missing files stop the packing before it starts, or are left out.
         features: pack the features of the teachers too.
-        overwrite: replace the output file if it exists.
+        overwrite: replace the output if it exists.
+        shard_size: shapes in a file of a set in many files, for sets larger than memory: the output is then a
+            folder of shards with a manifest; null packs one file.
         workers: threads that read files; null takes one per core.
         device: where the teachers run.
         teacher: frozen image and text models.
@@ -363,11 +366,14 @@ class PackConfig:
     on_problem: Literal["stop", "skip"] = "stop"
     features: bool = True
     overwrite: bool = False
+    shard_size: int | None = None
     workers: int | None = None
     device: str = "auto"
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
 
     def __post_init__(self) -> None:
+        if self.shard_size is not None and self.shard_size < 1:
+            raise InputError(f"shard_size must be at least 1 or null, got {self.shard_size}")
         if self.workers is not None and self.workers < 1:
             raise InputError(f"workers must be at least 1 or null, got {self.workers}")
 

@@ -209,12 +209,12 @@ def parse_pack(argv: list[str]) -> tuple[Path, Path, PackConfig]:
     """Source, output and settings of `recon-fast pack`."""
     parser = jsonargparse.ArgumentParser(
         prog="recon-fast pack",
-        description="Pack a folder of clouds into one HDF5 file.",
+        description="Pack a folder of clouds into one HDF5 file, or with --shard_size into many.",
         exit_on_error=False,
         allow_abbrev=False,
     )
     parser.add_argument("source", help="folder in an official layout, or any folder of clouds")
-    parser.add_argument("out", help="the .h5 file to write")
+    parser.add_argument("out", help="the .h5 file to write, or the folder of shards")
     parser.add_class_arguments(PackConfig, as_group=False)
     settings = parse(parser, argv)
     config = PackConfig(**{name: settings[name] for name in PackConfig.__dataclass_fields__})

@@ -61,17 +61,18 @@ def train(config, shapes, die_at=None, log=None):
     pretrain(config, "auto", Console(quiet=True), shapes)
 
 
-def _ranked(environment, *arguments):
+def _ranked(environment, target, *arguments):
     os.environ.update(environment)
-    train(*arguments)
+    target(*arguments)
 
 
-def start_ranks(count, *arguments):
-    """Processes that train together, each started with `train(*arguments)`."""
+def start_ranks(count, *arguments, target=train):
+    """Processes that train together, each started with `target(*arguments)`."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     common = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     return [
-        start(_ranked, {**common, "RANK": str(i), "LOCAL_RANK": str(i)}, *arguments) for i in range(count)
+        start(_ranked, {**common, "RANK": str(i), "LOCAL_RANK": str(i)}, target, *arguments)
+        for i in range(count)
     ]

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from hashlib import blake2b
@@ -47,8 +47,8 @@ class Chunks:
         self.reading = reading
         self.workers = workers
         self.parts = [entries[i : i + size] for i in range(0, len(entries), size)]
-        stat = cache(_stat)
-        self.files = [folder / f"chunk-{_fingerprint(part, reading, stat)}.npz" for part in self.parts]
+        stat = cache(file_state)
+        self.files = [folder / f"chunk-{files_fingerprint(part, reading, stat)}.npz" for part in self.parts]
         self.sizes: dict[str, int] = {}  # points by key, known once filled
         self.reused = 0
 
@@ -92,7 +92,8 @@ class Chunks:
         return Chunk([entry.key for entry in part], points, sizes, problems, labels)
 
 
-def _stat(path: Path) -> tuple[int, int] | None:
+def file_state(path: Path) -> tuple[int, int] | None:
+    """Size and time of a file, None if it is not there."""
     try:
         found = path.stat()
     except OSError:
@@ -100,7 +101,10 @@ def _stat(path: Path) -> tuple[int, int] | None:
     return found.st_size, found.st_mtime_ns
 
 
-def _fingerprint(part: Sequence[Entry], reading: Reading, stat: Any) -> str:
+def files_fingerprint(
+    part: Sequence[Entry], reading: Reading, stat: Callable[[Path], tuple[int, int] | None]
+) -> str:
+    """Hex digest of what reading some entries depends on; `stat` is `file_state` or a cache of it."""
     settings = asdict(reading) | {"dtype": np.dtype(reading.dtype).name, "version": _VERSION}
     state = blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=16)
     for entry in part:

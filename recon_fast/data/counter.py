@@ -52,18 +52,19 @@ def _mix_int(x: int) -> int:
     return x ^ x >> 31
 
 
-def keys(seed: int, step: int, stream: Stream, sample: Tensor) -> Tensor:
-    """A key for each sample [B] int64 -> [B] int64, on the samples' device.
+def keys(seed: int, step: Tensor, stream: Stream, sample: Tensor) -> Tensor:
+    """A key for each sample: [B] int64, on the samples' device.
 
     Args:
-        seed, step: any integers.
+        seed: any integer.
+        step: [B] int64.
         stream: what the key is for.
-        sample: what distinguishes samples of a step, such as their row in the data set.
+        sample: [B] int64, what distinguishes samples of a step, such as their row in the data set.
     """
-    parent = 0
-    for counter in (seed, step, stream):
-        parent = _mix_int(parent + (counter + 1) * _GAMMA)
-    return _mix((sample + 1).mul_(_signed(_GAMMA)).add_(_signed(parent)))
+    parent = _mix_int(_mix_int((seed + 1) * _GAMMA) + (stream + 1) * _GAMMA)
+    gamma = _signed(_GAMMA)
+    of_step = _mix((step + 1).mul_(gamma).add_(_signed(parent)))
+    return _mix((sample + 1).mul_(gamma).add_(of_step))
 
 
 def words(key: Tensor, count: int) -> Tensor:

@@ -99,9 +99,10 @@ class SampledShapes:
             (Stream.VOTED_POINTS, Stream.VOTED_CHANGES) if vote else (Stream.POINTS, Stream.CHANGES)
         )
         places = torch.arange(self.num_points, device=self.device)
-        pick = permute(places, self.points.shape[1], keys(seed, draw, points_of, index), rounds=16)
+        draws = torch.full_like(index, draw)
+        pick = permute(places, self.points.shape[1], keys(seed, draws, points_of, index), rounds=16)
         points = self.points[index[:, None], pick]
-        return change(points, uniform(keys(seed, draw, changes_of, index), 7))
+        return change(points, uniform(keys(seed, draws, changes_of, index), 7))
 
 
 class LabelledStream:
@@ -119,7 +120,7 @@ class LabelledStream:
             epoch, position = divmod(step, len(self.shapes) // self.batch_size)
             places = torch.arange(self.batch_size) + position * self.batch_size
             for part in places.chunk(self.accumulate):
-                rows = epoch_rows(self.seed, epoch, part, len(self.shapes))
+                rows = epoch_rows(self.seed, torch.tensor([epoch]), part[None], len(self.shapes))[0]
                 points = self.shapes.changed(rows, self.seed, step, self.change)
                 yield Batch(points, None, None, self.shapes.label[rows.to(self.shapes.device)])
             step += 1

@@ -1,7 +1,10 @@
 """From a `DataConfig` to shapes in memory, with everything broken reported first."""
 
+import json
+from dataclasses import asdict
 from hashlib import blake2b
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -29,6 +32,7 @@ def _read_or_make(config: DataConfig, seed: int, console: Console) -> Shapes:
     # Imported here: readers of one layout need not be loaded for another.
     from recon_fast.data.loading import load, open_source
     from recon_fast.data.packed import is_packed, read_packed
+    from recon_fast.data.shards import is_sharded, read_shards
 
     if config.path is None:
         say(console, f"making {config.shapes} procedural shapes (the first time, 5 s more to compile)")
@@ -49,6 +53,8 @@ def _read_or_make(config: DataConfig, seed: int, console: Console) -> Shapes:
         path = Path(config.path).expanduser()
         if path.is_file() and is_packed(path):
             return read_packed(path, num_points=config.num_points, mapped=True)
+        if is_sharded(path):
+            return read_shards(path, num_points=config.num_points)
         source = open_source(path, config.kind, held_out_fraction=config.held_out_fraction)
         shapes, left_out = load(
             source,
@@ -63,6 +69,19 @@ def _read_or_make(config: DataConfig, seed: int, console: Console) -> Shapes:
     return shapes
 
 
+def verify_shards_of(config: DataConfig, console: Console) -> None:
+    """Verify all of a sharded set, as a packed file is when it is opened; for one process of a job.
+
+    Raises:
+        InputError: shards are missing or damaged, with a table of them.
+    """
+    from recon_fast.data.shards import is_sharded, verify_shards
+
+    if config.path is not None and is_sharded(path := Path(config.path).expanduser()):
+        with ProgressBars(console) as bars:
+            verify_shards(path, bars.bar("verifying shards"))
+
+
 def say_left_out(problems: list[Problem], console: Console) -> None:
     """Say once how many shapes were left out, and why; nothing where there were none."""
     from recon_fast.data.loading import problem_table
@@ -73,22 +92,26 @@ def say_left_out(problems: list[Problem], console: Console) -> None:
 
 
 def pack_shapes(source: str | Path, out: str | Path, config: PackConfig, console: Console) -> str:
-    """Pack what `source` names into the file `out`; returns a line that says what was written.
+    """Pack what `source` names into the file `out`, or with `shard_size` into a folder of shards.
+
+    Returns a line that says what was written.
 
     Raises:
         InputError: a missing or broken file, or a table of them (`DataProblems`) unless `on_problem` is
             "skip"; `out` exists or cannot be written; weights of teachers are absent.
     """
     from recon_fast.data.loading import open_source
-    from recon_fast.data.packed import check_out, is_packed, pack, partial_folder
+    from recon_fast.data.pack_shards import PackedShards, check_folder, pack_shards
+    from recon_fast.data.packed import Packed, check_out, is_packed, pack, partial_folder
+    from recon_fast.data.shards import is_sharded
     from recon_fast.teachers import compute_features
     from recon_fast.teachers.weights import image_weights, text_weights
     from recon_fast.training.device import resolve_device
 
     source, out = Path(source).expanduser(), Path(out).expanduser()
-    if source.is_file() and is_packed(source):
+    if (source.is_file() and is_packed(source)) or is_sharded(source):
         raise InputError(f"source must be a folder of clouds, got {source}, which is packed already")
-    check_out(out, config.overwrite)
+    (check_out if config.shard_size is None else check_folder)(out, config.overwrite)
     listed = open_source(source, config.kind, held_out_fraction=config.held_out_fraction)
     if config.features:  # absent weights are known before anything is read
         if config.teacher.image is not None and any(entry.picture for entry in listed.entries):
@@ -109,19 +132,23 @@ def pack_shapes(source: str | Path, out: str | Path, config: PackConfig, console
                 log=lambda text: say(console, text),
             )
 
-        packed = pack(
-            listed,
-            out,
-            dtype=np.float16 if config.dtype == "fp16" else np.float32,
-            num_points=config.num_points,
-            max_points=config.max_points,
-            on_problem=config.on_problem,
-            up=config.up,
-            workers=config.workers,
-            progress=bars.bar("reading shapes"),
-            features_fn=features if config.features else None,
-            overwrite=config.overwrite,
-        )
+        settings: dict[str, Any] = {
+            "dtype": np.float16 if config.dtype == "fp16" else np.float32,
+            "num_points": config.num_points,
+            "max_points": config.max_points,
+            "on_problem": config.on_problem,
+            "up": config.up,
+            "workers": config.workers,
+            "progress": bars.bar("reading shapes"),
+            "features_fn": features if config.features else None,
+            "overwrite": config.overwrite,
+        }
+        packed: Packed | PackedShards
+        if config.shard_size is None:
+            packed = pack(listed, out, **settings)
+        else:
+            state = json.dumps([config.features, asdict(config.teacher)], sort_keys=True)
+            packed = pack_shards(listed, out, config.shard_size, state=state, **settings)
     say_left_out(packed.problems, console)
     return packed.summary()
 

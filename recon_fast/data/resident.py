@@ -4,6 +4,7 @@ Whether a shape's points and features lie on the device, in the host's memory or
 other shapes of its batch are and however many processes there are: the same numbers are drawn for it.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,6 +63,13 @@ class Drawn:
     prompt: Tensor  # [B] int64
     noise: Tensor  # [B, 1 + G] float32: the turn, and of each group
 
+    def split(self, size: int) -> Iterator["Drawn"]:
+        """Batches of `size` shapes."""
+        parts = [
+            [None] * (len(self.view) // size) if x is None else x.split(size) for x in vars(self).values()
+        ]
+        return (Drawn(*part) for part in zip(*parts, strict=True))
+
 
 class ResidentShapes:
     """Points, labels and teacher features of the shapes at `rows`, drawn in batches.
@@ -94,18 +102,19 @@ class ResidentShapes:
         if (sizes != largest).any():
             self.sizes = torch.from_numpy(sizes).to(self.store)
         self.count = len(rows)
+        views = prompts = 1
         self.label = None if shapes.labels is None else torch.from_numpy(shapes.labels[rows]).to(self.store)
         self.image = self.text = None
-        self.views = self.prompts = 1
         if features is not None and features.image is not None:
-            self.views = features.image.shape[1]
+            views = features.image.shape[1]
             self.image = self._features(features.image, rows)
             self.image_map = _on(device, features.image_map)
         if features is not None and features.text is not None and features.caption_index is not None:
-            self.prompts = features.text.shape[1]
+            prompts = features.text.shape[1]
             self.text = self._features(features.text, np.arange(len(features.text)))
             self.text_map = _on(device, features.text_map)
             self.caption = torch.from_numpy(features.caption_index[rows]).to(self.store)
+        self.columns = torch.tensor([views, prompts], device=self.store)
 
     def __len__(self) -> int:
         return self.count
@@ -126,15 +135,18 @@ class ResidentShapes:
         """In page-locked memory if it will be copied to a GPU."""
         return x if x is None or not self.pin else x.pin_memory()
 
-    def draw(self, index: Tensor, step: int, how: Draw) -> Drawn:
-        """Draw for the shapes at index [B] (into `rows`), where they lie; may run in a thread of its own."""
-        index = index.to(self.store)
+    def draw(self, index: Tensor, step: Tensor, how: Draw) -> Drawn:
+        """Draw for the shapes at index [B] (into `rows`) in steps [B], both int64, where the shapes lie.
+
+        It may run in a thread of its own.
+        """
+        index, step = index.to(self.store), step.to(self.store)
         key = keys(how.seed, step, Stream.POINTS, index)
         places = torch.arange(how.num_points, device=self.store)
         sizes = self.sizes if isinstance(self.sizes, int) else self.sizes[index]
         points = self.points.take(index, permute(places, sizes, key))
         noise = uniform(keys(how.seed, step, Stream.CHOICES, index), 3 + how.num_group)
-        view, prompt = (noise[:, :2] * noise.new_tensor([self.views, self.prompts])).long().unbind(1)
+        view, prompt = (noise[:, :2] * self.columns).long().unbind(1)
         image = None if self.image is None else self.image.take(index, view[:, None])[:, 0]
         text = None if self.text is None else self.text.take(self.caption[index], prompt[:, None])[:, 0]
         label = None if self.label is None else self.label[index]
@@ -161,7 +173,7 @@ class ResidentShapes:
 
     def batch(self, index: Tensor, step: int, how: Draw) -> Batch:
         """A batch of the shapes at index [B] (into `rows`) in a step."""
-        return self.finish(self.draw(index, step, how), how)
+        return self.finish(self.draw(index, torch.full_like(index, step), how), how)
 
 
 Map = tuple[Tensor, Tensor] | None

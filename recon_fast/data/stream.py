@@ -21,12 +21,12 @@ from recon_fast.ranks import rank, world_size
 
 VERSION = 2  # of what is drawn: with another one a run could not continue as it began
 _AHEAD = 2  # batches drawn before they are wanted
+_WINDOW = 8  # micro-batches whose rows are found together
 
 
-def epoch_rows(seed: int, epoch: int, places: Tensor, count: int) -> Tensor:
-    """The shapes at some places [B] of an epoch's order of `count` shapes: int64 [B]."""
-    key = keys(seed, epoch, Stream.ORDER, torch.zeros(1, dtype=torch.int64))
-    return permute(places[None], count, key, rounds=16)[0]
+def epoch_rows(seed: int, epoch: Tensor, places: Tensor, count: int) -> Tensor:
+    """The shapes at some places [W, n] of the orders of epochs [W], of `count` shapes: [W, n]; all int64."""
+    return permute(places, count, keys(seed, epoch, Stream.ORDER, torch.zeros_like(epoch)), rounds=16)
 
 
 class BatchStream:
@@ -48,9 +48,10 @@ class BatchStream:
     ) -> None:
         self.shapes, self.how = shapes, how
         self.batch_size, self.accumulate = batch_size, accumulate
-        self.first_place = torch.arange(batch_size).chunk(accumulate)  # of each micro-batch
-        self.steps = range(start, stop)
+        self.micros = range(start * accumulate, stop * accumulate)
         self.part = (rank(), world_size())
+        # On a GPU small kernels cost as much as large ones; on a CPU batches fit into its cache one by one.
+        self.together = shapes.store.type == "cuda"
         self.thread: threading.Thread | None = None
         self.source = self._drawn()
         if shapes.placement != "device":
@@ -59,17 +60,27 @@ class BatchStream:
             self.thread = threading.Thread(target=self._fill, name="draws batches", daemon=True)
             self.thread.start()
 
-    def rows(self, step: int, micro: int) -> Tensor:
-        """This process's shapes in a micro-batch: int64, on the CPU."""
+    def rows(self, micros: Tensor) -> Tensor:
+        """This process's shapes in micro-batches [W], counted over all steps: [W, n], int64, on the CPU."""
         number, processes = self.part
-        epoch, position = divmod(step, len(self.shapes) // self.batch_size)
-        places = self.first_place[micro].chunk(processes)[number] + position * self.batch_size
-        return epoch_rows(self.how.seed, epoch, places, len(self.shapes))
+        size = self.batch_size // (self.accumulate * processes)
+        step, micro = micros // self.accumulate, micros % self.accumulate
+        in_epoch = len(self.shapes) // self.batch_size
+        first = step % in_epoch * self.batch_size + (micro * processes + number) * size
+        places = first[:, None] + torch.arange(size)
+        return epoch_rows(self.how.seed, step // in_epoch, places, len(self.shapes))
 
     def _drawn(self) -> Iterator[Drawn]:
-        for step in self.steps:
-            for micro in range(self.accumulate):
-                yield self.shapes.draw(self.rows(step, micro), step, self.how)
+        for start in range(0, len(self.micros), _WINDOW):
+            micros = torch.tensor(self.micros[start : start + _WINDOW])
+            rows = self.rows(micros)
+            steps = (micros // self.accumulate)[:, None].expand_as(rows)
+            if self.together:
+                drawn = self.shapes.draw(rows.flatten(), steps.flatten(), self.how)
+                yield from drawn.split(rows.shape[1])
+            else:
+                for row, step in zip(rows, steps, strict=True):
+                    yield self.shapes.draw(row, step, self.how)
 
     def _fill(self) -> None:
         last: BaseException | None = None

@@ -260,7 +260,7 @@ def finetune(
     log = Metrics(run, console, config.save.log_every, config.save.tensorboard, step)
     with closing(log), record.running(lambda: loop.step):
         with signals_as_flag() as received, log.showing(loop.total, step):
-            stopped = loop.run(log, received, lambda epoch: True, after_epoch)
+            stopped = loop.run(log, received, lambda epoch: True, after_epoch, record.watch)
             save()
         if stopped:
             name = signal.Signals(received[0]).name

@@ -88,6 +88,7 @@ class Loop:
         received: Sequence[int],
         due: Callable[[int], bool],
         after_epoch: Callable[[int], None],
+        after_window: Callable[[], None] = lambda: None,
     ) -> bool:
         """Train to the end, or until a process received a signal.
 
@@ -96,6 +97,7 @@ class Loop:
             received: signals of this process.
             due: whether `after_epoch` has something to do after so many epochs; alike in all processes.
             after_epoch: called then, with nothing under way.
+            after_window: called after each window of the log.
 
         Returns:
             Whether it was asked to stop.
@@ -115,6 +117,8 @@ class Loop:
                 self._note(values, log)
                 stop = stop or asked
             unread.clear()
+            if self.step % log.every == 0:
+                after_window()
             if call:
                 after_epoch(epoch)
             if stop:

@@ -14,7 +14,7 @@ from recon_fast.config import PretrainConfig
 from recon_fast.console import say
 from recon_fast.data.conventions import training_conventions
 from recon_fast.data.placement import choose_placement, describe_placement
-from recon_fast.data.prepare import fingerprint, prepare_shapes
+from recon_fast.data.prepare import fingerprint, prepare_shapes, verify_shards_of
 from recon_fast.data.resident import Draw, ResidentShapes
 from recon_fast.data.shapes import Shapes
 from recon_fast.data.stream import VERSION, BatchStream
@@ -117,6 +117,7 @@ def _pretrain(
 
     # Data, then teachers: the run folder is made between them, when the data is known to be good.
     if shapes is None:
+        from_first(lambda: verify_shards_of(config.data, console))
         shapes = prepare_shapes(config.data, config.seed, console)
     train_rows = np.arange(len(shapes)) if config.data.split == "all" else np.flatnonzero(~shapes.held_out)
     batch_size = config.optim.batch_size
@@ -210,7 +211,8 @@ def _pretrain(
 
     def compile_if_wanted() -> None:
         if wants_compile(config.compile, device):
-            batch = train_set.batch(batches.rows(step, 0), step, how)
+            rows = batches.rows(torch.tensor([step * accumulate]))[0]
+            batch = train_set.batch(rows, step, how)
             compile_terms(terms, lambda: rehearse(terms, batch, config.seed, dtype), device, dtype, console)
 
     how = Draw(config.data.num_points, config.data.rotate, config.model.num_group, config.seed)
@@ -249,6 +251,9 @@ def _pretrain(
     def save_due(epoch: int) -> bool:
         return epoch % config.save.every == 0
 
+    def due(epoch: int) -> bool:
+        return probe_due(epoch) or save_due(epoch)
+
     def after_epoch(epoch: int) -> None:
         if loop.step == total:
             return
@@ -266,7 +271,7 @@ def _pretrain(
     log = Metrics(run if first else None, console, config.save.log_every, config.save.tensorboard, step)
     with closing(log), closing(batches), record.running(lambda: loop.step):
         with signals_as_flag() as received, log.showing(total, step), lost_ranks(where):
-            stopped = loop.run(log, received, lambda epoch: probe_due(epoch) or save_due(epoch), after_epoch)
+            stopped = loop.run(log, received, due, after_epoch, record.watch)
             checkpoint = save() if first else checkpoint_folder(run, loop.step)
         stopped_by = None
         if stopped or received:

@@ -1,4 +1,4 @@
-"""run.json: what was run, with what, on what, and for how long; one entry per start of the run."""
+"""run.json: what was run, with what, on what, how long, with what energy; an entry per start of the run."""
 
 import json
 import os
@@ -21,6 +21,7 @@ import recon_fast
 from recon_fast.data.shapes import Shapes
 from recon_fast.errors import InputError
 from recon_fast.ranks import world_size
+from recon_fast.training.energy import EnergyMeter
 from recon_fast.training.memory import peak_memory
 
 _PACKAGES = ("triton", "numpy", "numba", "h5py", "timm", "open_clip_torch", "safetensors")
@@ -121,6 +122,7 @@ class RunRecord:
         self.began = time.monotonic()
         if self.path is None:
             return
+        self.energy = EnergyMeter(device)
         self.earlier: list[Any] = []
         with suppress(OSError, ValueError, KeyError, TypeError):  # none yet, or somebody cut it
             self.earlier = json.loads(self.path.read_text(encoding="utf-8"))["starts"]
@@ -130,6 +132,7 @@ class RunRecord:
             "from_step": step,
             "to_step": step,
             "wall_seconds": 0.0,
+            "energy_joules": self.energy.read(),
             "end": None,
             "versions": versions(),
             "git": git_state(),
@@ -148,12 +151,22 @@ class RunRecord:
             return
         seconds = round(time.monotonic() - self.began, 3)
         peak = peak_memory(self.device)
-        self.start |= {"to_step": step, "wall_seconds": seconds, "end": end}
-        self.start["peak_memory_mib"] = None if peak is None else round(peak / 2**20, 1)
+        self.start |= {
+            "to_step": step,
+            "wall_seconds": seconds,
+            "energy_joules": self.energy.read(),
+            "peak_memory_mib": None if peak is None else round(peak / 2**20, 1),
+            "end": end,
+        }
         try:
             self._write()
         except OSError:
             self.path.with_suffix(".tmp").unlink(missing_ok=True)
+
+    def watch(self) -> None:
+        """Look at the counters of energy, before they start again."""
+        if self.path is not None:
+            self.energy.read()
 
     @contextmanager
     def running(self, step: Callable[[], int]) -> Iterator[None]:

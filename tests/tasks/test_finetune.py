@@ -129,7 +129,7 @@ def test_resume_is_bit_exact(tmp_path, pretrained, monkeypatch):
         a, b = weights(tmp_path / "whole" / folder), weights(tmp_path / "run" / folder)
         assert all(torch.equal(a[name], b[name]) for name in a)
     assert resumed.scores.accuracy == whole.scores.accuracy
-    with pytest.raises(InputError, match="validation was 0.2, is 0.3"):
+    with pytest.raises(InputError, match=r"validation was 0\.2, is 0\.3"):
         run(config(tmp_path / "run", pretrained, validation=0.3), resume=tmp_path / "run")
 
 

@@ -9,14 +9,21 @@ from dataclasses import replace
 from pathlib import Path
 
 import jobs
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tiny import TINY_MODEL, tiny_config, tiny_shapes
 
+from recon_fast.data.loading import open_source
+from recon_fast.data.pack_shards import pack_shards
+from recon_fast.data.resident import ResidentShapes
 from recon_fast.errors import InputError
 from recon_fast.models import ReCon
+from recon_fast.ranks import rank
+from recon_fast.tasks.probe import encode_shapes
 from recon_fast.training.checkpoint import list_checkpoints, read_state
+from recon_fast.training.distributed import process_group
 from recon_fast.training.setup import check_batch
 
 MODELS = {
@@ -164,3 +171,59 @@ def test_torchrun_restarts_and_goes_on_from_the_last_checkpoint(tmp_path):
         assert torch.equal(found[name], value), name
     starts = json.loads((tmp_path / "run/run.json").read_text())["starts"]
     assert [start["from_step"] for start in starts] == [0, 4]
+
+
+def test_processes_train_from_mapped_shards_and_probe_together(tmp_path):
+    """Each reads its own rows; the probe's shapes are shared out, and its scores are one process's."""
+    made = tiny_shapes(count=43)
+    for i, key in enumerate(made.keys):
+        name = made.class_names[made.labels[i]]
+        folder = tmp_path / "set" / ("test" if made.held_out[i] else "train") / name
+        folder.mkdir(parents=True, exist_ok=True)
+        np.save(folder / f"{key}.npy", made.cloud(i))
+    pack_shards(open_source(tmp_path / "set"), tmp_path / "shards", 10, num_points=64)
+    changes = {"data__path": str(tmp_path / "shards"), "probe__every": 1, "optim__epochs": 2}
+    mapped, memory = (
+        config_of(tmp_path / name, "recon", **changes, data__placement=name) for name in ("mmap", "device")
+    )
+    process = jobs.start(jobs.train, memory, None)
+    assert run_ranks(2, mapped, None) == [0, 0]
+    process.join(60)
+    one, two = tmp_path / "device", tmp_path / "mmap"
+    torch.testing.assert_close(losses(two)[:4], losses(one)[:4], rtol=1e-4, atol=1e-5)
+    logs = [map(json.loads, (run / "metrics.jsonl").read_text().splitlines()) for run in (one, two)]
+    scores = [[line for line in log if "probe_svm" in line] for log in logs]
+    assert [len(lines) for lines in scores] == [2, 2]
+    before = [read_state(list_checkpoints(run)[-1])["before"] for run in (one, two)]
+    assert before[0]["svm"] is not None
+    assert before[0] == before[1]  # of the same weights; later ones differ by rounding
+    starts = [json.loads((run / "run.json").read_text())["starts"][0] for run in (one, two)]
+    assert [start["data"].pop("placement") for start in starts] == ["device", "mmap"]
+    assert starts[0]["data"] == starts[1]["data"]
+
+
+def encode_to(file, norms):
+    """Features of shapes that do not divide evenly, written by the first process."""
+    with process_group("cpu"):
+        torch.manual_seed(0)
+        model = ReCon(replace(TINY_MODEL, text_dim=8))
+        if norms:  # each process's running statistics are its own
+            for buffer in model.buffers():
+                buffer.add_(rank())
+        shapes = tiny_shapes()
+        resident = ResidentShapes(shapes, None, np.arange(24), torch.device("cpu"))
+        found = [encode_shapes(model, resident, 64, torch.float32, size, False) for size in (5, 24)]
+        if rank() == 0:
+            arrays = [array for pair in found for array in pair]
+            save_file({str(i): torch.from_numpy(array) for i, array in enumerate(arrays)}, file)
+
+
+def test_features_of_two_processes_are_those_of_one(tmp_path):
+    jobs.start(encode_to, str(tmp_path / "one"), False).join(60)
+    processes = jobs.start_ranks(2, str(tmp_path / "two"), True, target=encode_to)
+    for process in processes:
+        process.join(60)
+    one, two = load_file(tmp_path / "one"), load_file(tmp_path / "two")
+    assert len(one) == 4
+    for name, value in one.items():
+        assert torch.equal(two[name], value), name

@@ -227,6 +227,16 @@ def test_resume_with_other_settings_is_refused(tmp_path):
     train(tiny_config(tmp_path / "run", save__keep=3), resume=tmp_path / "run")  # changes no result
 
 
+def test_resume_of_a_run_whose_batches_were_drawn_otherwise_is_refused(tmp_path):
+    config = tiny_config(tmp_path / "run")
+    state = train(config).checkpoint / "state.json"
+    content = json.loads(state.read_text())
+    assert content.pop("stream") == 2
+    state.write_text(json.dumps(content))  # as versions wrote it that drew from torch's generator
+    with pytest.raises(InputError, match=r"drawn in another way \(stream 1, here 2\); .*start anew .*--init"):
+        train(config, resume=tmp_path / "run")
+
+
 def test_resume_from_an_older_checkpoint_needs_a_new_folder(tmp_path):
     config = tiny_config(tmp_path / "run")
     whole = train(config)

@@ -1,0 +1,201 @@
+"""A data set in many packed files: a folder with a manifest, whole or absent, packed shard by shard.
+
+    shard-00000.h5 ...   packed files (`recon_fast.data.packed`), each with its own features or pictures
+    manifest.json        format, version, name, rows, dtype, class_names, teacher; of each shard its file,
+                         rows, points, bytes and the checksums of its datasets
+
+Shapes of all shards are one data set, in order. Their clouds need not fit into memory: they are mapped.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recon_fast.data.loading import Progress, in_order, problem_table
+from recon_fast.data.packed import dataset_checksums, read_packed
+from recon_fast.data.pictures import JoinedPictures
+from recon_fast.data.rows import Joined
+from recon_fast.data.shapes import Conventions, Features, Problem, Shapes
+from recon_fast.errors import InputError
+
+FORMAT = "recon-fast sharded shapes"
+VERSION = 1
+MANIFEST = "manifest.json"
+T = TypeVar("T")
+
+
+class ShardProblems(InputError):
+    """Shards that cannot be used, all of them.
+
+    Attributes:
+        problems: one for each file.
+        table: the same as text, for people.
+    """
+
+    def __init__(self, folder: Path, problems: Sequence[Problem]) -> None:
+        super().__init__(f"{len(problems)} shards of {folder} cannot be used: copy them again, or pack again")
+        self.problems = list(problems)
+        self.table = problem_table(problems)
+
+
+def is_sharded(path: Path) -> bool:
+    """Is the folder one that `pack_shards` wrote?"""
+    try:
+        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(manifest, dict) and manifest.get("format") == FORMAT
+
+
+def read_shards(folder: Path, *, num_points: int = 1) -> Shapes:
+    """Shapes of all shards; clouds, features and pictures are mapped and not read.
+
+    Args:
+        folder: a folder that `pack_shards` wrote.
+        num_points: what each cloud must have at least.
+
+    Raises:
+        ShardProblems: shards are missing, cut off, damaged, or not those that the manifest names.
+        InputError: the manifest is damaged or of a newer version, or a cloud is smaller.
+    """
+    manifest = _manifest(folder)
+    _check_all(folder, manifest, lambda shard: _check(folder, shard))
+    sets = [
+        read_packed(folder / shard["file"], num_points=num_points, mapped=True, verify=False)
+        for shard in manifest["shards"]
+    ]
+    return _join(manifest, sets)
+
+
+def verify_shards(folder: Path, progress: Progress | None = None) -> None:
+    """Read all shards once, with as many threads as cores, and compare their checksums.
+
+    Args:
+        folder: a folder that `pack_shards` wrote.
+        progress: gets (done, total) shards.
+
+    Raises:
+        ShardProblems: shards are missing, cut off, damaged, or not those that the manifest names.
+        InputError: the manifest is damaged or of a newer version.
+    """
+    manifest = _manifest(folder)
+
+    def verify(shard: dict[str, Any]) -> None:
+        _check(folder, shard)
+        read_packed(folder / shard["file"], mapped=True)
+
+    _check_all(folder, manifest, verify, progress)
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    file = folder / MANIFEST
+    try:
+        manifest = json.loads(file.read_text(encoding="utf-8"))
+        version = manifest["version"]
+        if version == VERSION and not manifest["shards"]:
+            raise ValueError("it names no shards")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{file} is damaged: {error}") from error
+    if version != VERSION:
+        raise InputError(f"{folder} must be of format version {VERSION}, got {version}")
+    return manifest
+
+
+def _check(folder: Path, shard: dict[str, Any]) -> None:
+    """Raise InputError unless the shard's file is there, whole, and the one that was packed."""
+    file = folder / shard["file"]
+    if not file.is_file():
+        raise InputError("it is missing")
+    if file.stat().st_size != shard["bytes"]:
+        raise InputError(f"it should have {shard['bytes']} bytes, and has {file.stat().st_size}")
+    if dataset_checksums(file) != shard["blake2b"]:
+        raise InputError("it is a shard of another set")
+
+
+def _check_all(
+    folder: Path,
+    manifest: dict[str, Any],
+    check: Callable[[dict[str, Any]], None],
+    progress: Progress | None = None,
+) -> None:
+    """Raise ShardProblems if `check` raises InputError for some shards."""
+
+    def what(shard: dict[str, Any]) -> str | None:
+        try:
+            check(shard)
+        except InputError as error:
+            return str(error)
+        return None
+
+    shards = manifest["shards"]
+    problems = []
+    for done, (shard, found) in enumerate(zip(shards, in_order(what, shards), strict=True), 1):
+        if found is not None:
+            problems.append(Problem(shard["file"], folder / shard["file"], found))
+        if progress is not None:
+            progress(done, len(shards))
+    if problems:
+        raise ShardProblems(folder, problems)
+
+
+def _join(manifest: dict[str, Any], sets: list[Shapes]) -> Shapes:
+    """One set of several, whose shards have the same things each."""
+
+    def lists(get: Callable[[Shapes], list[T] | None]) -> list[T] | None:
+        parts = [get(shapes) for shapes in sets]
+        return None if parts[0] is None else [item for part in parts for item in part or []]
+
+    def rows(get: Callable[[Shapes], NDArray | None]) -> NDArray | None:
+        parts = [part for part in map(get, sets) if part is not None]
+        return np.concatenate(parts) if parts else None
+
+    points = [shapes.points for shapes in sets if isinstance(shapes.points, np.ndarray)]
+    starts = np.cumsum([0] + [len(part) for part in points])
+    offsets = [shapes.offsets[:-1] + start for shapes, start in zip(sets, starts, strict=False)]
+    pictures = [shapes.pictures for shapes in sets if shapes.pictures is not None]
+    checksums = json.dumps([shard["blake2b"] for shard in manifest["shards"]])
+    return Shapes(
+        name=manifest["name"],
+        keys=[key for shapes in sets for key in shapes.keys],
+        points=Joined(points),
+        offsets=np.concatenate([*offsets, starts[-1:]]),
+        held_out=np.concatenate([shapes.held_out for shapes in sets]),
+        labels=rows(lambda shapes: shapes.labels),
+        class_names=manifest["class_names"],
+        captions=lists(lambda shapes: shapes.captions),
+        pictures=JoinedPictures(pictures) if pictures else None,
+        validation=rows(lambda shapes: shapes.validation),
+        parts=rows(lambda shapes: shapes.parts),
+        class_parts=sets[0].class_parts,
+        conventions=Conventions(
+            sets[0].conventions.up,
+            sets[0].conventions.scale if len({shapes.conventions.scale for shapes in sets}) == 1 else "raw",
+        ),
+        features=_join_features([shapes.features for shapes in sets if shapes.features is not None]),
+        checksum=blake2b(checksums.encode(), digest_size=16).hexdigest(),
+    )
+
+
+def _join_features(parts: list[Features]) -> Features | None:
+    if not parts:
+        return None
+    images = [part.image for part in parts if isinstance(part.image, np.ndarray)]
+    texts = [part.text for part in parts if isinstance(part.text, np.ndarray)]
+    rows = np.cumsum([0] + [len(text) for text in texts])
+    index = [
+        part.caption_index + start
+        for part, start in zip(parts, rows, strict=False)
+        if part.caption_index is not None
+    ]
+    return Features(
+        image=Joined(images) if images else None,
+        text=Joined(texts) if texts else None,
+        caption_index=np.concatenate(index) if index else None,
+        class_text=parts[0].class_text,
+        teacher=parts[0].teacher,
+    )
