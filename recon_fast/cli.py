@@ -15,6 +15,7 @@ COMMANDS = {
     "finetune": "fine-tune a classifier from a checkpoint, and test it",
     "mlp3": "train three layers on a frozen encoder, and test them",
     "linear": "train a linear layer on a frozen encoder, and test it",
+    "fewshot": "few-shot classification: mean and deviation over folds",
     "pack": "pack a folder of clouds into one HDF5 file",
     "convert": "bring an official checkpoint into our format, or ours into the official one",
     "info": "versions, devices, operators in use, where teacher weights were found",
@@ -130,6 +131,28 @@ def run_mlp3(argv: list[str]) -> int:
 def run_linear(argv: list[str]) -> int:
     """`recon-fast linear`."""
     return run_finetune(argv, "linear")
+
+
+def run_fewshot(argv: list[str]) -> int:
+    """`recon-fast fewshot`."""
+    from recon_fast.settings import parse_fewshot
+
+    config, resume = parse_fewshot(argv)
+    from shlex import quote
+
+    from rich.console import Console
+
+    from recon_fast.console import say
+    from recon_fast.tasks.fewshot import fewshot
+
+    console = Console(stderr=True)
+    result = fewshot(config, resume, console)
+    print(result.run)
+    if result.stopped_by is not None:
+        again = f"recon-fast fewshot --resume {quote(str(result.run))}"
+        say(console, f"stopped by {result.stopped_by}; continue with: {again}")
+        return 128 + int(signal.Signals[result.stopped_by])
+    return 0
 
 
 def run_pack(argv: list[str]) -> int:

@@ -12,7 +12,7 @@ import yaml
 
 from recon_fast.config import ConvertConfig, PackConfig, PretrainConfig
 from recon_fast.errors import InputError
-from recon_fast.tasks.config import FinetuneConfig
+from recon_fast.tasks.config import FewshotConfig, FinetuneConfig
 
 DEFAULT_CONFIG = "quickstart"
 
@@ -239,3 +239,26 @@ def parse_convert(argv: list[str]) -> tuple[Path, Path, ConvertConfig]:
     settings = parse(parser, argv)
     config = ConvertConfig(**{name: settings[name] for name in ConvertConfig.__dataclass_fields__})
     return Path(settings["source"]), Path(settings["out"]), config
+
+
+def parse_fewshot(argv: list[str]) -> tuple[FewshotConfig, Path | str | None]:
+    """Settings of `recon-fast fewshot`, and the run to continue."""
+    argv = ["--official_protocol=true" if arg == "--official-protocol" else arg for arg in argv]
+    base, resume, rest = start_config(argv, "fewshot", "fewshot")
+    check_yaml(base)
+    parser = jsonargparse.ArgumentParser(
+        prog="recon-fast fewshot",
+        description="Few-shot classification, mean and deviation over folds; of published folds, or of any "
+        "labelled set.",
+        exit_on_error=False,
+        allow_abbrev=False,
+    )
+    names = ", ".join(packaged_configs("fewshot"))
+    parser.add_argument("--config", action="config", help=f"a YAML file, or one of: {names}")
+    parser.add_argument("--resume", help="run folder to continue")
+    parser.add_class_arguments(FewshotConfig, as_group=False)
+    settings = parse(parser, ["--config", str(base), *rest])
+    config = FewshotConfig(**{name: settings[name] for name in FewshotConfig.__dataclass_fields__})
+    if resume == "auto":
+        raise InputError("resume must name the folder of a run, got auto")
+    return config, resume

@@ -140,3 +140,39 @@ class FinetuneConfig:
     def to_dict(self) -> dict[str, Any]:
         """Nested plain dict, for YAML and JSON."""
         return asdict(self)
+
+
+@dataclass(frozen=True)
+class FewshotConfig(FinetuneConfig):
+    """Everything `recon-fast fewshot` can be told: what `finetune` can, and these. All shots train, and the
+    last epoch counts, unless `official_protocol` lets the test set choose.
+
+    Attributes:
+        ways: numbers of classes.
+        shots: numbers of shapes of each class to learn from.
+        folds: episodes of each setting.
+        num_test: shapes of each class to test on, where episodes are drawn from a labelled set.
+        protocol: as that of `finetune`, `mlp3` and `linear`.
+    """
+
+    ways: list[int] = field(default_factory=lambda: [5, 10])
+    shots: list[int] = field(default_factory=lambda: [10, 20])
+    folds: int = 10
+    num_test: int = 20
+    validation: float = 0.0
+    votes: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("ways", "shots"):
+            if not getattr(self, name) or min(getattr(self, name)) < 1:
+                raise InputError(f"{name} must be numbers of at least 1, got {getattr(self, name)}")
+        for name in ("folds", "num_test"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.evaluate:
+            raise InputError("evaluate is of `recon-fast finetune`; a fold has no classifier to test")
+
+    @property
+    def command(self) -> str:
+        return "fewshot"

@@ -1,0 +1,174 @@
+"""Few-shot classification: w classes, s shapes of each to learn from, mean and deviation over folds (ReCon,
+table 4).
+
+<run>/config.yaml, result.json                  settings and the table
+<run>/5way_10shot/fold-0/result.json, ...       each fold is a run of `recon_fast.tasks.finetune`
+"""
+
+import json
+import shutil
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from recon_fast.console import ProgressBars, say
+from recon_fast.data.few_shot import draw_episode, few_shot_folds, is_few_shot, read_fold
+from recon_fast.data.prepare import prepare_shapes
+from recon_fast.data.shapes import Shapes
+from recon_fast.errors import InputError
+from recon_fast.tasks.config import FewshotConfig, FinetuneConfig
+from recon_fast.tasks.finetune import build_classifier, finetune
+from recon_fast.training.record import versions
+from recon_fast.training.setup import check_same_config, choose_run, run_folder
+
+
+@dataclass
+class FewshotResult:
+    """How a run ended."""
+
+    run: Path
+    accuracies: dict[tuple[int, int], list[float]]  # (way, shot) -> percent of each fold
+    stopped_by: str | None = None
+
+
+def fewshot(
+    config: FewshotConfig,
+    resume: Path | str | None = None,
+    console: Console | None = None,
+    shapes: Shapes | None = None,
+) -> FewshotResult:
+    """All folds of all settings; with `resume`, folds that are done are not done again.
+
+    Args:
+        config: settings.
+        resume: folder of the run.
+        console: where lines and progress go; stderr by default.
+        shapes: labelled shapes to draw episodes from, in place of those that `config.data.path` names.
+
+    Raises:
+        InputError: anything wrong with the settings, the data, the weights or the disk.
+    """
+    console = console or Console(stderr=True)
+    episode, name = _episodes(config, shapes, console)
+    if resume is None:
+        run, _ = choose_run(config, None, console)
+    else:
+        run = Path(resume)
+        _check_resumed(run, config)
+    accuracies: dict[tuple[int, int], list[float]] = {}
+    settings = [(way, shot) for way in config.ways for shot in config.shots]
+    with run_folder(run, config) if resume is None else nullcontext():
+        for way, shot in settings:  # what cannot be drawn or built leaves no folder
+            episode(way, shot, 0)
+        build_classifier(config, max(config.ways), Console(quiet=True))
+    say(console, f"few-shot on {name}: {len(settings)} settings of {config.folds} folds | run {run}")
+    with ProgressBars(console) as bars:
+        for way, shot in settings:
+            done = accuracies.setdefault((way, shot), [])
+            for fold in range(config.folds):
+                folder = run / f"{way}way_{shot}shot" / f"fold-{fold}"
+                bars(f"{way} way, {shot} shot", fold, config.folds)
+                if not (folder / "result.json").is_file():
+                    shutil.rmtree(folder, ignore_errors=True)  # of a fold that was interrupted
+                    result = finetune(
+                        _fold_config(config, folder), None, Console(quiet=True), episode(way, shot, fold)
+                    )
+                    if result.stopped_by is not None:
+                        return FewshotResult(run, accuracies, result.stopped_by)
+                    for weights in ("checkpoints", "best"):
+                        shutil.rmtree(folder / weights, ignore_errors=True)
+                done.append(json.loads((folder / "result.json").read_text(encoding="utf-8"))["accuracy"])
+            bars(f"{way} way, {shot} shot", config.folds, config.folds)
+            say(console, f"{way} way, {shot} shot: {mean_and_deviation(done)}")
+    _write(run, config, name, accuracies)
+    _show(console, config, accuracies)
+    return FewshotResult(run, accuracies)
+
+
+def mean_and_deviation(accuracies: list[float]) -> str:
+    """ "93.3 ± 3.9", percent; the deviation is that of the folds themselves (divided by their number)."""
+    return f"{np.mean(accuracies):.1f} ± {np.std(accuracies):.1f}"
+
+
+def _episodes(
+    config: FewshotConfig, shapes: Shapes | None, console: Console
+) -> tuple[Callable[[int, int, int], Shapes], str]:
+    """From (way, shot, fold) to an episode, and what they come from."""
+    path = None if config.data.path is None else Path(config.data.path).expanduser()
+    if shapes is None and path is not None and path.is_dir() and is_few_shot(path):
+        for way in config.ways:
+            for shot in config.shots:
+                missing = set(range(config.folds)) - few_shot_folds(path, way, shot).keys()
+                if missing:
+                    raise InputError(
+                        f"{path} must hold fold {min(missing)} of {way} way {shot} shot: leave out what is "
+                        "not there with --ways, --shots or --folds"
+                    )
+        count = {"num_points": config.data.num_points, "max_points": config.data.max_points}
+        return (lambda way, shot, fold: read_fold(path, way, shot, fold, **count)), path.name
+    drawn_from = prepare_shapes(config.data, config.seed, console) if shapes is None else shapes
+
+    def draw(way: int, shot: int, fold: int) -> Shapes:
+        return draw_episode(drawn_from, way, shot, fold, seed=config.seed, num_test=config.num_test)
+
+    return draw, drawn_from.name
+
+
+def _fold_config(config: FewshotConfig, folder: Path) -> FinetuneConfig:
+    """Settings of a fold."""
+    kept = {field.name: getattr(config, field.name) for field in fields(FinetuneConfig)}
+    never = replace(config.save, every=config.optim.epochs + 2, keep=1, tensorboard=False)
+    return FinetuneConfig(**{**kept, "out": str(folder), "save": never})
+
+
+def _check_resumed(run: Path, config: FewshotConfig) -> None:
+    file = run / "config.yaml"
+    if not file.is_file():
+        raise InputError(f"resume must name the folder of a few-shot run, got {run}")
+    old: dict[str, Any] = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+    check_same_config(old, config.to_dict(), run)
+
+
+def _write(
+    run: Path, config: FewshotConfig, name: str, accuracies: dict[tuple[int, int], list[float]]
+) -> None:
+    rows = [
+        {
+            "way": way,
+            "shot": shot,
+            "mean": float(np.mean(found)),
+            "deviation": float(np.std(found)),
+            "accuracies": found,
+        }
+        for (way, shot), found in accuracies.items()
+    ]
+    result = {
+        "task": "fewshot",
+        "protocol": config.protocol,
+        "data": name,
+        "checkpoint": config.checkpoint,
+        "seed": config.seed,
+        "selected_on": "test" if config.official_protocol else "last epoch",
+        "settings": rows,
+        "versions": versions(),
+    }
+    try:
+        (run / "result.json").write_text(json.dumps(result, indent=1), encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"the result cannot be written to {run}: {error.strerror or error}") from error
+
+
+def _show(console: Console, config: FewshotConfig, accuracies: dict[tuple[int, int], list[float]]) -> None:
+    table = Table("accuracy, %", *(f"{shot} shot" for shot in config.shots))
+    for way in config.ways:
+        table.add_row(f"{way} way", *(mean_and_deviation(accuracies[way, shot]) for shot in config.shots))
+    console.print(table)
+    if config.official_protocol:
+        say(console, "official protocol: the test set chose the epoch, so this is optimistic", style="yellow")
