@@ -11,11 +11,9 @@ ModelNet10 has lists of its own, modelnet10_*.txt, in the same folder. y is up.
 import re
 from collections import defaultdict
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 from recon_fast.data.clouds import BadFile
-from recon_fast.data.layout import Layout
 from recon_fast.data.lists import names_in, read_lines
 from recon_fast.data.pickled import pickled_entries, read_pickled
 from recon_fast.data.shapes import Entry, Problem, Source
@@ -99,11 +97,3 @@ def _list_caches(path: Path, names: list[str], caches: dict[str, Path]) -> Sourc
         entries += [replace(entry, held_out=split == "test") for entry in listed]
         problems += found
     return Source(path.resolve().name, path, entries, names, problems, up="y")
-
-
-MODELNET = {
-    f"modelnet{classes}": Layout(
-        partial(is_modelnet, classes=classes), partial(list_modelnet, classes=classes)
-    )
-    for classes in (40, 10)
-}
