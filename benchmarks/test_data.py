@@ -39,7 +39,7 @@ def test_folder_of_npy(benchmark, tmp_path):
 def test_batches(benchmark, placement):
     """128 clouds of 1024 of 8192 points, centred, scaled and turned; "mmap" from the host's memory."""
     clouds = np.random.default_rng(0).standard_normal((1000, 8192, 3), np.float32)
-    points, offsets = stack_clouds(clouds, np.float16)
+    points, offsets = stack_clouds(list(clouds), np.float16)
     shapes = Shapes("noise", [str(i) for i in range(1000)], points, offsets, np.zeros(1000, np.bool_))
     device = resolve_device("auto")
     resident = ResidentShapes(shapes, None, np.arange(1000), device, placement)

@@ -150,7 +150,10 @@ def _pretrain(
     probed = prepare_probe_shapes(config, shapes, console)
     class_names = shapes.class_names if probed is None else probed.class_names
     with run_folder(run, config) if first else nullcontext():
-        features = from_first(lambda: prepare_features(shapes, class_names, config, console))
+        if shapes.features is not None:  # at hand in every process, and may be mapped
+            features = prepare_features(shapes, class_names, config, console)
+        else:
+            features = from_first(lambda: prepare_features(shapes, class_names, config, console))
         teacher = features.teacher if features else {}
         if start is not None:
             check_same_teacher(start.state["teacher"], teacher, start.checkpoint)
@@ -189,8 +192,7 @@ def _pretrain(
     say(
         console,
         f"{type(model).__name__}, {parameters / 1e6:.1f} M parameters, {str(dtype)[6:]} on {where_to} | "
-        f"{len(train_set)} shapes of {shapes.name}, {said} | "
-        f"{total} steps of {batch_size} | run {run}",
+        f"{len(train_set)} shapes of {shapes.name}, {said} | {total} steps of {batch_size} | run {run}",
     )
 
     def save() -> Path:
@@ -220,10 +222,10 @@ def _pretrain(
 
     described = describe_data(shapes, config.data.path) | placed if first else {}
     record = RunRecord(run if first else None, device, described, teacher, step)
-    how = Draw(config.data.num_points, config.data.rotate, config.model.num_group, config.seed)
-    batches = BatchStream(train_set, how, batch_size, config.optim.accumulate, step, total)
     log = Metrics(run if first else None, console, config.save.log_every, config.save.tensorboard, step)
     buffers = KeptBuffers(model)
+    how = Draw(config.data.num_points, config.data.rotate, config.model.num_group, config.seed)
+    batches = BatchStream(train_set, how, batch_size, config.optim.accumulate, step, total)
     with closing(log), closing(batches), record.running(lambda: step):
         model.train()
         with signals_as_flag() as received, log.showing(total, step), lost_ranks(where):
