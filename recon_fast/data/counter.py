@@ -59,7 +59,7 @@ def keys(seed: int, step: Tensor, stream: Stream, sample: Tensor) -> Tensor:
         seed: any integer.
         step: [B] int64.
         stream: what the key is for.
-        sample: [B] int64, what distinguishes samples of a step, such as their row in the data set.
+        sample: [B] int64, what tells samples of a step apart, such as their row in the set.
     """
     parent = _mix_int(_mix_int((seed + 1) * _GAMMA) + (stream + 1) * _GAMMA)
     gamma = _signed(_GAMMA)

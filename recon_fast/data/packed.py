@@ -368,6 +368,7 @@ class _Getter:
     def __init__(self, path: Path, file: Any) -> None:
         self.path = path
         self.file = file
+        self.whole: NDArray[np.uint8] | None = None
 
     def __call__(self, name: str, optional: bool = False) -> Any:
         if optional and name not in self.file:
@@ -392,7 +393,9 @@ class _Getter:
                 state.update(np.ascontiguousarray(part).reshape(-1).view(np.uint8).data)
             self._verify(name, state.hexdigest())
         try:
-            return np.memmap(self.path, dataset.dtype, "r", offset, dataset.shape)
+            if self.whole is None:
+                self.whole = np.memmap(self.path, np.uint8, "r")  # once, as each map keeps a file open
+            return self.whole[offset : offset + dataset.nbytes].view(dataset.dtype).reshape(dataset.shape)
         except (OSError, ValueError) as error:
             raise InputError(f"{self.path} is damaged: its {name} cannot be read ({error})") from error
 

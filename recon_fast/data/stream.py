@@ -108,11 +108,11 @@ class BatchStream:
         if self.thread is None:
             return self.shapes.finish(next(self.source), self.how)
         item = self.ahead.get()
-        if item is None:
-            raise StopIteration
-        if isinstance(item, BaseException):
-            raise item
-        return self.shapes.finish(item, self.how)
+        if isinstance(item, Drawn):
+            return self.shapes.finish(item, self.how)
+        self.thread.join()  # it has ended: an interpreter that ends meanwhile would abort
+        self.ahead.put(item)  # for whoever asks again
+        raise StopIteration if item is None else item
 
     def close(self) -> None:
         """Stop drawing ahead."""

@@ -9,6 +9,8 @@ from torch import Tensor
 
 from recon_fast.data.rows import Rows, gathered, is_mapped
 
+_UPLOAD = 4096  # rows copied to a device at once
+
 
 class Table(Protocol):
     """Rows of different lengths, each of items [D]."""
@@ -29,10 +31,18 @@ class DeviceTable:
     """
 
     def __init__(self, items: Rows, starts: NDArray, sizes: NDArray, device: torch.device) -> None:
-        if device.type != "cpu" or is_mapped(items):  # only what is needed, and nothing that is read later
-            items, starts = gathered(items, starts, sizes)
-        assert isinstance(items, np.ndarray)
-        self.items = torch.from_numpy(items).to(device)
+        if isinstance(items, np.ndarray) and not is_mapped(items) and device.type == "cpu":
+            self.items = torch.from_numpy(items)
+        else:  # what is needed of it, without a second copy in the host's memory
+            dtype = torch.from_numpy(np.empty(0, items.dtype)).dtype
+            self.items = torch.empty(int(sizes.sum()), items.shape[-1], dtype=dtype, device=device)
+            end = 0
+            for first in range(0, len(sizes), _UPLOAD):
+                part = slice(first, first + _UPLOAD)
+                copy = torch.from_numpy(gathered(items, starts[part], sizes[part])[0])
+                self.items[end : end + len(copy)] = copy
+                end += len(copy)
+            starts = np.cumsum(sizes) - sizes
         self.starts = torch.from_numpy(starts).to(device)
 
     def take(self, row: Tensor, column: Tensor) -> Tensor:

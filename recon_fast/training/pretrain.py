@@ -136,7 +136,10 @@ def _pretrain(
     probed = None if profile_steps else prepare_probe_shapes(config, shapes, console)
     class_names = shapes.class_names if probed is None else probed.class_names
     with run_folder(run, config) if first else nullcontext():
-        features = from_first(lambda: prepare_features(shapes, class_names, config, console))
+        if shapes.features is not None:  # at hand in every process, and may be mapped
+            features = prepare_features(shapes, class_names, config, console)
+        else:
+            features = from_first(lambda: prepare_features(shapes, class_names, config, console))
         teacher = features.teacher if features else {}
         if start is not None:
             check_same_teacher(start.state["teacher"], teacher, start.checkpoint)
@@ -179,8 +182,7 @@ def _pretrain(
     say(
         console,
         f"{type(model).__name__}, {parameters / 1e6:.1f} M parameters, {str(dtype)[6:]} on {where_to} | "
-        f"{len(train_set)} shapes of {shapes.name}, {said} | "
-        f"{total} steps of {batch_size} | run {run}",
+        f"{len(train_set)} shapes of {shapes.name}, {said} | {total} steps of {batch_size} | run {run}",
     )
 
     def save() -> Path:

@@ -84,11 +84,13 @@ def test_what_cannot_be_drawn_leaves_no_folder(tmp_path, pretrained):  # noqa: F
     for changes, message in (
         ({"ways": [4]}, "4"),
         ({"shots": [2, 500]}, "500"),
-        ({"checkpoint": "nowhere"}, "nowhere"),
     ):
         with pytest.raises(InputError, match=message):
             fewshot(config(run, pretrained, **changes), None, Lines(), shapes())
         assert not run.exists(), changes
+    with pytest.raises(InputError, match="nowhere"):
+        fewshot(config(run, "nowhere"), None, Lines(), shapes())
+    assert not run.exists()
     with pytest.raises(InputError, match="no labels"):
         fewshot(config(run, pretrained), None, Lines(), replace(shapes(), labels=None))
 

@@ -181,8 +181,16 @@ def test_processes_train_from_mapped_shards_and_probe_together(tmp_path):
         folder = tmp_path / "set" / ("test" if made.held_out[i] else "train") / name
         folder.mkdir(parents=True, exist_ok=True)
         np.save(folder / f"{key}.npy", made.cloud(i))
-    pack_shards(open_source(tmp_path / "set"), tmp_path / "shards", 10, num_points=64)
+
+    def features(shapes):
+        take = [int(key.rsplit("-", 1)[-1]) for key in shapes.keys]
+        given = made.features
+        return replace(given, image=given.image[take], caption_index=given.caption_index[take])
+
+    source = open_source(tmp_path / "set")
+    pack_shards(source, tmp_path / "shards", 10, num_points=64, features_fn=features)
     changes = {"data__path": str(tmp_path / "shards"), "probe__every": 1, "optim__epochs": 2}
+    changes["standardize"] = "on"
     mapped, memory = (
         config_of(tmp_path / name, "recon", **changes, data__placement=name) for name in ("mmap", "device")
     )
@@ -193,6 +201,7 @@ def test_processes_train_from_mapped_shards_and_probe_together(tmp_path):
     torch.testing.assert_close(losses(two)[:4], losses(one)[:4], rtol=1e-4, atol=1e-5)
     logs = [map(json.loads, (run / "metrics.jsonl").read_text().splitlines()) for run in (one, two)]
     scores = [[line for line in log if "probe_svm" in line] for log in logs]
+    assert losses(one).shape == (8, 5)
     assert [len(lines) for lines in scores] == [2, 2]
     before = [read_state(list_checkpoints(run)[-1])["before"] for run in (one, two)]
     assert before[0]["svm"] is not None
