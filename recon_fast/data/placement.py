@@ -66,5 +66,5 @@ def describe_placement(
 ) -> tuple[dict[str, Any], str]:
     """What was chosen, for run.json and for people."""
     needed, dtype = needed_bytes(shapes, features, rows), str(shapes.points.dtype)
-    said = f"{dtype} clouds, {needed / 1e6:.0f} MB {_NAMES[placement]}"
+    said = f"{dtype} clouds, {needed / 1e6:.1f} MB {_NAMES[placement]}"
     return {"placement": placement, "storage": dtype, "bytes": needed}, said

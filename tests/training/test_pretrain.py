@@ -93,12 +93,12 @@ def test_run_folder(tmp_path):
 
 
 def test_loss_falls_and_probe_is_reported(tmp_path):
-    config = tiny_config(tmp_path / "run", optim__epochs=24, optim__lr=2e-3, probe__every=12)
+    config = tiny_config(tmp_path / "run", optim__epochs=48, optim__lr=2e-3, probe__every=24)
     result = train(config, shapes=tiny_shapes(count=48))
     lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     loss = [line["loss"] for line in lines if "loss" in line]
     assert sum(loss[-3:]) < 0.8 * sum(loss[:3])
-    assert [line["step"] for line in lines if "probe_svm" in line] == [72, 144]
+    assert [line["step"] for line in lines if "probe_svm" in line] == [144, 288]
     assert result.before.chance == pytest.approx(100 / 3)
     assert 0 <= result.after.svm <= 100
     assert result.after.zero_shot >= 60  # the text features are the classes themselves
