@@ -16,6 +16,7 @@ COMMANDS = {
     "mlp3": "train three layers on a frozen encoder, and test them",
     "linear": "train a linear layer on a frozen encoder, and test it",
     "fewshot": "few-shot classification: mean and deviation over folds",
+    "table": "results of runs in the paper's tables, its numbers beside them",
     "pack": "pack a folder of clouds into one HDF5 file",
     "convert": "bring an official checkpoint into our format, or ours into the official one",
     "info": "versions, devices, operators in use, where teacher weights were found",
@@ -152,6 +153,24 @@ def run_fewshot(argv: list[str]) -> int:
         again = f"recon-fast fewshot --resume {quote(str(result.run))}"
         say(console, f"stopped by {result.stopped_by}; continue with: {again}")
         return 128 + int(signal.Signals[result.stopped_by])
+    return 0
+
+
+def run_table(argv: list[str]) -> int:
+    """`recon-fast table RUN...`."""
+    from pathlib import Path
+
+    from recon_fast.tasks.table import collect, render
+
+    parser = argparse.ArgumentParser(prog="recon-fast table", description=COMMANDS["table"])
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="folder of a finished run, or its result.json")
+    parser.add_argument("--format", choices=("markdown", "csv", "latex"), default="markdown")
+    parser.add_argument(
+        "--published", choices=("true", "false"), default="true", help="the paper's numbers too"
+    )
+    given = parser.parse_args(argv)
+    rows = collect([Path(run) for run in given.runs], given.published == "true")
+    print(render(rows, given.format), end="")
     return 0
 
 

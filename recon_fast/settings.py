@@ -178,7 +178,7 @@ def parse_pretrain(argv: list[str]) -> tuple[PretrainConfig, Path | str | None, 
 def parse_finetune(argv: list[str], command: str) -> tuple[FinetuneConfig, Path | str | None]:
     """Settings of `recon-fast finetune`, `linear` or `mlp3`, and what to resume from."""
     argv = ["--official_protocol=true" if arg == "--official-protocol" else arg for arg in argv]
-    base, resume, rest = start_config(argv, "finetune", "classify")
+    base, resume, rest = start_config(argv, command, "classify")
     check_yaml(base)
     protocol = "full" if command == "finetune" else command
     what = {"full": "Fine-tune a classifier", "mlp3": "Train three layers on a frozen encoder"}
@@ -189,7 +189,7 @@ def parse_finetune(argv: list[str], command: str) -> tuple[FinetuneConfig, Path 
         exit_on_error=False,
         allow_abbrev=False,
     )
-    names = ", ".join(packaged_configs("finetune"))
+    names = ", ".join(packaged_configs(command))
     parser.add_argument("--config", action="config", help=f"a YAML file, or one of: {names}")
     parser.add_argument("--resume", help="run folder (or its newest checkpoint) to continue; or auto")
     parser.add_class_arguments(FinetuneConfig, as_group=False)

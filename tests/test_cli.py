@@ -13,7 +13,8 @@ import yaml
 from recon_fast import __version__, cli
 from recon_fast.cli import main
 from recon_fast.config import PretrainConfig
-from recon_fast.settings import packaged_configs, parse_pretrain
+from recon_fast.errors import InputError
+from recon_fast.settings import packaged_configs, parse_fewshot, parse_finetune, parse_pretrain
 
 ROOT = Path(__file__).parent.parent
 
@@ -71,6 +72,54 @@ def test_recipes_parse_and_have_a_header(name):
     header = packaged_configs("pretrain")[name].read_text().split("\nmodel:")[0]
     for word in ("recon-fast pretrain", "Hardware:", "Time:", "Expected:"):
         assert word in header
+
+
+@pytest.mark.parametrize(
+    ("command", "name"),
+    [(c, n) for c in ("finetune", "linear", "mlp3", "fewshot") for n in packaged_configs(c)],
+)
+def test_downstream_recipes_parse_and_have_a_header(command, name):
+    parse = parse_fewshot if command == "fewshot" else lambda argv: parse_finetune(argv, command)
+    config, resume = parse(["--config", name])
+    assert config.command == command
+    assert resume is None
+    header = packaged_configs(command)[name].read_text().split("\nprotocol:")[0].split("\nmodel:")[0]
+    for word in (f"recon-fast {command}", "Hardware:", "Time:", "Expected:"):
+        assert word in header
+
+
+def test_official_downstream_recipes():
+    rates = {"finetune": (1e-5, 1e-5, 2e-5), "linear": (1e-4, 5e-5, 1e-4), "mlp3": (1e-4, 5e-5, 1e-4)}
+    for command, (modelnet, modelnet_8k, scan) in rates.items():
+        for name, lr, points, groups in (
+            ("modelnet", modelnet, 1024, 64),
+            ("modelnet_8k", modelnet_8k, 8192, 512),
+            ("scan_hardest", scan, 2048, 128),
+            ("scan_objbg", scan, 2048, 128),
+            ("scan_objonly", scan, 2048, 128),
+        ):
+            config, _ = parse_finetune(["--config", name], command)
+            optim = config.optim
+            assert (optim.lr, optim.epochs, optim.batch_size, optim.clip_grad) == (lr, 300, 32, 10), name
+            assert (optim.schedule, optim.warmup_epochs, optim.weight_decay) == ("official", 10, 0.05)
+            assert (config.data.num_points, config.model.num_group, config.model.group_size) == (
+                points,
+                groups,
+                32,
+            )
+            assert config.normalize == name.startswith("modelnet")
+            assert (config.data.rotate == "y") == name.startswith("scan")
+    for name, lr in (("fewshot", 5e-4), ("linear", 1e-3), ("mlp3", 1e-3)):
+        config, _ = parse_fewshot(["--config", name])
+        assert (config.optim.lr, config.optim.epochs, config.model.drop_path) == (lr, 150, 0.1)
+        assert (config.ways, config.shots, config.folds) == ([5, 10], [10, 20], 10)
+
+
+def test_official_protocol_may_be_said_as_a_flag():
+    assert not parse_finetune([], "finetune")[0].official_protocol
+    assert parse_finetune(["--official-protocol"], "linear")[0].official_protocol
+    with pytest.raises(InputError, match="said by the command"):
+        parse_finetune(["--protocol", "linear"], "mlp3")
 
 
 def test_official_recipes_are_the_papers():
