@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from benchmarks.measure import peak_memory
 from benchmarks.plain import PlainReCon
 from recon_fast.checkpoint import export_official
 from recon_fast.config import OptimConfig, ReConConfig
@@ -70,5 +71,6 @@ def test_step(benchmark, size, precision, model_of):
     }
     benchmark.group = " ".join(info.values())
     benchmark.extra_info.update(info, provider=model_of, device=device.type, threads=torch.get_num_threads())
+    benchmark.extra_info["memory_mib"] = peak_memory(step, device.type)
     if benchmark.stats is not None:
         benchmark.extra_info["clouds_per_second"] = round(BATCH / benchmark.stats.stats.median, 1)
