@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -45,18 +45,41 @@ class FoldedNorm(nn.BatchNorm1d):
         return factor, self.bias - factor * mean
 
 
-def moments(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean [C] and covariance [C, C] (biased) of the rows of x [P, C], in float32 or more."""
-    P = len(x)
-    if x.dtype in (torch.float32, torch.float64):
-        mean = x.mean(0)
-        centered = x - mean
-        return mean, centered.T @ centered / P
-    # A sum over all rows would be rounded to 8 bits once; sums over parts of them are, and their mean is not.
-    parts = x.view(math.gcd(P, 32), -1, x.shape[1])
-    mean = x.mean(0, dtype=torch.float32)
-    product = (parts.transpose(1, 2) @ parts).mean(0, dtype=torch.float32) * (parts.shape[0] / P)
-    return mean, product - mean[:, None] * mean
+class Moments(torch.autograd.Function):
+    """Mean, covariance (biased) and means of groups of rows, and their gradient in one pass over the rows."""
+
+    @staticmethod
+    def forward(x: Tensor, groups: int) -> tuple[Tensor, Tensor, Tensor]:
+        """x [P, C], whose rows are `groups` groups of equal size -> [C], [C, C], [groups, C], in float32 or
+        more.
+        """
+        P, C = x.shape
+        if x.dtype in (torch.float32, torch.float64):
+            mean = x.mean(0)
+            centered = x - mean
+            return mean, centered.T @ centered / P, x.view(groups, -1, C).mean(1)
+        # A sum over all rows would be rounded to 8 bits once; sums over parts of them are, and their mean is
+        # not.
+        parts = x.view(math.gcd(P, 32), -1, C)
+        centers = x.view(groups, -1, C).mean(1, dtype=torch.float32)
+        mean = centers.mean(0)
+        product = (parts.transpose(1, 2) @ parts).mean(0, dtype=torch.float32) * (parts.shape[0] / P)
+        return mean, product - mean[:, None] * mean, centers
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, int], output: tuple[Tensor, Tensor, Tensor]) -> None:
+        ctx.save_for_backward(inputs[0], output[0])
+
+    @staticmethod
+    def backward(ctx: Any, to_mean: Tensor, to_cov: Tensor, to_centers: Tensor) -> tuple[Tensor, None]:
+        x, mean = ctx.saved_tensors
+        P, C = x.shape
+        groups = len(to_centers)
+        twice = (to_cov + to_cov.T) / P
+        shift = (to_mean / P - mean @ twice) + to_centers * (groups / P)  # of all rows of a group
+        to_x = x @ twice.to(x.dtype)
+        to_x.view(groups, -1, C).add_(shift[:, None].to(x.dtype))
+        return to_x, None
 
 
 class Tokenizer(nn.Module):
@@ -95,7 +118,7 @@ class Tokenizer(nn.Module):
         weight, bias = self.lift.weight, self.lift.bias
 
         def statistics() -> tuple[Tensor, Tensor]:
-            mean, cov = moments(points)
+            mean, cov, _ = Moments.apply(points, 1)
             return weight @ mean + bias, ((weight @ cov) * weight).sum(1)
 
         with torch.autocast(points.device.type, enabled=False):
@@ -107,10 +130,11 @@ class Tokenizer(nn.Module):
         weight_whole, weight_local = self.mix.weight.split(256, dim=1)
 
         def statistics() -> tuple[Tensor, Tensor]:
-            mean, cov = moments(lifted)
+            mean, cov, centers = Moments.apply(lifted, len(shared))
             spread = shared - shared.mean(0)
-            centers = lifted.view(len(shared), -1, 128).mean(1, dtype=mean.dtype) - mean  # [BG, 128]
-            covs = weight @ cov + (2 / len(shared)) * (spread.T @ centers)  # with the point, with the group
+            covs = weight @ cov + (2 / len(shared)) * (
+                spread.T @ (centers - mean)
+            )  # with the point, with the group
             return weight @ mean + shared.mean(0), (covs * weight).sum(1) + spread.square().mean(0)
 
         with torch.autocast(lifted.device.type, enabled=False):
