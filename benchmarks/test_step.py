@@ -38,11 +38,14 @@ def problem(size: str, device: torch.device):
     }
 
 
-@pytest.mark.parametrize("model_of", ["ours", "plain"])
+@pytest.mark.parametrize("model_of", ["ours", "ours, compiled", "plain"])
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
 @pytest.mark.parametrize("size", ["tiny", "base"])
 def test_step(benchmark, size, precision, model_of):
     device = resolve_device("auto")
+    compiled = model_of == "ours, compiled"
+    if compiled and (size, precision) != ("base", torch.bfloat16):
+        pytest.skip("compiling takes minutes; one size and precision tell")
     if model_of == "plain" and device.type != "cpu":
         pytest.skip("the plain step runs on the CPU")
     models = problem(size, device)
@@ -50,7 +53,9 @@ def test_step(benchmark, size, precision, model_of):
         with torch.no_grad():
             losses = [loss() for _, loss in models.values()]
         torch.testing.assert_close(*losses, rtol=1e-5, atol=0)
-    model, loss_of = models[model_of]
+    model, loss_of = models[model_of.split(",")[0]]
+    if compiled:
+        loss_of = torch.compile(loss_of, options={"triton.cudagraphs": device.type == "cuda"})
     optimizer = build_optimizer(model, OptimConfig())
 
     def step():
@@ -61,6 +66,11 @@ def test_step(benchmark, size, precision, model_of):
         optimizer.zero_grad()
         return loss.item()  # waits for the device
 
+    if compiled:
+        try:
+            step()
+        except Exception as error:  # no C++ compiler, or something the compiler cannot do
+            pytest.skip(f"torch.compile of the step: {str(error).strip().splitlines()[0][:120]}")
     loss = benchmark.pedantic(step, rounds=5, warmup_rounds=1)
     assert 0 < loss < 100
     info = {

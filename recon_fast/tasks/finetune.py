@@ -253,7 +253,7 @@ def finetune(
         f"{config.protocol} on {shapes.name}: {len(splits.train)} shapes to train, "
         f"{0 if splits.select is None else len(splits.select)} to select ({splits.selected_on}), "
         f"{len(splits.test)} to test, {len(shapes.class_names)} classes | "
-        f"{parameters / 1e6:.1f} M parameters learn, {str(dtype)[6:]} on {device} | "
+        f"{parameters:,} parameters learn, {str(dtype)[6:]} on {device} | "
         f"{loop.total} steps of {batch_size} | run {run}",
     )
     record = RunRecord(run, device, describe_data(shapes, config.data.path), {}, step)
