@@ -12,7 +12,7 @@ import yaml
 
 from recon_fast.config import ConvertConfig, PackConfig, PretrainConfig
 from recon_fast.errors import InputError
-from recon_fast.tasks.config import FewshotConfig, FinetuneConfig
+from recon_fast.tasks.config import FewshotConfig, FinetuneConfig, PartsegConfig
 
 DEFAULT_CONFIG = "quickstart"
 
@@ -200,6 +200,29 @@ def parse_finetune(argv: list[str], command: str) -> tuple[FinetuneConfig, Path 
     config = FinetuneConfig(**{name: settings[name] for name in FinetuneConfig.__dataclass_fields__})
     if config.protocol != protocol:
         raise InputError(f"protocol is said by the command: `recon-fast {config.protocol}`, got --protocol")
+    if resume == "auto" and config.out is None:
+        raise InputError("resume auto needs the folder of the run: --out RUN")
+    return config, resume
+
+
+def parse_partseg(argv: list[str]) -> tuple[PartsegConfig, Path | str | None]:
+    """Settings of `recon-fast partseg`, and what to resume from."""
+    argv = ["--official_protocol=true" if arg == "--official-protocol" else arg for arg in argv]
+    base, resume, rest = start_config(argv, "partseg", "small")
+    check_yaml(base)
+    parser = jsonargparse.ArgumentParser(
+        prog="recon-fast partseg",
+        description="Train a part segmenter, and test it; without --data.path on procedural shapes in memory "
+        "whose surfaces know their part.",
+        exit_on_error=False,
+        allow_abbrev=False,
+    )
+    names = ", ".join(packaged_configs("partseg"))
+    parser.add_argument("--config", action="config", help=f"a YAML file, or one of: {names}")
+    parser.add_argument("--resume", help="run folder (or its newest checkpoint) to continue; or auto")
+    parser.add_class_arguments(PartsegConfig, as_group=False)
+    settings = parse(parser, ["--config", str(base), *rest])
+    config = PartsegConfig(**{name: settings[name] for name in PartsegConfig.__dataclass_fields__})
     if resume == "auto" and config.out is None:
         raise InputError("resume auto needs the folder of the run: --out RUN")
     return config, resume
