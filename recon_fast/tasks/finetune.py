@@ -52,7 +52,7 @@ class Classification(Task[FinetuneConfig, Classifier, SampledShapes, Scores]):
         return start_model(self.config, lambda encoder: Classifier(encoder, classes, head), self.console)
 
     def restore(self) -> tuple[Classifier, dict[str, Any]]:
-        model, restored = restore_trained(self.config, Classifier, "classifier")
+        model, restored = restore_trained(self.config, Classifier, "classifier", self.console)
         known, classes = model.task["num_classes"], len(self.shapes.class_names)
         if known != classes:
             raise InputError(f"{restored.file} tells {known} classes apart, the data has {classes}")

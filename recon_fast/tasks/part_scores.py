@@ -76,7 +76,7 @@ def likeliest(scores: Tensor, category: Tensor, class_parts: Sequence[Sequence[i
     """The likeliest part of each point among those of the shape's category.
 
     Args:
-        scores: [B, N, P], log-probabilities or any others that rank alike.
+        scores: [B, N, P], log-probabilities or others that rank alike.
         category: [B] int64.
         class_parts: parts of each category.
 
@@ -114,7 +114,7 @@ def segment(
         index: [R] int64, which of the shapes; None for all.
 
     Returns:
-        [R, N] int64 on the CPU; -1 where a probability is not finite.
+        [R, N] int64 on the CPU; -1 where a log-probability is not finite.
     """
     was_training = model.training
     model.eval()
@@ -127,8 +127,9 @@ def segment(
         if change is not None:
             copies = [shapes.voted(some, points, i, change) for i in range(votes)]
         with autocast(shapes.device, dtype):
-            chances = [model(copy, category).exp() for copy in copies]
-        found.append(likeliest(torch.stack(chances).mean(0), category, class_parts).cpu())
+            scores = torch.stack([model(copy, category) for copy in copies])
+        # Of the sum of the probabilities; small ones would vanish outside of the logarithm.
+        found.append(likeliest(scores.logsumexp(0), category, class_parts).cpu())
     model.train(was_training)
     return torch.cat(found)
 

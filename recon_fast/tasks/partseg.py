@@ -45,7 +45,7 @@ class _Loss(nn.Module):
 
 
 def check_parts(shapes: Shapes) -> list[list[int]]:
-    """The parts of each category of the shapes.
+    """The parts of each category of the shapes, which have labels.
 
     Raises:
         InputError: points have no parts, a category has none or shares one with another, or a shape has a
@@ -53,8 +53,7 @@ def check_parts(shapes: Shapes) -> list[list[int]]:
     """
     if shapes.parts is None or shapes.class_parts is None:
         raise InputError(f"data must have a part for every point, got none in {shapes.name}")
-    if shapes.labels is None:
-        raise InputError(f"data must have categories, got none in {shapes.name}")
+    assert shapes.labels is not None
     seen: dict[int, str] = {}
     for name, parts in zip(shapes.class_names, shapes.class_parts, strict=True):
         if not parts:
@@ -83,9 +82,9 @@ class PartSegmentation(Task[PartsegConfig, PartSegmenter, PartedShapes, PartScor
     metric = "instance_miou"
 
     def __init__(self, config: PartsegConfig, shapes: Shapes, console: Console) -> None:
-        self.class_parts = check_parts(shapes)
         change = Change(config.augment.scales, config.augment.translate, config.data.rotate, one_factor=True)
         super().__init__(config, shapes, change, console)
+        self.class_parts = check_parts(shapes)
 
     def fingerprint(self) -> str:
         digest = blake2b(super().fingerprint().encode(), digest_size=16)
@@ -107,7 +106,7 @@ class PartSegmentation(Task[PartsegConfig, PartSegmenter, PartedShapes, PartScor
         )
 
     def restore(self) -> tuple[PartSegmenter, dict[str, Any]]:
-        model, restored = restore_trained(self.config, PartSegmenter, "part segmenter")
+        model, restored = restore_trained(self.config, PartSegmenter, "part segmenter", self.console)
         known = model.task["num_categories"], model.task["num_parts"]
         categories, parts = self.sizes().values()
         if known != (categories, parts):

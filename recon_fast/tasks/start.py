@@ -63,17 +63,32 @@ def _made(make: Callable[[ReConConfig], M], architecture: ReConConfig) -> M:
         raise InputError(str(error)) from error
 
 
-def restore_trained(config: DownstreamConfig, kind: type[M], name: str) -> tuple[M, Restored]:
-    """The trained model that `config.checkpoint` holds, to be tested.
+def restore_trained(
+    config: DownstreamConfig, kind: type[M], name: str, console: Console
+) -> tuple[M, Restored]:
+    """The trained model that `config.checkpoint` holds, to be tested with the groups of `config.model`.
 
     Args:
         config: its `checkpoint` and `model` count.
         kind: what the model must be.
         name: of that kind, for errors.
+        console: told where the model was trained on other groups.
+
+    Raises:
+        InputError: no such checkpoint, or one of another model.
     """
     assert config.checkpoint is not None
-    m = config.model
-    restored = restore(config.checkpoint, num_group=m.num_group, group_size=m.group_size)
+    wanted = config.model.num_group, config.model.group_size
+    restored = restore(config.checkpoint)
+    known = restored.model.config.num_group, restored.model.config.group_size
+    if known != wanted:
+        say(
+            console,
+            f"{restored.file} is of {known[0]} groups of {known[1]} points, "
+            f"here they are {wanted[0]} of {wanted[1]}",
+            style="yellow",
+        )
+        restored = restore(config.checkpoint, num_group=wanted[0], group_size=wanted[1])
     if not isinstance(restored.model, kind):
         raise InputError(f"evaluate needs a checkpoint with a {name}, got another in {restored.file}")
     return restored.model, restored
