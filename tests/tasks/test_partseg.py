@@ -15,21 +15,19 @@ from recon_fast.checkpoint import export_official, save_weights, weights_metadat
 from recon_fast.cli import main
 from recon_fast.config import DataConfig, OptimConfig, SaveConfig
 from recon_fast.errors import InputError
-from recon_fast.models import Classifier, PartSegmenter, ReCon
+from recon_fast.models import PartSegmenter, ReCon, TwoTower
 from recon_fast.settings import packaged_configs, parse_partseg
 from recon_fast.tasks.config import ChangeConfig, EncoderConfig, PartsegConfig
 from recon_fast.tasks.partseg import partseg
 from recon_fast.training import loop as loop_module
 from recon_fast.training.checkpoint import list_checkpoints
 
-DEEP = replace(TINY_MODEL, depth=3)
-
 
 @pytest.fixture(scope="module")
 def pretrained(tmp_path_factory):
-    """A tiny pretrained model, three blocks deep."""
+    """A tiny encoder, as pretraining leaves it."""
     torch.manual_seed(0)
-    model = ReCon(replace(DEEP, image_dim=8, text_dim=8))
+    model = ReCon(replace(TINY_MODEL, image_dim=8, text_dim=8))
     folder = tmp_path_factory.mktemp("pretrained")
     save_weights(model, folder / "model.safetensors", weights_metadata(model, None, {"points": 512}))
     return folder
@@ -58,7 +56,7 @@ def run(config, resume=None, console=None, data=None):
 
 def test_a_run_learns_and_leaves_what_it_says(tmp_path, pretrained):
     console, out = Lines(), tmp_path / "run"
-    optim = OptimConfig(epochs=8, batch_size=8, lr=1e-3, warmup_epochs=1, clip_grad=10.0)
+    optim = OptimConfig(epochs=14, batch_size=8, lr=1e-3, warmup_epochs=1, clip_grad=10.0)
     result = run(config(out, pretrained, optim=optim), console=console, data=tiny_parts(80))
     scores = result.scores
     assert scores.instance_miou > 70  # of two and three parts
@@ -163,7 +161,7 @@ def test_the_official_protocol_and_lists(tmp_path, pretrained):
 
 def test_an_official_segmenter_is_tested(tmp_path):
     torch.manual_seed(0)
-    architecture = replace(DEEP, dim=192, num_heads=3, decoder_num_heads=3, skip_near_origin=True)
+    architecture = replace(TINY_MODEL, dim=192, num_heads=3, decoder_num_heads=3, skip_near_origin=True)
     model = PartSegmenter(architecture, 5, 2)
     file = tmp_path / "official.pth"
     torch.save({"base_model": export_official(model)}, file)
@@ -184,14 +182,17 @@ def test_an_official_segmenter_is_tested(tmp_path):
         ({}, {"class_parts": [[0, 1], [1, 2, 3, 4]]}, "got part 1 in ball and in box"),
         ({}, {"class_parts": [[0, 1], [2, 3]]}, "shape-1 of tiny parts has part 4, which box has not"),
         ({}, {"labels": None}, "must have labels"),
-        ({"checkpoint": "shallow"}, {}, "model.depth must be at least 3 for a part segmenter, got 2"),
+        ({"checkpoint": "two towers"}, {}, "checkpoint must be of arch recon, got twotower"),
         ({"evaluate": True}, {}, "with a part segmenter, got another"),
         ({"evaluate": True, "checkpoint": "segmenter"}, {}, "knows 3 categories and 5 parts, the data"),
         ({"optim": OptimConfig(epochs=1, batch_size=64, warmup_epochs=0)}, {}, "at most the 24 shapes"),
     ],
 )  # fmt: skip
 def test_what_cannot_start_leaves_no_folder(tmp_path, pretrained, changes, data, message):
-    made = {"shallow": Classifier(TINY_MODEL, 3), "segmenter": PartSegmenter(DEEP, 5, 3)}
+    made = {
+        "two towers": TwoTower(replace(TINY_MODEL, arch="twotower")),
+        "segmenter": PartSegmenter(TINY_MODEL, 5, 3),
+    }
     if model := made.get(changes.get("checkpoint")):
         file = tmp_path / "model.safetensors"
         save_weights(model, file, weights_metadata(model, None))
