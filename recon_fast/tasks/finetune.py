@@ -36,6 +36,14 @@ class _Loss(nn.Module):
         return Losses({"ce": nn.functional.cross_entropy(self.model(points).float(), label)})
 
 
+def build_classifier(
+    config: FinetuneConfig, num_classes: int, console: Console
+) -> tuple[Classifier, dict[str, Any]]:
+    """The classifier to train, and what the checkpoint was trained on (see `training_conventions`)."""
+    head: Literal["mlp3", "linear"] = "linear" if config.protocol == "linear" else "mlp3"
+    return start_model(config, lambda encoder: Classifier(encoder, num_classes, head), console)
+
+
 class Classification(Task[FinetuneConfig, Classifier, SampledShapes, Scores]):
     """A classifier of whole shapes."""
 
@@ -47,9 +55,7 @@ class Classification(Task[FinetuneConfig, Classifier, SampledShapes, Scores]):
         self.frozen = config.protocol != "full"
 
     def build(self) -> tuple[Classifier, dict[str, Any]]:
-        head: Literal["mlp3", "linear"] = "linear" if self.config.protocol == "linear" else "mlp3"
-        classes = len(self.shapes.class_names)
-        return start_model(self.config, lambda encoder: Classifier(encoder, classes, head), self.console)
+        return build_classifier(self.config, len(self.shapes.class_names), self.console)
 
     def restore(self) -> tuple[Classifier, dict[str, Any]]:
         model, restored = restore_trained(self.config, Classifier, "classifier", self.console)
