@@ -18,8 +18,9 @@ from recon_fast.errors import InputError
 from recon_fast.models import Classifier
 from recon_fast.tasks.config import FinetuneConfig
 from recon_fast.tasks.evaluate import Scores, predict, score, vote, write_confusion
-from recon_fast.tasks.run import DownstreamResult, Losses, Task, run_task
+from recon_fast.tasks.run import run_task
 from recon_fast.tasks.start import restore_trained, start_model
+from recon_fast.tasks.task import DownstreamResult, Losses, Task
 
 FinetuneResult = DownstreamResult[Scores]
 

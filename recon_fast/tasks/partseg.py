@@ -25,8 +25,9 @@ from recon_fast.models import PartSegmenter
 from recon_fast.tasks.config import PartsegConfig
 from recon_fast.tasks.part_pictures import draw_sheet
 from recon_fast.tasks.part_scores import PartScores, score_parts, segment, tested_parts, write_table
-from recon_fast.tasks.run import DownstreamResult, Losses, Task, run_task
+from recon_fast.tasks.run import run_task
 from recon_fast.tasks.start import restore_trained, start_model
+from recon_fast.tasks.task import DownstreamResult, Losses, Task
 
 PartsegResult = DownstreamResult[PartScores]
 
