@@ -6,15 +6,21 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from recon_fast import __version__
 from recon_fast.errors import InputError
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 COMMANDS = {
     "pretrain": "pretrain ReCon: on a procedural set, ShapeNet, or clouds of your own",
     "finetune": "fine-tune a classifier from a checkpoint, and test it",
     "mlp3": "train three layers on a frozen encoder, and test them",
     "linear": "train a linear layer on a frozen encoder, and test it",
+    "partseg": "train a part segmenter from a checkpoint, and test it",
     "fewshot": "few-shot classification: mean and deviation over folds",
     "table": "results of runs in the paper's tables, its numbers beside them",
     "pack": "pack a folder of clouds into one HDF5 file",
@@ -107,21 +113,27 @@ def run_finetune(argv: list[str], command: str = "finetune") -> int:
     from recon_fast.settings import parse_finetune
 
     config, resume = parse_finetune(argv, command)
-    from shlex import quote
-
     from rich.console import Console
 
-    from recon_fast.console import say
     from recon_fast.tasks.finetune import finetune
 
     console = Console(stderr=True)
     result = finetune(config, resume, console)
-    print(result.run)
-    if result.stopped_by is not None:
-        again = f"recon-fast {command} --resume {quote(str(result.run))}"
-        say(console, f"stopped by {result.stopped_by}; continue with: {again}")
-        return 128 + int(signal.Signals[result.stopped_by])
-    return 0
+    return leave_run(command, result.run, result.stopped_by, console)
+
+
+def leave_run(command: str, run: Path, stopped_by: str | None, console: "Console") -> int:
+    """Print the folder of a downstream run, and how to continue one that was stopped; the exit code."""
+    from shlex import quote
+
+    from recon_fast.console import say
+
+    print(run)
+    if stopped_by is None:
+        return 0
+    again = f"recon-fast {command} --resume {quote(str(run))}"
+    say(console, f"stopped by {stopped_by}; continue with: {again}")
+    return 128 + int(signal.Signals[stopped_by])
 
 
 def run_mlp3(argv: list[str]) -> int:
@@ -134,32 +146,36 @@ def run_linear(argv: list[str]) -> int:
     return run_finetune(argv, "linear")
 
 
+def run_partseg(argv: list[str]) -> int:
+    """`recon-fast partseg`."""
+    from recon_fast.settings import parse_partseg
+
+    config, resume = parse_partseg(argv)
+    from rich.console import Console
+
+    from recon_fast.tasks.partseg import partseg
+
+    console = Console(stderr=True)
+    result = partseg(config, resume, console)
+    return leave_run("partseg", result.run, result.stopped_by, console)
+
+
 def run_fewshot(argv: list[str]) -> int:
     """`recon-fast fewshot`."""
     from recon_fast.settings import parse_fewshot
 
     config, resume = parse_fewshot(argv)
-    from shlex import quote
-
     from rich.console import Console
 
-    from recon_fast.console import say
     from recon_fast.tasks.fewshot import fewshot
 
     console = Console(stderr=True)
     result = fewshot(config, resume, console)
-    print(result.run)
-    if result.stopped_by is not None:
-        again = f"recon-fast fewshot --resume {quote(str(result.run))}"
-        say(console, f"stopped by {result.stopped_by}; continue with: {again}")
-        return 128 + int(signal.Signals[result.stopped_by])
-    return 0
+    return leave_run("fewshot", result.run, result.stopped_by, console)
 
 
 def run_table(argv: list[str]) -> int:
     """`recon-fast table RUN...`."""
-    from pathlib import Path
-
     from recon_fast.tasks.table import collect, render
 
     parser = argparse.ArgumentParser(prog="recon-fast table", description=COMMANDS["table"])

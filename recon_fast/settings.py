@@ -12,7 +12,7 @@ import yaml
 
 from recon_fast.config import ConvertConfig, PackConfig, PretrainConfig
 from recon_fast.errors import InputError
-from recon_fast.tasks.config import FewshotConfig, FinetuneConfig
+from recon_fast.tasks.config import DownstreamConfig, FewshotConfig, FinetuneConfig, PartsegConfig
 
 DEFAULT_CONFIG = "quickstart"
 
@@ -175,6 +175,20 @@ def parse_pretrain(argv: list[str]) -> tuple[PretrainConfig, Path | str | None, 
     return config, resume, settings["profile"]
 
 
+def _downstream_parser(
+    settings: type[DownstreamConfig], command: str, description: str
+) -> jsonargparse.ArgumentParser:
+    """The parser of a command that trains a downstream model."""
+    parser = jsonargparse.ArgumentParser(
+        prog=f"recon-fast {command}", description=description, exit_on_error=False, allow_abbrev=False
+    )
+    names = ", ".join(packaged_configs(command))
+    parser.add_argument("--config", action="config", help=f"a YAML file, or one of: {names}")
+    parser.add_argument("--resume", help="run folder (or its newest checkpoint) to continue; or auto")
+    parser.add_class_arguments(settings, as_group=False)
+    return parser
+
+
 def parse_finetune(argv: list[str], command: str) -> tuple[FinetuneConfig, Path | str | None]:
     """Settings of `recon-fast finetune`, `linear` or `mlp3`, and what to resume from."""
     argv = ["--official_protocol=true" if arg == "--official-protocol" else arg for arg in argv]
@@ -182,17 +196,12 @@ def parse_finetune(argv: list[str], command: str) -> tuple[FinetuneConfig, Path 
     check_yaml(base)
     protocol = "full" if command == "finetune" else command
     what = {"full": "Fine-tune a classifier", "mlp3": "Train three layers on a frozen encoder"}
-    parser = jsonargparse.ArgumentParser(
-        prog=f"recon-fast {command}",
-        description=f"{what.get(protocol, 'Train a linear layer on a frozen encoder')}, and test it; "
+    parser = _downstream_parser(
+        FinetuneConfig,
+        command,
+        f"{what.get(protocol, 'Train a linear layer on a frozen encoder')}, and test it; "
         "without --data.path on a procedural set in memory.",
-        exit_on_error=False,
-        allow_abbrev=False,
     )
-    names = ", ".join(packaged_configs(command))
-    parser.add_argument("--config", action="config", help=f"a YAML file, or one of: {names}")
-    parser.add_argument("--resume", help="run folder (or its newest checkpoint) to continue; or auto")
-    parser.add_class_arguments(FinetuneConfig, as_group=False)
     given = yaml.safe_load(base.read_text(encoding="utf-8-sig")) or {}
     if given.get("protocol", protocol) != protocol:
         raise InputError(f"config {base} is of `recon-fast {given['protocol']}`, not of `{command}`")
@@ -200,6 +209,23 @@ def parse_finetune(argv: list[str], command: str) -> tuple[FinetuneConfig, Path 
     config = FinetuneConfig(**{name: settings[name] for name in FinetuneConfig.__dataclass_fields__})
     if config.protocol != protocol:
         raise InputError(f"protocol is said by the command: `recon-fast {config.protocol}`, got --protocol")
+    if resume == "auto" and config.out is None:
+        raise InputError("resume auto needs the folder of the run: --out RUN")
+    return config, resume
+
+
+def parse_partseg(argv: list[str]) -> tuple[PartsegConfig, Path | str | None]:
+    """Settings of `recon-fast partseg`, and what to resume from."""
+    argv = ["--official_protocol=true" if arg == "--official-protocol" else arg for arg in argv]
+    base, resume, rest = start_config(argv, "partseg", "small")
+    check_yaml(base)
+    parser = _downstream_parser(
+        PartsegConfig,
+        "partseg",
+        "Train a part segmenter, and test it; without --data.path on procedural shapes in memory.",
+    )
+    settings = parse(parser, ["--config", str(base), *rest])
+    config = PartsegConfig(**{name: settings[name] for name in PartsegConfig.__dataclass_fields__})
     if resume == "auto" and config.out is None:
         raise InputError("resume auto needs the folder of the run: --out RUN")
     return config, resume

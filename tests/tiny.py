@@ -45,6 +45,33 @@ def tiny_shapes(count: int = 24, num_points: int = 96, seed: int = 0, features: 
     )
 
 
+def tiny_parts(count: int = 24, seed: int = 0) -> Shapes:
+    """Balls of two halves and boxes of three layers in clouds of 40 to 120 points; a quarter is held out."""
+    rng = np.random.default_rng(seed)
+    clouds, parts, labels = [], [], np.arange(count) % 2
+    for label in labels:
+        cloud = rng.standard_normal((int(rng.integers(40, 121)), 3))
+        if label == 0:
+            cloud /= np.linalg.norm(cloud, axis=1, keepdims=True)
+            parts.append(cloud[:, 1] > 0)
+        else:
+            cloud = cloud.clip(-1, 1)
+            parts.append(2 + np.digitize(cloud[:, 0], [-0.4, 0.4]))
+        clouds.append(cloud)
+    points, offsets = stack_clouds(clouds)
+    return Shapes(
+        name="tiny parts",
+        keys=[f"shape-{i}" for i in range(count)],
+        points=points,
+        offsets=offsets,
+        held_out=np.arange(count) // 2 % 4 == 3,
+        labels=labels.astype(np.int64),
+        class_names=["ball", "box"],
+        parts=np.concatenate(parts).astype(np.uint8),
+        class_parts=[[0, 1], [2, 3, 4]],
+    )
+
+
 class Lines(Console):
     """A console that keeps what it is told."""
 

@@ -24,6 +24,7 @@ class Stream(IntEnum):
     CHANGES = 3  # rotation, scale and shift of a labelled cloud
     VOTED_POINTS = 4
     VOTED_CHANGES = 5
+    TESTED_POINTS = 6  # of a cloud that is resampled
 
 
 def _signed(x: int) -> int:
@@ -76,6 +77,11 @@ def words(key: Tensor, count: int) -> Tensor:
 def uniform(key: Tensor, count: int) -> Tensor:
     """`count` numbers in [0, 1) of each key [B]: float32 [B, count], multiples of 2^-24."""
     return _shifted(words(key, count), 40).float() * 2.0**-24
+
+
+def integers(key: Tensor, size: Tensor, count: int) -> Tensor:
+    """`count` numbers below size [B], with replacement, of each key [B]: int64 [B, count]; size < 2^31."""
+    return _scaled(_shifted(words(key, count), 32), size[:, None])
 
 
 def permute(index: Tensor, size: Tensor | int, key: Tensor, rounds: int = 4) -> Tensor:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -26,18 +27,20 @@ class Change:
         scales: each axis is scaled by a factor between these.
         translate: each axis is shifted by at most this.
         rotate: axis of a random rotation, "none" for none.
+        one_factor: all axes are scaled by the same factor.
     """
 
     scales: tuple[float, float] = (1.0, 1.0)
     translate: float = 0.0
     rotate: str = "none"
+    one_factor: bool = False
 
     def __call__(self, points: Tensor, noise: Tensor) -> Tensor:
         """points [B, N, 3] and noise [B, 7] in [0, 1): turned, scaled, shifted, in this order."""
         if self.rotate != "none":
             points = random_rotation(points, self.rotate, noise[:, 0])
         least, most = self.scales
-        scale = least + (most - least) * noise[:, None, 1:4]
+        scale = least + (most - least) * noise[:, None, 1 : 2 if self.one_factor else 4]
         return points * scale + self.translate * (2 * noise[:, None, 4:7] - 1)
 
 
@@ -104,12 +107,27 @@ class SampledShapes:
         points = self.points[index[:, None], pick]
         return change(points, uniform(keys(seed, draws, changes_of, index), 7))
 
+    def batch(self, index: Tensor, seed: int, step: int, change: Change) -> Batch:
+        """The shapes at index [B] as a training step sees them, with their labels."""
+        points = self.changed(index, seed, step, change)
+        return Batch(points, None, None, self.label[index.to(self.device)])
+
+
+class Drawable(Protocol):
+    """Shapes in memory that training batches are drawn from."""
+
+    def __len__(self) -> int: ...
+
+    def batch(self, index: Tensor, seed: int, step: int, change: Change) -> Batch:
+        """The shapes at index [B], drawn and changed: a function of seed, step and shape."""
+        ...
+
 
 class LabelledStream:
     """Batches of labelled shapes from step `start` on, in a new order in each epoch; the rest is dropped."""
 
     def __init__(
-        self, shapes: SampledShapes, change: Change, seed: int, batch_size: int, accumulate: int, start: int
+        self, shapes: Drawable, change: Change, seed: int, batch_size: int, accumulate: int, start: int
     ) -> None:
         self.shapes, self.change, self.seed = shapes, change, seed
         self.batch_size, self.accumulate, self.start = batch_size, accumulate, start
@@ -121,8 +139,7 @@ class LabelledStream:
             places = torch.arange(self.batch_size) + position * self.batch_size
             for part in places.chunk(self.accumulate):
                 rows = epoch_rows(self.seed, torch.tensor([epoch]), part[None], len(self.shapes))[0]
-                points = self.shapes.changed(rows, self.seed, step, self.change)
-                yield Batch(points, None, None, self.shapes.label[rows.to(self.shapes.device)])
+                yield self.shapes.batch(rows, self.seed, step, self.change)
             step += 1
 
 

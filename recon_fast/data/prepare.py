@@ -15,8 +15,14 @@ from recon_fast.data.shapes import Features, Problem, Shapes
 from recon_fast.errors import InputError
 
 
-def prepare_shapes(config: DataConfig, seed: int, console: Console) -> Shapes:
+def prepare_shapes(config: DataConfig, seed: int, console: Console, parts: bool = False) -> Shapes:
     """Load or make the shapes that `config` names, turned as it says.
+
+    Args:
+        config: settings.
+        seed: of the procedural set.
+        console: where lines and progress go.
+        parts: a procedural set is to be of the families whose points have parts.
 
     Raises:
         InputError: a missing or broken file, or a table of them (`DataProblems`) unless `on_problem` is
@@ -24,11 +30,11 @@ def prepare_shapes(config: DataConfig, seed: int, console: Console) -> Shapes:
     """
     from recon_fast.data.conventions import state_up, turn_up
 
-    shapes = state_up(_read_or_make(config, seed, console), config.up)
+    shapes = state_up(_read_or_make(config, seed, console, parts), config.up)
     return shapes if config.turn_up == "none" else turn_up(shapes, config.turn_up)
 
 
-def _read_or_make(config: DataConfig, seed: int, console: Console) -> Shapes:
+def _read_or_make(config: DataConfig, seed: int, console: Console, parts: bool) -> Shapes:
     # Imported here: readers of one layout need not be loaded for another.
     from recon_fast.data.loading import load, open_source
     from recon_fast.data.packed import is_packed, read_packed
@@ -46,7 +52,7 @@ def _read_or_make(config: DataConfig, seed: int, console: Console) -> Shapes:
             threads = torch.get_num_threads()
             try:
                 return procedural_shapes(
-                    config.shapes, seed, progress=lambda count: done(count, config.shapes)
+                    config.shapes, seed, parts=parts, progress=lambda count: done(count, config.shapes)
                 )
             finally:  # numba gives OpenMP, which torch shares, all cores
                 torch.set_num_threads(threads)

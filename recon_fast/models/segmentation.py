@@ -58,15 +58,13 @@ class PartSegmenter(nn.Module):
         num_categories: categories.
 
     Raises:
-        ValueError: an arch without global tokens, a depth below 3, no part or no category.
+        ValueError: an arch without global tokens, no part or no category.
     """
 
     def __init__(self, config: ReConConfig, num_parts: int = 50, num_categories: int = 16) -> None:
         super().__init__()
         if config.arch != "recon":
             raise ValueError(f"model.arch must be 'recon' for a part segmenter, got {config.arch!r}")
-        if config.depth < 3:
-            raise ValueError(f"model.depth must be at least 3 for a part segmenter, got {config.depth}")
         if num_parts < 1 or num_categories < 1:
             raise ValueError(
                 f"num_parts and num_categories must be at least 1, got {num_parts} and {num_categories}"
@@ -79,7 +77,8 @@ class PartSegmenter(nn.Module):
             "num_categories": num_categories,
         }
         self.num_categories = num_categories
-        self.taps = [config.depth * i // 3 for i in (1, 2, 3)]  # blocks 4, 8, 12 of 12
+        # Blocks 4, 8, 12 of 12; of fewer than three blocks the first counts more than once.
+        self.taps = [max(1, config.depth * i // 3) for i in (1, 2, 3)]
         self.encoder = Encoder(config)
         self.category = nn.Sequential(
             nn.Linear(num_categories, _CATEGORY_DIM, bias=False),
@@ -103,7 +102,8 @@ class PartSegmenter(nn.Module):
         groups = group_points(points, self.config)
         tokens = self.encoder.tokenizer(groups.neighborhoods)
         layers = enumerate(self.encoder.layers(tokens, groups.centers, stop_gradient=False), 1)
-        kept = [layer for i, layer in layers if i in self.taps]
+        tapped = {i: layer for i, layer in layers if i in self.taps}
+        kept = [tapped[i] for i in self.taps]
         local = torch.cat([self.encoder.norm(layer.local_tokens) for layer in kept], -1)  # [B, G, 3 C]
         one_hot = F.one_hot(category, self.num_categories).to(points.dtype)
         # The maximum of the global tokens is taken before the norm; the official weights were trained so.

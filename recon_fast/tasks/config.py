@@ -34,21 +34,19 @@ class EncoderConfig:
 
 
 @dataclass(frozen=True)
-class AugmentConfig:
-    """What happens to a training cloud besides `data.rotate`; votes are cast on clouds changed alike.
+class ChangeConfig:
+    """How a training cloud is scaled and shifted, besides `data.rotate`; votes are cast on clouds changed
+    alike.
 
     Attributes:
-        scale: largest factor s; each axis of a cloud is scaled by a factor from 1/s (or `scale_least`) to s.
+        scale: largest factor s; factors are from 1/s (or `scale_least`) to s.
         scale_least: smallest factor; null takes 1/s.
         translate: each axis is shifted by at most this, in both directions.
-        oversample: a cloud is sampled down to this many times `data.num_points` points, farthest points
-            first, and each pass draws `data.num_points` of those.
     """
 
     scale: float = 1.5
     scale_least: float | None = None
     translate: float = 0.2
-    oversample: float = 1.2
 
     def __post_init__(self) -> None:
         least, most = self.scales
@@ -56,8 +54,6 @@ class AugmentConfig:
             raise InputError(f"augment.scale must be at least augment.scale_least > 0, got {most}, {least}")
         if not self.translate >= 0:
             raise InputError(f"augment.translate must be at least 0, got {self.translate}")
-        if not self.oversample >= 1:
-            raise InputError(f"augment.oversample must be at least 1, got {self.oversample}")
 
     @property
     def scales(self) -> tuple[float, float]:
@@ -66,14 +62,29 @@ class AugmentConfig:
 
 
 @dataclass(frozen=True)
-class FinetuneConfig:
-    """Everything `recon-fast finetune`, `linear` and `mlp3` can be told.
+class AugmentConfig(ChangeConfig):
+    """What happens to a training cloud of a classifier; each axis is scaled by a factor of its own.
+
+    Attributes:
+        oversample: a cloud is sampled down to this many times `data.num_points` points, farthest points
+            first, and each pass draws `data.num_points` of those.
+    """
+
+    oversample: float = 1.2
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.oversample >= 1:
+            raise InputError(f"augment.oversample must be at least 1, got {self.oversample}")
+
+
+@dataclass(frozen=True)
+class DownstreamConfig:
+    """What all commands that train a downstream model can be told.
 
     Attributes:
         out: folder of the run; null makes a new one, runs/<command>-<date>-<time>.
         checkpoint: the pretrained encoder: a run, a checkpoint or an official file; null starts at random.
-        protocol: "full" trains all weights; "mlp3" and "linear" train a head on a frozen encoder, and with it
-            the class token, as the official code does.
         seed: the whole run is a function of it, on one machine.
         device: where to train; auto takes the GPU if there is one.
         precision: auto takes bf16 where the device multiplies it fast.
@@ -81,21 +92,19 @@ class FinetuneConfig:
         model: the encoder.
         data: labelled shapes; null makes the procedural set.
         normalize: centre each cloud and scale it to the unit sphere, as in pretraining.
-        augment: what happens to training clouds.
         optim: optimizer and schedule.
-        head_factor: the head (and the class token) learn at this many times `optim.lr`.
+        head_factor: what is new learns at this many times `optim.lr`.
         validation: share of the training shapes that picks the checkpoint, where the data has no validation
             split; 0 takes the last epoch's.
-        official_protocol: pick the checkpoint on the test set, as the literature does. Such accuracies are
+        official_protocol: pick the checkpoint on the test set, as the literature does. Such results are
             optimistic, and the run says so.
-        votes: passes over changed clouds whose mean decides in the voted accuracy; 0 casts none.
-        evaluate: train nothing; test the classifier that `checkpoint` holds.
+        votes: passes over changed clouds whose mean decides in the voted result; 0 casts none.
+        evaluate: train nothing; test the model that `checkpoint` holds.
         save: checkpoints and logs.
     """
 
     out: str | None = None
     checkpoint: str | None = None
-    protocol: Literal["full", "mlp3", "linear"] = "full"
     seed: int = 0
     device: str = "auto"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
@@ -103,7 +112,6 @@ class FinetuneConfig:
     model: EncoderConfig = field(default_factory=EncoderConfig)
     data: DataConfig = field(default_factory=lambda: DataConfig(rotate="none"))
     normalize: bool = True
-    augment: AugmentConfig = field(default_factory=AugmentConfig)
     optim: OptimConfig = field(
         default_factory=lambda: OptimConfig(batch_size=32, lr=1e-5, clip_grad=10.0, schedule="official")
     )
@@ -130,16 +138,35 @@ class FinetuneConfig:
                     f"got {getattr(self.model, name)} and {self.data.num_points}"
                 )
         if self.evaluate and self.checkpoint is None:
-            raise InputError("evaluate needs a checkpoint with a classifier, got none")
+            raise InputError("evaluate needs a checkpoint with the trained model, got none")
+
+    @property
+    def command(self) -> str:
+        """Which of the commands it is."""
+        raise NotImplementedError
+
+    def to_dict(self) -> dict[str, Any]:
+        """Nested plain dict, for YAML and JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class FinetuneConfig(DownstreamConfig):
+    """Everything `recon-fast finetune`, `linear` and `mlp3` can be told.
+
+    Attributes:
+        protocol: "full" trains all weights; "mlp3" and "linear" train a head on a frozen encoder, and with it
+            the class token, as the official code does.
+        augment: what happens to training clouds.
+    """
+
+    protocol: Literal["full", "mlp3", "linear"] = "full"
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
 
     @property
     def command(self) -> str:
         """Which of the commands it is."""
         return "finetune" if self.protocol == "full" else self.protocol
-
-    def to_dict(self) -> dict[str, Any]:
-        """Nested plain dict, for YAML and JSON."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -176,3 +203,31 @@ class FewshotConfig(FinetuneConfig):
     @property
     def command(self) -> str:
         return "fewshot"
+
+
+@dataclass(frozen=True)
+class PartsegConfig(DownstreamConfig):
+    """Everything `recon-fast partseg` can be told; the defaults are the official recipe for ShapeNetPart.
+
+    Attributes:
+        augment: what happens to training clouds; all axes of a cloud are scaled by the same factor.
+        pictures: test shapes of each category that are drawn, truth beside prediction; 0 draws none.
+    """
+
+    model: EncoderConfig = field(default_factory=lambda: EncoderConfig(num_group=128))
+    data: DataConfig = field(default_factory=lambda: DataConfig(num_points=2048, rotate="none"))
+    augment: ChangeConfig = field(default_factory=lambda: ChangeConfig(scale=1.25, translate=0.1))
+    optim: OptimConfig = field(
+        default_factory=lambda: OptimConfig(batch_size=32, lr=1e-4, clip_grad=10.0, schedule="official")
+    )
+    pictures: int = 3
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.pictures < 0:
+            raise InputError(f"pictures must be at least 0, got {self.pictures}")
+
+    @property
+    def command(self) -> str:
+        """Which of the commands it is."""
+        return "partseg"

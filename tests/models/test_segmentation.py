@@ -47,9 +47,11 @@ def test_propagation_is_interpolation_then_layers():
     torch.testing.assert_close(layer(points, centers, tokens), want, rtol=1e-6, atol=1e-6)
 
 
-def test_training_reaches_every_parameter_and_rows_are_probabilities():
+@pytest.mark.parametrize(("depth", "taps"), [(1, [1, 1, 1]), (2, [1, 1, 2]), (3, [1, 2, 3]), (4, [1, 2, 4])])
+def test_training_reaches_every_parameter_and_rows_are_probabilities(depth, taps):
     torch.manual_seed(0)
-    model = PartSegmenter(SMALL, num_parts=4, num_categories=2).train()
+    model = PartSegmenter(replace(SMALL, depth=depth), num_parts=4, num_categories=2).train()
+    assert model.taps == taps
     out = model(torch.rand(3, 64, 3), torch.tensor([0, 1, 1]))
     assert out.shape == (3, 64, 4)
     torch.testing.assert_close(out.exp().sum(-1), torch.ones(3, 64))
@@ -61,7 +63,6 @@ def test_training_reaches_every_parameter_and_rows_are_probabilities():
     ("config", "counts", "message"),
     [
         (replace(SMALL, arch="twotower"), (4, 2), "model.arch must be 'recon' for a part segmenter"),
-        (TINY_MODEL, (4, 2), "model.depth must be at least 3 for a part segmenter, got 2"),
         (SMALL, (4, 0), "num_parts and num_categories must be at least 1, got 4 and 0"),
     ],
 )

@@ -15,9 +15,9 @@ from recon_fast.checkpoint.restore import restore
 from recon_fast.config import DataConfig, OptimConfig, ReConConfig, SaveConfig
 from recon_fast.errors import InputError
 from recon_fast.models import Classifier
-from recon_fast.tasks import finetune as finetune_module
 from recon_fast.tasks.config import AugmentConfig, EncoderConfig, FinetuneConfig
-from recon_fast.tasks.finetune import choose_splits, finetune
+from recon_fast.tasks.finetune import finetune
+from recon_fast.tasks.splits import choose_splits
 from recon_fast.training import loop as loop_module
 from recon_fast.training.checkpoint import list_checkpoints
 from recon_fast.training.pretrain import pretrain
@@ -213,4 +213,4 @@ def test_a_run_starts_at_random_without_a_checkpoint(tmp_path, monkeypatch):
     console = Lines()
     run(config(tmp_path / "run"), console=console)
     assert console.has("starts at random")
-    assert finetune_module.restore(tmp_path / "run" / "best").model.config.dim == 24
+    assert restore(tmp_path / "run" / "best").model.config.dim == 24

@@ -58,13 +58,19 @@ class Words:
 
 Builder = Callable[[Parts, Dice, Words], None]
 FAMILIES: dict[str, Builder] = {}
+PARTED: dict[str, tuple[str, ...]] = {}  # names of the parts, of the families that name them
 
 
-def family(noun: str) -> Callable[[Builder], Builder]:
-    """Register a builder under the noun of its captions, which is also the class name."""
+def family(noun: str, parts: tuple[str, ...] = ()) -> Callable[[Builder], Builder]:
+    """Register a builder under the noun of its captions, which is also the class name.
+
+    A builder with `parts` says by `Parts.part` which of them each surface belongs to.
+    """
 
     def register(build: Builder) -> Builder:
         FAMILIES[noun] = build
+        if parts:
+            PARTED[noun] = parts
         return build
 
     return register

@@ -92,13 +92,16 @@ def seat_base(b: Parts, d: Dice, w: float, depth: float, seat: float, words: Wor
     words.features.append("a star base on castors")
 
 
-@family("chair")
+@family("chair", parts=("seat", "base", "back"))
 def chair(b: Parts, d: Dice, words: Words) -> None:
     w, depth, seat = d.real(0.38, 0.6), d.real(0.38, 0.55), d.real(0.38, 0.55)
     back = d.real(0.25, 0.75)
     words.measure(back, 0.38, "low-backed", 0.6, "high-backed")
+    b.part("seat")
     b.box((0, seat, 0), (w, d.real(0.03, 0.12), depth))
+    b.part("base")
     seat_base(b, d, w, depth, seat, words)
+    b.part("back")
     backrest(b, d, w, depth, seat, back, words)
 
 
@@ -238,11 +241,14 @@ def table_base(
         words.features.append("crossed trestles")
 
 
-@family("table")
+@family("table", parts=("top", "base"))
 def table(b: Parts, d: Dice, words: Words) -> None:
     w, depth, height = d.real(0.8, 1.9), d.real(0.6, 1.0), d.real(0.65, 0.95)
     words.measure(w, 1.05, "small", 1.6, "long")
-    table_base(b, d, w, depth, height, tabletop(b, d, w, depth, height, words), words)
+    b.part("top")
+    is_round = tabletop(b, d, w, depth, height, words)
+    b.part("base")
+    table_base(b, d, w, depth, height, is_round, words)
 
 
 @family("coffee table")
@@ -332,10 +338,11 @@ def wardrobe(b: Parts, d: Dice, words: Words) -> None:
         words.features.append("a cornice")
 
 
-@family("floor lamp")
+@family("floor lamp", parts=("base", "pole", "shade"))
 def floor_lamp(b: Parts, d: Dice, words: Words) -> None:
     height, r = d.real(0.5, 1.7), d.real(0.12, 0.3)
     words.measure(height, 0.8, "short", 1.4, "tall")
+    b.part("base")
     if d.chance(0.6):
         b.cylinder((0, 0, 0), 0.04, r * d.real(0.6, 1.0), r * 0.5)
     else:
@@ -344,12 +351,14 @@ def floor_lamp(b: Parts, d: Dice, words: Words) -> None:
             b.rod((r * math.cos(a), 0, r * math.sin(a)), (0, height * 0.35, 0), 0.015)
         words.features.append("a tripod")
     arm = d.real(0.15, 0.4) if d.chance(0.35) else 0.0
+    b.part("pole")
     b.cylinder((0, 0, 0), height, 0.02)
     if arm:
         b.rod((0, height, 0), (arm, height * 1.08, 0), 0.02)
         words.features.append("a side arm")
     style = d.pick(["conical", "drum", "globe"])
     at = (arm, height * (1.08 if arm else 1.0) - 0.05, 0.0)
+    b.part("shade")
     if style == "globe":
         b.ball((at[0], at[1] + r * 0.8, 0), r * 0.8)
     else:

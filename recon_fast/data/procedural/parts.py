@@ -32,6 +32,12 @@ class Parts:
     def __init__(self) -> None:
         self.rows: list[tuple[float, ...]] = []
         self.piece = 0  # parts of one piece share a tone in pictures
+        self.names: list[str] = []  # of each row, what it is a part of; "" where its family does not say
+        self.name = ""
+
+    def part(self, name: str) -> None:
+        """Name what the surfaces that follow are a part of."""
+        self.name = name
 
     def array(self) -> NDArray[np.float64]:
         """All parts as rows [P, ROW]."""
@@ -41,6 +47,7 @@ class Parts:
         self, kind: int, area: float, frame: tuple[float, ...], center: Point, own: Sequence[float]
     ) -> None:
         self.rows.append((kind, area, *frame, *center, *own, *(0.0,) * (ROW - 15 - len(own)), self.piece))
+        self.names.append(self.name)
         self.piece += 1
 
     def box(

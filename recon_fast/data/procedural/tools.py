@@ -18,11 +18,13 @@ def handle(b: Parts, d: Dice, length: float, r: float, words: Words) -> None:
     words.features.append(f"a {style} handle")
 
 
-@family("hammer")
+@family("hammer", parts=("handle", "head"))
 def hammer(b: Parts, d: Dice, words: Words) -> None:
     length, r = d.real(1.8, 3.4), d.real(0.08, 0.14)
     words.measure(length, 2.2, "short", 2.9, "long")
+    b.part("handle")
     handle(b, d, length, r, words)
+    b.part("head")
     reach, size = d.real(0.35, 0.7), d.real(0.14, 0.3)
     head = d.pick(["square head", "claw", "mallet head"])
     if head == "mallet head":
@@ -95,13 +97,15 @@ def wrench(b: Parts, d: Dice, words: Words) -> None:
     )
 
 
-@family("sword")
+@family("sword", parts=("grip", "guard", "blade"))
 def sword(b: Parts, d: Dice, words: Words) -> None:
     blade, w = d.real(2.0, 4.5), d.real(0.15, 0.4)
     words.measure(blade, 2.7, "short", 3.8, "long")
     grip = d.real(0.5, 1.0)
+    b.part("grip")
     b.cylinder((0, 0, 0), grip, 0.09)
     b.ball((0, -0.08, 0), d.real(0.1, 0.18))
+    b.part("guard")
     guard = d.real(0.3, 0.8)
     if d.chance(0.7):
         b.box((0, grip, 0), (2 * guard, 0.12, 0.16), top=(1.8 * guard, 0.1))
@@ -109,6 +113,7 @@ def sword(b: Parts, d: Dice, words: Words) -> None:
     else:
         b.cylinder((0, grip, 0), 0.08, guard * 0.6)
         words.features.append("a round guard")
+    b.part("blade")
     curved = d.real(0.3, 0.8) if d.chance(0.35) else 0.0
     b.box((0, grip + 0.1, 0), (w, blade * 0.55, 0.06), (w * 0.95, 0.05), (curved * 0.3, 0))
     b.box(
@@ -120,15 +125,18 @@ def sword(b: Parts, d: Dice, words: Words) -> None:
     words.features.append("a curved blade" if curved else "a straight blade")
 
 
-@family("guitar")
+@family("guitar", parts=("body", "neck", "head"))
 def guitar(b: Parts, d: Dice, words: Words) -> None:
     lower, upper, t = d.real(0.6, 0.85), d.real(0.4, 0.65), d.real(0.1, 0.4)
     words.measure(t, 0.18, "thin", 0.3, "deep")
     neck = d.real(1.4, 2.2)
+    b.part("body")
     for y, r in ((0.0, lower), (lower * 0.95 + upper * 0.2, upper)):
         b.rod((0, y, -t / 2), (0, y, t / 2), r)
     top = lower * 0.95 + upper * 1.2
+    b.part("neck")
     b.box((0, top - 0.5, t / 2), (0.16, neck + 0.5, 0.08))
+    b.part("head")
     b.box((0, top + neck, t / 2), (0.24, 0.45, 0.07), (0.3, 0.05), (0, -0.12))
     words.measure(neck, 1.6, "short-necked", 2.0, "long-necked")
     pegs = d.pick([4, 6])
@@ -140,6 +148,7 @@ def guitar(b: Parts, d: Dice, words: Words) -> None:
                 0.03,
             )
     words.features.append(f"{NUMBERS[pegs]} pegs")
+    b.part("body")
     b.box((0, -lower * 0.4, t / 2), (0.35, 0.07, 0.1))
     if d.chance():
         b.ring((0, lower * 0.75, t / 2), 0.2, 0.03, axis=(0, 0, 1))

@@ -14,14 +14,16 @@ def wheels(b: Parts, xs: list[float], track: float, r: float, width: float) -> N
             b.rod((x, r, z - sz * width / 2), (x, r, z + sz * width / 2), r)
 
 
-@family("car")
+@family("car", parts=("body", "cabin", "wheels"))
 def car(b: Parts, d: Dice, words: Words) -> None:
     length, w, r = d.real(3.2, 4.8), d.real(1.5, 1.9), d.real(0.28, 0.42)
     body, cabin = d.real(0.45, 0.7), d.real(0.4, 0.6)
     words.measure(length, 3.6, "short", 4.4, "long")
+    b.part("body")
     b.box((0, r * 0.7, 0), (length, body, w), top=(length * d.real(0.92, 0.99), w * 0.95))
     style = d.pick(["saloon", "hatchback", "pick-up", "convertible", "estate"])
     top = r * 0.7 + body
+    b.part("cabin")
     if style == "saloon":
         b.box((-0.1, top, 0), (length * 0.55, cabin, w * 0.9), top=(length * 0.3, w * 0.75))
     elif style == "hatchback":
@@ -30,6 +32,7 @@ def car(b: Parts, d: Dice, words: Words) -> None:
         b.box((-length * 0.13, top, 0), (length * 0.7, cabin, w * 0.9), (length * 0.6, w * 0.78), (-0.1, 0))
     elif style == "pick-up":
         b.box((length * 0.08, top, 0), (length * 0.3, cabin, w * 0.9), top=(length * 0.2, w * 0.78))
+        b.part("body")
         for sz in (-1, 1):
             b.box((-length * 0.28, top, sz * w * 0.45), (length * 0.4, 0.25, 0.06))
     else:
@@ -37,10 +40,13 @@ def car(b: Parts, d: Dice, words: Words) -> None:
         for sz in (-1, 1):
             b.box((-length * 0.05, top - 0.1, sz * w * 0.22), (0.15, 0.5, 0.4), shift=(-0.12, 0))
     words.adjectives.insert(0, style)
+    b.part("wheels")
     wheels(b, [-length * 0.31, length * 0.31], w * 0.95, r, 0.22)
+    b.part("body")
     if d.chance(0.25):
         b.box((-length * 0.46, top + 0.15, 0), (0.2, 0.05, w * 0.9))
         words.features.append("a spoiler")
+    b.part("cabin")
     if d.chance(0.2) and style in ("saloon", "estate", "hatchback"):
         b.box((-0.2, top + cabin + 0.05, 0), (1.0, 0.15, w * 0.6))
         words.features.append("a roof box")
@@ -125,11 +131,12 @@ def tractor(b: Parts, d: Dice, words: Words) -> None:
     wheels(b, [1.25], w * 1.9, small, 0.25)
 
 
-@family("aeroplane")
+@family("aeroplane", parts=("body", "wings", "tail", "engines"))
 def aeroplane(b: Parts, d: Dice, words: Words) -> None:
     length, r = d.real(6, 12), d.real(0.4, 0.8)
     span, sweep, chord = d.real(3.0, 7.0), d.real(-0.3, 2.2), d.real(0.9, 2.0)
     words.measure(span / length, 0.45, "short-winged", 0.62, "long-winged")
+    b.part("body")
     b.rod((-length * 0.3, 0, 0), (length * 0.35, 0, 0), r, caps=False)
     b.ball((length * 0.35, 0, 0), (length * d.real(0.08, 0.16), r, r))
     b.rod((-length * 0.3, 0, 0), (-length * 0.5, r * 0.4, 0), r, r * 0.2)
@@ -139,11 +146,13 @@ def aeroplane(b: Parts, d: Dice, words: Words) -> None:
     if decks == 2:
         words.features.append("two decks of wings")
     tip = (chord * d.real(0.35, 0.9), 0.06)
+    b.part("wings")
     for deck in range(decks):
         for sz in (-1, 1):
             b.box((0.2, y + deck * r * 2.2, 0), (chord, span, 0.14), tip, (-sweep, 0), axis=(0, 0.06, sz))
     if sweep > 1.2:
         words.adjectives.append("swept-wing")
+    b.part("tail")
     tail = length * -0.46
     high = d.chance(0.35)
     fin = length * d.real(0.12, 0.18)
@@ -154,6 +163,7 @@ def aeroplane(b: Parts, d: Dice, words: Words) -> None:
         b.box(root, (chord * 0.6, span * 0.35, 0.1), end, (-sweep * 0.3, 0), axis=(0, 0, sz))
     if high:
         words.features.append("a T-tail")
+    b.part("engines")
     engine = d.pick(["propeller", "two jets", "four jets", "rear jets"])
     words.features.append({"propeller": "a propeller"}.get(engine, engine))
     if engine == "propeller":

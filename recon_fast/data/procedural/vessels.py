@@ -43,12 +43,14 @@ def hollow(b: Parts, profile: list[tuple[float, float]], wall: float) -> None:
         b.revolve((0, 0, 0), [(0.0, inner[0][1]), *inner])
 
 
-@family("mug")
+@family("mug", parts=("body", "handle"))
 def mug(b: Parts, d: Dice, words: Words) -> None:
     r, h = d.real(0.35, 0.55), d.real(0.7, 1.4)
     words.measure(h / r, 1.9, "wide", 2.8, "tall")
     profile = curve(8, [r * d.real(0.7, 1.0), r * d.real(0.85, 1.15), r], h)
+    b.part("body")
     hollow(b, profile, 0.05)
+    b.part("handle")
     side_handle(b, d, r * 0.95, h * d.real(0.45, 0.6), h * d.real(0.22, 0.32), words)
 
 
@@ -135,16 +137,20 @@ def wine_glass(b: Parts, d: Dice, words: Words) -> None:
     b.revolve((0, h * stem, 0), [(max(x - 0.03, 0.01), y) for x, y in bow[2:]])
 
 
-@family("teapot")
+@family("teapot", parts=("body", "lid", "spout", "handle"))
 def teapot(b: Parts, d: Dice, words: Words) -> None:
     r, squash = d.real(0.5, 0.7), d.real(0.65, 1.1)
     words.measure(squash, 0.8, "flat", 0.98, "tall")
+    b.part("body")
     b.ball((0, r * squash, 0), (r, r * squash, r))
+    b.part("lid")
     b.cylinder((0, r * squash * 1.85, 0), 0.08, r * 0.45, r * 0.35)
     b.ball((0, r * squash * 2 + 0.1, 0), 0.08)
     y = r * squash
+    b.part("spout")
     b.rod((-r * 0.85, y * 0.8, 0), (-r * d.real(1.4, 1.8), y * d.real(1.5, 1.9), 0), 0.14, 0.06, caps=False)
     words.features.append("a long spout")
+    b.part("handle")
     if d.chance(0.65):
         side_handle(b, d, r * 0.9, y * 1.1, r * 0.5, words)
     else:
