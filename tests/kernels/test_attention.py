@@ -96,3 +96,20 @@ def test_scores_that_are_all_minus_infinity_are_a_row_without_keys(Q):
     assert to_query[:, :, dead].eq(0).all()
     assert to_key.eq(0).all()
     torch.testing.assert_close(to_value, torch.full_like(value, 1 / 9))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("D", [8, 32, 48, 64])
+@pytest.mark.parametrize("Q", [1, 3, 4])
+def test_widths_and_numbers_of_queries(Q, D, dtype):
+    query, key, value = (t.requires_grad_() for t in qkv(Q=Q, S=11, D=D, dtype=dtype))
+    mask = torch.arange(11) % 4 != torch.tensor([[1], [2]])
+    exact = [t.detach().double().requires_grad_() for t in (query, key, value)]
+    want = F.scaled_dot_product_attention(*exact, mask[:, None, None])
+    got = masked_cross_attention(query, key, value, mask)
+    grad = torch.randn(want.shape, generator=torch.Generator().manual_seed(1)).to(dtype)
+    want.backward(grad.double())
+    got.backward(grad)
+    tolerance = {"rtol": 2e-2, "atol": 2e-2} if dtype == torch.bfloat16 else {"rtol": 1e-4, "atol": 1e-5}
+    for a, b in zip((got, query.grad, key.grad, value.grad), (want, *(t.grad for t in exact)), strict=True):
+        torch.testing.assert_close(a, b.to(dtype), **tolerance)

@@ -8,11 +8,23 @@ memory traffic.
 
 import numpy as np
 import torch
+from numba import types
+from numba.extending import overload
 from torch import Tensor
 
 from recon_fast.kernels.cpu.bits import bits_of, narrow, widen
 from recon_fast.kernels.cpu.launch import compiled_loose, empty, next_item, run
-from recon_fast.kernels.cpu.simd import LANES, combine, four_dots, prefetch
+from recon_fast.kernels.cpu.simd import (
+    LANES,
+    PAIRED,
+    ROUNDS_TO_BF16,
+    combine,
+    four_dots,
+    four_paired_dots,
+    prefetch,
+    spread_rows,
+    sum_rows,
+)
 from recon_fast.kernels.cpu.spatial import INF
 
 _LOG2E = np.float32(1.4426950408889634)
@@ -51,12 +63,17 @@ def fetch(flat, start, step, keys, D):
             prefetch(flat, at + d)
 
 
-@compiled_loose
 def dots(rows, flat, start, step, keys, D, buffer, out):
     """out[q, j] = rows[q] . flat[start + keys[j] * step :]; a multiple of four columns is written.
 
-    The last axes of `rows` and `buffer` are padded with zeros to a multiple of LANES.
+    The last axes of `rows` and `buffer` are padded with zeros to a multiple of LANES. Where the processor
+    multiplies pairs of bfloat16, `rows` must hold values of the type of `flat`.
     """
+    raise NotImplementedError
+
+
+@compiled_loose
+def widened_dots(rows, flat, start, step, keys, D, buffer, out):
     n, last = keys.shape[0], keys.shape[0] - 1
     for j in range(0, n, 4):
         for i in range(4):
@@ -64,6 +81,32 @@ def dots(rows, flat, start, step, keys, D, buffer, out):
             load(flat[at : at + D], buffer[i])
         for q in range(rows.shape[0]):
             four_dots(rows[q], buffer, out[q], j)
+
+
+@compiled_loose
+def paired_dots(rows, flat, start, step, keys, D, out):
+    n, last = keys.shape[0], keys.shape[0] - 1
+    for j in range(0, n, 4):
+        at0, at1 = start + keys[j] * step, start + keys[min(j + 1, last)] * step
+        at2, at3 = start + keys[min(j + 2, last)] * step, start + keys[min(j + 3, last)] * step
+        for q in range(rows.shape[0]):
+            four_paired_dots(rows[q], flat, at0, at1, at2, at3, D, out[q], j)
+
+
+@overload(dots)
+def _(rows, flat, start, step, keys, D, buffer, out):
+    if flat.dtype != types.uint16 or not ROUNDS_TO_BF16:
+        return lambda rows, flat, start, step, keys, D, buffer, out: widened_dots(
+            rows, flat, start, step, keys, D, buffer, out
+        )
+
+    def either(rows, flat, start, step, keys, D, buffer, out):
+        if D % PAIRED == 0:
+            paired_dots(rows, flat, start, step, keys, D, out)
+        else:
+            widened_dots(rows, flat, start, step, keys, D, buffer, out)
+
+    return either
 
 
 @compiled_loose
@@ -88,31 +131,21 @@ def softmax(scores, n, scale, logsumexp):
 
 
 @compiled_loose
-def add_keys(weights, flat, start, step, keys, buffer, out):
-    """out[q] = sum over j of weights[q, j] * flat[start + keys[j] * step :].
-
-    Four keys at a time, so that a sum is read and written once for four products.
-    """
+def add_keys(weights, flat, start, step, keys, out):
+    """out[q] = sum over j of weights[q, j] * flat[start + keys[j] * step :], for four q."""
     D = out.shape[1]
-    out[:] = np.float32(0)
-    b0, b1, b2, b3 = buffer[0], buffer[1], buffer[2], buffer[3]
-    n = keys.shape[0]
-    for j in range(0, n - 3, 4):
-        for i in range(4):
-            at = start + keys[j + i] * step
-            load(flat[at : at + D], buffer[i])
-        for q in range(out.shape[0]):
-            row = out[q]
-            w0, w1, w2, w3 = weights[q, j], weights[q, j + 1], weights[q, j + 2], weights[q, j + 3]
-            for d in range(D):
-                row[d] += (w0 * b0[d] + w1 * b1[d]) + (w2 * b2[d] + w3 * b3[d])
-    for j in range(n - n % 4, n):
+    whole = D - D % PAIRED
+    for d in range(0, whole, PAIRED):
+        sum_rows(weights, flat, start, step, keys, d, out)
+    if whole == D:
+        return
+    out[:, whole:] = np.float32(0)
+    for j in range(keys.shape[0]):
         at = start + keys[j] * step
-        load(flat[at : at + D], b0)
-        for q in range(out.shape[0]):
+        for q in range(4):
             row, w = out[q], weights[q, j]
-            for d in range(D):
-                row[d] += w * b0[d]
+            for d in range(whole, D):
+                row[d] += w * widen(flat[at + d])
 
 
 @compiled_loose
@@ -121,6 +154,10 @@ def outer(factors, rows, keys, out):
     D = out.shape[1]
     if keys.shape[0] < out.shape[0]:
         out[:] = 0
+    if D % PAIRED == 0:
+        for d in range(0, D, PAIRED):
+            spread_rows(factors, rows, keys, d, out)
+        return
     for j in range(keys.shape[0]):
         row = out[keys[j]]
         combine(rows, factors, j, row)
@@ -161,8 +198,8 @@ def _attention(counter, items, query, q_step, key, k_step, value, v_step, mask, 
     S = mask.shape[1]
     wide = (D + LANES - 1) // LANES * LANES
     rows, buffer = np.zeros((Q, wide), np.float32), np.zeros((4, wide), np.float32)
-    total = np.empty((Q, D), np.float32)
-    weights, places = np.empty((Q, S + 3), np.float32), np.empty(S + 1, np.int64)
+    total = np.empty((4, D), np.float32)
+    weights, places = np.zeros((4, S + 3), np.float32), np.empty(S + 1, np.int64)
     while True:
         item = next_item(counter)
         if item >= items:
@@ -176,9 +213,9 @@ def _attention(counter, items, query, q_step, key, k_step, value, v_step, mask, 
         fetch(value, value_start, v_step[2], keys, D)
         load_queries(query, b * q_step[0] + h * q_step[1], q_step[2], D, rows)
         dots(rows, key, key_start, k_step[2], keys, D, buffer, weights)
-        softmax(weights, n, scale, logsumexp[b, h])
-        add_keys(weights, value, value_start, v_step[2], keys, buffer, total)
-        save(total, out[b, h])
+        softmax(weights[:Q], n, scale, logsumexp[b, h])
+        add_keys(weights, value, value_start, v_step[2], keys, total)
+        save(total[:Q], out[b, h])
 
 
 @compiled_loose
@@ -202,7 +239,7 @@ def _attention_backward(
     wide = (D + LANES - 1) // LANES * LANES
     rows, flow = np.zeros((4, wide), np.float32), np.zeros((4, wide), np.float32)
     weights, change = np.zeros((4, S + 3), np.float32), np.zeros((4, S + 3), np.float32)
-    to_query, buffer = np.empty((Q, D), np.float32), np.zeros((4, wide), np.float32)
+    to_query, buffer = np.empty((4, D), np.float32), np.zeros((4, wide), np.float32)
     nothing, places = np.empty(0, np.float32), np.empty(S + 1, np.int64)
     while True:
         item = next_item(counter)
@@ -221,8 +258,8 @@ def _attention_backward(
         dots(flow[:Q], value, value_start, v_step[2], keys, D, buffer, change)
         softmax(weights[:Q], n, scale, nothing)
         score_gradient(weights[:Q], change[:Q], n, scale)
-        add_keys(change, key, key_start, k_step[2], keys, buffer, to_query)
-        save(to_query, dq[b, h])
+        add_keys(change, key, key_start, k_step[2], keys, to_query)
+        save(to_query[:Q], dq[b, h])
         if of_keys:
             outer(change, rows, keys, dk[b, h])
             outer(weights, flow, keys, dv[b, h])

@@ -29,6 +29,17 @@ def _fold(builder, a, b, width):
     return builder.fadd(_shuffle(builder, a, b, low), _shuffle(builder, a, b, high), flags=_FAST)
 
 
+def _store_sums(builder, sums, pointer):
+    """Add up the lanes of each of four vectors, and store the four sums."""
+    s0, s1, s2, s3 = (builder.load(total) for total in sums)
+    pairs = _fold(builder, s0, s1, 16), _fold(builder, s2, s3, 16)
+    quarters = _fold(builder, *pairs, 8)  # four lanes each of s0, s2, s1, s3
+    halves = _fold(builder, quarters, quarters, 4)
+    whole = _fold(builder, halves, halves, 2)
+    result = _shuffle(builder, whole, whole, [0, 8, 4, 12])
+    builder.store(result, builder.bitcast(pointer, result.type.as_pointer()), align=4)
+
+
 def _four_dots(typing_context, row, rows, out, at):
     """out[at : at + 4] = rows [4, D] @ row [D], all contiguous float32; D must be a multiple of LANES."""
 
@@ -53,14 +64,7 @@ def _four_dots(typing_context, row, rows, out, at):
                 other = load(rows.data, builder.add(builder.mul(index(i), size), d))
                 product = builder.fmul(factor, other, flags=_FAST)
                 builder.store(builder.fadd(builder.load(total), product, flags=_FAST), total)
-        s0, s1, s2, s3 = (builder.load(total) for total in sums)
-        pairs = _fold(builder, s0, s1, 16), _fold(builder, s2, s3, 16)
-        quarters = _fold(builder, *pairs, 8)  # four lanes each of s0, s2, s1, s3
-        halves = _fold(builder, quarters, quarters, 4)
-        whole = _fold(builder, halves, halves, 2)
-        result = _shuffle(builder, whole, whole, [0, 8, 4, 12])
-        pointer = builder.bitcast(builder.gep(out.data, [args[3]]), result.type.as_pointer())
-        builder.store(result, pointer, align=4)
+        _store_sums(builder, sums, builder.gep(out.data, [args[3]]))
         return context.get_dummy_value()
 
     return types.void(row, rows, out, at), generate
@@ -147,14 +151,14 @@ ROUNDS_TO_BF16 = bool(binding.get_host_cpu_features().get("avx512bf16"))
 
 
 def _bf16_bits(builder, value):
-    """The 16 bits of float32 values, a scalar or LANES of them, rounded to bfloat16: to nearest even."""
-    scalar = not isinstance(value.type, ir.VectorType)
+    """The 16 bits of float32 values, a scalar or a vector, rounded to bfloat16: to nearest even."""
+    lanes = value.type.count if isinstance(value.type, ir.VectorType) else 0
 
     def of(kind):
-        return kind if scalar else ir.VectorType(kind, LANES)
+        return ir.VectorType(kind, lanes) if lanes else kind
 
     def constant(number):
-        return ir.Constant(bits.type, number if scalar else [number] * LANES)
+        return ir.Constant(bits.type, [number] * lanes if lanes else number)
 
     if ROUNDS_TO_BF16:
         return builder.bitcast(builder.fptrunc(value, of(_BFloat())), of(ir.IntType(16)))
@@ -163,6 +167,136 @@ def _bf16_bits(builder, value):
     near = builder.lshr(builder.add(builder.add(bits, constant(0x7FFF)), odd), constant(16))
     near = builder.select(builder.fcmp_unordered("uno", value, value), constant(0x7FC0), near)
     return builder.trunc(near, of(ir.IntType(16)))
+
+
+PAIRED = 2 * LANES  # bfloat16 values that one instruction multiplies
+
+
+def _four_paired_dots(typing_context, row, flat, at0, at1, at2, at3, size, out, at):
+    """out[at : at + 4] = the bfloat16 values flat[at0 : at0 + size], ... times row [size].
+
+    `row` is float32 and holds bfloat16 values; `size` must be a multiple of PAIRED. Products of two values
+    and their sum are one instruction, so nothing is widened. Only where ROUNDS_TO_BF16.
+    """
+
+    def generate(context, builder, signature, args):
+        row, flat, out = (
+            context.make_array(signature.args[i])(context, builder, args[i]).data for i in (0, 1, 7)
+        )
+        pairs = ir.VectorType(_BFloat(), PAIRED)
+        wide = ir.VectorType(ir.FloatType(), PAIRED)
+        kind = ir.FunctionType(_VECTOR, [_VECTOR, pairs, pairs])
+        multiply = cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.avx512bf16.dpbf16ps.512")
+
+        def load(pointer, position, kind, align):
+            pointer = builder.bitcast(builder.gep(pointer, [position]), kind.as_pointer())
+            return builder.load(pointer, align=align)
+
+        size = args[6]
+        index = size.type
+        zero = ir.Constant(_VECTOR, [0.0] * LANES)
+        sums = [cgutils.alloca_once_value(builder, zero) for _ in range(4)]
+        with cgutils.for_range_slice(builder, index(0), size, index(PAIRED), index) as (d, _):
+            factor = builder.fptrunc(load(row, d, wide, 4), pairs)
+            for start, total in zip(args[2:6], sums, strict=True):
+                other = load(flat, builder.add(start, d), pairs, 2)
+                builder.store(builder.call(multiply, [builder.load(total), factor, other]), total)
+        _store_sums(builder, sums, builder.gep(out, [args[8]]))
+        return context.get_dummy_value()
+
+    return types.void(row, flat, at0, at1, at2, at3, size, out, at), generate
+
+
+four_paired_dots: Any = intrinsic(_four_paired_dots)
+
+
+def _sum_rows(typing_context, weights, flat, start, step, keys, d, out):
+    """out[q, d : d + PAIRED] = sum over j of weights[q, j] * flat[start + keys[j] * step + d :], for four q.
+
+    `flat` is float32, or the 16 bits of bfloat16. The sums stay in registers while all rows pass.
+    """
+
+    def generate(context, builder, signature, args):
+        weights, flat, keys, out = (
+            context.make_array(signature.args[i])(context, builder, args[i]) for i in (0, 1, 4, 6)
+        )
+        start, step, d = args[2], args[3], args[5]
+        index = d.type
+        count = builder.extract_value(keys.shape, 0)
+        stride, width = (builder.extract_value(array.shape, 1) for array in (weights, out))
+        wide = ir.VectorType(ir.FloatType(), PAIRED)
+        narrow = signature.args[1].dtype == types.uint16
+        kind = ir.VectorType(ir.IntType(16), PAIRED) if narrow else wide
+        bits = ir.VectorType(ir.IntType(32), PAIRED)
+        sums = [cgutils.alloca_once_value(builder, ir.Constant(wide, [0.0] * PAIRED)) for _ in range(4)]
+        for total in sums:
+            builder.store(ir.Constant(wide, [0.0] * PAIRED), total)
+        with cgutils.for_range_slice(builder, index(0), count, index(1), index) as (j, _):
+            key = builder.load(builder.gep(keys.data, [j]))
+            place = builder.add(builder.add(start, builder.mul(key, step)), d)
+            pointer = builder.bitcast(builder.gep(flat.data, [place]), kind.as_pointer())
+            row = builder.load(pointer, align=2 if narrow else 4)
+            if narrow:
+                shift = ir.Constant(bits, [16] * PAIRED)
+                row = builder.bitcast(builder.shl(builder.zext(row, bits), shift), wide)
+            for q, total in enumerate(sums):
+                place = builder.add(builder.mul(index(q), stride), j)
+                weight = builder.load(builder.gep(weights.data, [place]))
+                one = builder.insert_element(ir.Constant(wide, ir.Undefined), weight, ir.IntType(32)(0))
+                product = builder.fmul(_shuffle(builder, one, one, [0] * PAIRED), row, flags=_FAST)
+                builder.store(builder.fadd(builder.load(total), product, flags=_FAST), total)
+        for q, total in enumerate(sums):
+            place = builder.add(builder.mul(index(q), width), d)
+            pointer = builder.bitcast(builder.gep(out.data, [place]), wide.as_pointer())
+            builder.store(builder.load(total), pointer, align=4)
+        return context.get_dummy_value()
+
+    return types.void(weights, flat, start, step, keys, d, out), generate
+
+
+sum_rows: Any = intrinsic(_sum_rows)
+
+
+def _spread_rows(typing_context, factors, rows, keys, d, out):
+    """out[keys[j], d : d + PAIRED] = sum over four q of factors[q, j] * rows[q, d :], for all j.
+
+    `out` is float32, or the 16 bits of bfloat16. The rows stay in registers while all keys pass.
+    """
+
+    def generate(context, builder, signature, args):
+        factors, rows, keys, out = (
+            context.make_array(signature.args[i])(context, builder, args[i]) for i in (0, 1, 2, 4)
+        )
+        d = args[3]
+        index = d.type
+        count = builder.extract_value(keys.shape, 0)
+        stride, width, size = (builder.extract_value(a.shape, 1) for a in (factors, rows, out))
+        wide = ir.VectorType(ir.FloatType(), PAIRED)
+        held = []
+        for q in range(4):
+            place = builder.add(builder.mul(index(q), width), d)
+            pointer = builder.bitcast(builder.gep(rows.data, [place]), wide.as_pointer())
+            held.append(builder.load(pointer, align=4))
+        with cgutils.for_range_slice(builder, index(0), count, index(1), index) as (j, _):
+            total = None
+            for q, row in enumerate(held):
+                place = builder.add(builder.mul(index(q), stride), j)
+                factor = builder.load(builder.gep(factors.data, [place]))
+                one = builder.insert_element(ir.Constant(wide, ir.Undefined), factor, ir.IntType(32)(0))
+                product = builder.fmul(_shuffle(builder, one, one, [0] * PAIRED), row, flags=_FAST)
+                total = product if total is None else builder.fadd(total, product, flags=_FAST)
+            if signature.args[4].dtype == types.uint16:
+                total = _bf16_bits(builder, total)
+            key = builder.load(builder.gep(keys.data, [j]))
+            place = builder.add(builder.mul(key, size), d)
+            pointer = builder.bitcast(builder.gep(out.data, [place]), total.type.as_pointer())
+            builder.store(total, pointer, align=2)
+        return context.get_dummy_value()
+
+    return types.void(factors, rows, keys, d, out), generate
+
+
+spread_rows: Any = intrinsic(_spread_rows)
 
 
 def _round_to_bf16(typing_context, value):
