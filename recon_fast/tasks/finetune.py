@@ -325,10 +325,6 @@ def _write_result(
     epoch: int | None,
 ) -> None:
     """result.json and the confusion matrix."""
-    by_class = {
-        name: None if np.isnan(value) else float(value)
-        for name, value in zip(shapes.class_names, scores.by_class, strict=True)
-    }
     result = {
         "task": config.command,
         "data": shapes.name,
@@ -343,7 +339,7 @@ def _write_result(
         **scores.summary(),
         "voted_accuracy": None if voted is None else voted.accuracy,
         "votes": config.votes,
-        "by_class": by_class,
+        "by_class": scores.by_class_name(shapes.class_names),
         "versions": versions(),
     }
     try:
