@@ -71,7 +71,7 @@ def caption_recall(
             others = found.features[~found.held_out]
             features = features - (others if len(others) else features).mean(0)
         cosine = unit(features) @ unit(texts).T
-        result = _recall(run, cosine, own)
+        result = recall(run, cosine, own)
         report = {
             "task": "retrieve captions",
             "data": str(data),
@@ -98,7 +98,7 @@ def caption_recall(
     return result
 
 
-def _recall(run: Path, cosine: NDArray[np.float32], own: NDArray[np.int64]) -> CaptionRecall:
+def recall(run: Path, cosine: NDArray[np.float32], own: NDArray[np.int64]) -> CaptionRecall:
     """From cosines [S, U] of shapes and captions, and the caption of each shape [S]."""
     S, U = cosine.shape
     mine = cosine[np.arange(S), own]

@@ -9,7 +9,6 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from recon_fast.console import say
 from recon_fast.data.pictures import PICTURE_SUFFIXES
 from recon_fast.errors import InputError
 from recon_fast.tasks.cloud_sets import FILES, CloudSet, open_clouds
@@ -44,8 +43,7 @@ class Retrieval:
         """A table on a terminal, elsewhere lines with tabs: rank, key, class, caption, cosine."""
         rows = [(str(m.rank), m.key, m.class_name, m.caption, f"{m.cosine:.4f}") for m in self.matches]
         if not console.is_terminal:
-            for row in rows:
-                say(console, "\t".join(row))
+            console.file.writelines("\t".join(row) + "\n" for row in rows)  # rich would expand the tabs
             return
         table = Table("rank", "key", "class", "caption", "cosine", title=f"{self.kind}: {escape(self.query)}")
         for row in rows:

@@ -161,7 +161,7 @@ def picture_feature(
     if is_standardized(encoder):
         say(console, "one picture alone cannot be standardized as in training: expect little", style="yellow")
     teacher = ImageTeacher(config, encoder.device, found)
-    feature = teacher(teacher.view(picture, b"", 0)[None])[0].numpy()
+    feature = teacher(np.stack([teacher.view(picture, b"", 0)]))[0].numpy()
     width = encoder.model.config.image_dim
     if len(feature) != width:
         raise InputError(
