@@ -15,12 +15,12 @@ COMMANDS = {
     "finetune": "fine-tune a classifier from a checkpoint, and test it",
     "mlp3": "train three layers on a frozen encoder, and test them",
     "linear": "train a linear layer on a frozen encoder, and test it",
+    "pack": "pack a folder of clouds into one HDF5 file",
+    "convert": "bring an official checkpoint into our format, or ours into the official one",
     "svm": "test frozen features: linear SVM and nearest neighbours",
     "zeroshot": "classify shapes by the texts of their classes",
     "embed": "write features of clouds into a file",
     "retrieve": "find shapes by a shape, a text or a picture",
-    "pack": "pack a folder of clouds into one HDF5 file",
-    "convert": "bring an official checkpoint into our format, or ours into the official one",
     "info": "versions, devices, operators in use, where teacher weights were found",
 }
 
@@ -136,6 +136,35 @@ def run_linear(argv: list[str]) -> int:
     return run_finetune(argv, "linear")
 
 
+def run_pack(argv: list[str]) -> int:
+    """`recon-fast pack SRC OUT.h5`."""
+    from recon_fast.settings import parse_pack
+
+    source, out, config = parse_pack(argv)
+    from rich.console import Console
+
+    from recon_fast.data.prepare import pack_shapes
+
+    print(pack_shapes(source, out, config, Console(stderr=True)))
+    return 0
+
+
+def run_convert(argv: list[str]) -> int:
+    """`recon-fast convert SOURCE OUT`."""
+    from recon_fast.settings import parse_convert
+
+    source, out, config = parse_convert(argv)
+    from rich.console import Console
+
+    from recon_fast.console import say
+    from recon_fast.tasks.convert import convert
+
+    written, report = convert(source, out, config)
+    say(Console(stderr=True), report)
+    print(written)
+    return 0
+
+
 def run_svm(argv: list[str]) -> int:
     """`recon-fast svm [CHECKPOINT]`."""
     from recon_fast.task_settings import parse_svm
@@ -184,35 +213,6 @@ def run_retrieve(argv: list[str]) -> int:
     from recon_fast.tasks.retrieve import retrieve
 
     retrieve(clouds, query, config).show(Console())
-    return 0
-
-
-def run_pack(argv: list[str]) -> int:
-    """`recon-fast pack SRC OUT.h5`."""
-    from recon_fast.settings import parse_pack
-
-    source, out, config = parse_pack(argv)
-    from rich.console import Console
-
-    from recon_fast.data.prepare import pack_shapes
-
-    print(pack_shapes(source, out, config, Console(stderr=True)))
-    return 0
-
-
-def run_convert(argv: list[str]) -> int:
-    """`recon-fast convert SOURCE OUT`."""
-    from recon_fast.settings import parse_convert
-
-    source, out, config = parse_convert(argv)
-    from rich.console import Console
-
-    from recon_fast.console import say
-    from recon_fast.tasks.convert import convert
-
-    written, report = convert(source, out, config)
-    say(Console(stderr=True), report)
-    print(written)
     return 0
 
 

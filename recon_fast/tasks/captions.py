@@ -73,8 +73,10 @@ def caption_recall(
         cosine = unit(features) @ unit(texts).T
         result = recall(run, cosine, own)
         report = {
-            "task": "retrieve captions",
+            "task": config.command,
             "data": str(data),
+            "recall_at_1": result.shape_to_caption[1],
+            "chance": result.shape_to_caption_chance[1],
             **describe_encoder(searched.encoder),
             "feature": kind,
             "centered": is_standardized(searched.encoder),

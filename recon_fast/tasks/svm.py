@@ -128,13 +128,16 @@ def svm_probe(config: SvmConfig, console: Console | None = None, shapes: Shapes 
         "classes": len(names),
         "train": len(train),
         "test": len(test),
-        "svm": {"C": SVM_C, **result.svm.summary(), "by_class": result.svm.by_class_name(names)},
+        "C": SVM_C,
+        **result.svm.summary(),
+        "by_class": result.svm.by_class_name(names),
         "knn": {
             "k": config.k,
             "weight": f"exp(cosine / {config.temperature})",
             **result.knn.summary(),
             "by_class": result.knn.by_class_name(names),
         },
+        "note": f"kNN {result.knn.accuracy:.2f}",
         "test_by_class": dict(zip(names, tested, strict=True)),
     }
     write_result(run, report, names, result.svm)

@@ -143,6 +143,7 @@ def zero_shot(
         "task": config.command,
         "data": shapes.name,
         "on": config.on,
+        "note": "on train and test" if config.on == "all" else "",
         **describe_encoder(encoder),
         "seed": config.seed,
         "num_points": config.data.num_points or encoder.usual_points,

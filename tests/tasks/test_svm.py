@@ -44,9 +44,9 @@ def test_a_run_says_what_the_features_are_worth(checkpoint, tmp_path):
     guess = knn_predictions(train, labels[0], test, 3, 5)
     assert result.knn.accuracy == 100 * (guess == labels[1]).mean()
     saved = json.loads((tmp_path / "run" / "result.json").read_text())
-    assert saved["svm"]["accuracy"] == result.svm.accuracy > 50
+    assert saved["accuracy"] == result.svm.accuracy > 50
     assert saved["knn"]["accuracy"] == result.knn.accuracy > 50
-    assert saved["svm"]["C"] == 0.075
+    assert saved["C"] == 0.075
     assert saved["knn"]["k"] == 5
     assert (saved["train"], saved["test"], saved["num_points"], saved["seed"]) == (45, 15, 128, 0)
     assert saved["test_by_class"] == {"ball": 5, "box": 5, "stick": 5}
