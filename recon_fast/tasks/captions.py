@@ -42,7 +42,8 @@ def caption_recall(
     """Zero-shot retrieval on the test split: does a shape find its caption, and a caption its shape?
 
     A shape looks among the distinct captions of the split. A caption, as the mean over its prompts, looks
-    among its shapes, and any shape that has it counts. Ties count as misses.
+    among its shapes, and any shape that has it counts. Ties count as misses. The split is unseen only where
+    training held it out (`--data.split train`).
 
     Args:
         data: as of `retrieve`; with captions and a test split.

@@ -1,7 +1,7 @@
 """Nearest shapes to a shape, a text or a picture."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from recon_fast.data.pictures import PICTURE_SUFFIXES
+from recon_fast.data.pictures import PICTURE_SUFFIXES, decode_picture, read_picture_bytes
 from recon_fast.errors import InputError
 from recon_fast.tasks.cloud_sets import FILES, CloudSet, open_clouds
 from recon_fast.tasks.embed_files import embed_set
@@ -86,8 +86,7 @@ def retrieve(
     if own is not None:
         wanted = features[own]
     elif kind == "shape":
-        reading = replace(config.data, num_points=None)
-        shown = open_clouds([query], reading, searched.encoder.least_points, console)
+        shown = open_clouds([query], config.data, searched.encoder.least_points, console)
         points = config.data.num_points
         if searched.file is not None:
             points = searched.file.attributes["num_points"]
@@ -116,7 +115,7 @@ def retrieve(
     ]
     result = Retrieval(query, kind, len(found.keys), matches)
     if sheet is not None:
-        _write_sheet(sheet, result, searched, order, own, shown)
+        _write_sheet(sheet, result, searched, shown)
     return result
 
 
@@ -133,16 +132,8 @@ def _kind_of(query: str, keys: Sequence[str]) -> QueryKind:
     return "text"
 
 
-def _write_sheet(
-    path: Path,
-    result: Retrieval,
-    searched: Searched,
-    order: list[int],
-    own: int | None,
-    shown: CloudSet | None,
-) -> None:
-    from recon_fast.data.pictures import decode_picture, read_picture_bytes
-
+def _write_sheet(path: Path, result: Retrieval, searched: Searched, shown: CloudSet | None) -> None:
+    """Thumbnails of what was found, after the query where that is no text; `shown` holds the query of a file."""
     keys = searched.clouds.shapes.keys
     place = {key: i for i, key in enumerate(keys)}
     missing = [match.key for match in result.matches if match.key not in place]
@@ -152,7 +143,7 @@ def _write_sheet(
     if result.kind == "picture":
         file = Path(result.query).expanduser()
         cells.append(Cell(decode_picture(read_picture_bytes(file), file), "query"))
-    elif own is not None:
+    elif result.kind == "key":
         (cloud,) = searched.clouds.read([place[result.query]])
         cells.append(Cell(cloud, "query"))
     elif shown is not None:

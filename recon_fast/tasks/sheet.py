@@ -21,7 +21,7 @@ SIDE = 180  # pixels of a thumbnail
 _POINTS = 4096  # drawn of a cloud
 _NEAR = 12  # points that a normal is estimated from
 _VIEW = (0.6, 0.35)  # azimuth and elevation of the camera
-_COLOR = (110.0, 165.0, 220.0)
+_COLOR = (170.0, 210.0, 250.0)
 _COLUMNS, _TEXT, _GAP = 5, 18, 8
 
 
@@ -43,7 +43,8 @@ def draw_cloud(cloud: NDArray) -> NDArray[np.uint8]:
     patches = patches - patches.mean(1, keepdim=True)
     normals = torch.linalg.eigh(patches.mT @ patches).eigenvectors[..., 0]  # of the least spread
     surface = torch.cat([points[0], normals, torch.zeros(points.shape[1], 1)], 1).numpy()
-    size = SIDE if points.shape[1] > _POINTS // 2 else SIDE // 2
+    # `render` draws dots of 2 x 2 pixels: in a picture of 3 sqrt(N) they close to a surface
+    size = int(min(max(3 * points.shape[1] ** 0.5, SIDE / 4), SIDE))
     picture = render(surface[None], np.array([_VIEW]), np.array([_COLOR]), size)[0]
     return np.asarray(Image.fromarray(picture).resize((SIDE, SIDE), Image.Resampling.BICUBIC))
 

@@ -1,4 +1,4 @@
-"""How good are frozen features? A linear SVM and nearest neighbours on labelled shapes (ReCon, section 4.1).
+"""How good are frozen features? A linear SVM and nearest neighbours on labelled shapes (ReCon, section 4).
 
 <run>/result.json, confusion.csv, confusion.png    accuracies, by class, what was tested; confusion of the SVM
 """
@@ -52,8 +52,7 @@ def knn_predictions(
 ) -> NDArray[np.int64]:
     """Classes [S] by the votes of the k nearest by cosine, each of weight exp(cosine / temperature).
 
-    This is the weighted kNN of DINO (Caron et al. 2021, section 4.1). Fewer than k training features all
-    vote.
+    This is the weighted kNN of DINO (Caron et al. 2021). Fewer than k training features all vote.
 
     Args:
         train_features: finite [T, D].

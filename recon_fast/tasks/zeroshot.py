@@ -1,4 +1,4 @@
-"""Classes by their names alone: shapes against the texts of classes (ReCon, section 4.3, zero-shot).
+"""Classes by their names alone: shapes against the texts of classes (ReCon, section 4).
 
 <run>/result.json, confusion.csv, confusion.png    accuracies, by class, what was tested
 """
