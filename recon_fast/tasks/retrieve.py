@@ -133,7 +133,7 @@ def _kind_of(query: str, keys: Sequence[str]) -> QueryKind:
 
 
 def _write_sheet(path: Path, result: Retrieval, searched: Searched, shown: CloudSet | None) -> None:
-    """Thumbnails of what was found, after the query where that is no text; `shown` holds the query of a file."""
+    """Thumbnails of what was found, after the query where that is no text; `shown` is the query of a file."""
     keys = searched.clouds.shapes.keys
     place = {key: i for i, key in enumerate(keys)}
     missing = [match.key for match in result.matches if match.key not in place]
