@@ -25,6 +25,10 @@ COMMANDS = {
     "table": "results of runs in the paper's tables, its numbers beside them",
     "pack": "pack a folder of clouds into one HDF5 file",
     "convert": "bring an official checkpoint into our format, or ours into the official one",
+    "svm": "test frozen features: linear SVM and nearest neighbours",
+    "zeroshot": "classify shapes by the texts of their classes",
+    "embed": "write features of clouds into a file",
+    "retrieve": "find shapes by a shape, a text or a picture",
     "info": "versions, devices, operators in use, where teacher weights were found",
 }
 
@@ -216,6 +220,57 @@ def run_convert(argv: list[str]) -> int:
     written, report = convert(source, out, config)
     say(Console(stderr=True), report)
     print(written)
+    return 0
+
+
+def run_svm(argv: list[str]) -> int:
+    """`recon-fast svm [CHECKPOINT]`."""
+    from recon_fast.task_settings import parse_svm
+
+    config = parse_svm(argv)
+    from recon_fast.tasks.svm import svm_probe
+
+    print(svm_probe(config).run)
+    return 0
+
+
+def run_zeroshot(argv: list[str]) -> int:
+    """`recon-fast zeroshot CHECKPOINT`."""
+    from recon_fast.task_settings import parse_zeroshot
+
+    config = parse_zeroshot(argv)
+    from recon_fast.tasks.zeroshot import zero_shot
+
+    print(zero_shot(config).run)
+    return 0
+
+
+def run_embed(argv: list[str]) -> int:
+    """`recon-fast embed CHECKPOINT CLOUDS... OUT`."""
+    from recon_fast.task_settings import parse_embed
+
+    checkpoint, clouds, out, config = parse_embed(argv)
+    from recon_fast.tasks.embed_files import embed_files
+
+    print(embed_files(checkpoint, clouds, out, config).summary())
+    return 0
+
+
+def run_retrieve(argv: list[str]) -> int:
+    """`recon-fast retrieve CLOUDS QUERY` and `recon-fast retrieve CLOUDS --captions`."""
+    from recon_fast.task_settings import parse_retrieve
+
+    clouds, query, config = parse_retrieve(argv)
+    if query is None:
+        from recon_fast.tasks.captions import caption_recall
+
+        print(caption_recall(clouds, config).run)
+        return 0
+    from rich.console import Console
+
+    from recon_fast.tasks.retrieve import retrieve
+
+    retrieve(clouds, query, config).show(Console())
     return 0
 
 

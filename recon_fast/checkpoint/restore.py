@@ -26,7 +26,7 @@ class Restored:
     model: AnyModel
     teacher: dict[str, Any] | None  # what the checkpoint says of its frozen teachers
     report: LoadReport | None  # None for a checkpoint of ours: it holds all that its model has
-    file: Path  # where the weights lie
+    file: Path | None  # where the weights lie; None for weights at random
     conventions: dict[str, Any]  # of the clouds it was trained on, see `training_conventions`; {} if unknown
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 import torch
@@ -17,11 +17,11 @@ from recon_fast.kernels import farthest_point_sample
 from recon_fast.models import Encoding, PretrainModel
 from recon_fast.models.classifier import classification_feature
 from recon_fast.models.tokenizer import take_groups
-from recon_fast.tasks.probe import svm_feature, zero_shot_feature
+from recon_fast.tasks.frozen_config import FeatureKind
+from recon_fast.tasks.probe import RATIO, svm_feature, zero_shot_feature
 from recon_fast.training.device import autocast, resolve_device, resolve_precision
 
-KINDS = ("svm", "global", "classification", "zeroshot", "zeroshot_text")
-Kind = Literal["svm", "global", "classification", "zeroshot", "zeroshot_text"]
+KINDS: tuple[FeatureKind, ...] = get_args(FeatureKind)
 Cloud = NDArray | Tensor
 # Points of a cloud per group, as in all official protocols: 1024 and 64, 2048 and 128, 8192 and 512.
 _POINTS_PER_GROUP = 16
@@ -35,6 +35,8 @@ class PointEncoder:
         model: `ReCon`, `TwoTower`, `Classifier` or `PartSegmenter`, on `device`.
         teacher: what the checkpoint says of its frozen teachers; None if nothing.
         report: what an official checkpoint held; None for one of ours.
+        file: where the weights lie; None for weights at random.
+        conventions: of the clouds it was trained on, see `training_conventions`; {} if unknown.
         device: where it runs.
         dtype: torch.bfloat16 or torch.float32, of the matrix products.
     """
@@ -42,16 +44,39 @@ class PointEncoder:
     def __init__(self, restored: Restored, device: torch.device, dtype: torch.dtype) -> None:
         self.model = restored.model.to(device).eval()
         self.teacher, self.report = restored.teacher, restored.report
+        self.file, self.conventions = restored.file, restored.conventions
         self.device, self.dtype = device, dtype
+
+    @property
+    def aligned(self) -> bool:
+        """Whether its image and text teachers share a space; where nobody says, whether it can be."""
+        config = self.model.config
+        return bool((self.teacher or {}).get("aligned", config.image_dim == config.text_dim))
+
+    @property
+    def least_points(self) -> int:
+        """Points that a cloud must have."""
+        return max(self.model.config.num_group, self.model.config.group_size)
+
+    @property
+    def usual_points(self) -> int:
+        """Points that larger clouds are reduced to, unless told otherwise."""
+        return max(_POINTS_PER_GROUP * self.model.config.num_group, self.model.config.group_size)
+
+    @property
+    def usual_batch(self) -> int:
+        """Clouds that are encoded at once, unless told otherwise."""
+        return _BATCH.get(self.device.type, _BATCH["cuda"])
 
     def embed(
         self,
         points: Cloud | Sequence[Cloud],
-        kind: Kind = "svm",
+        kind: FeatureKind = "svm",
         *,
         batch_size: int | None = None,
         num_points: int | None = None,
         normalize: bool = True,
+        ratio: float = RATIO,
     ) -> Any:
         """Features of clouds; the same clouds always give the same features.
 
@@ -61,14 +86,15 @@ class PointEncoder:
             kind: "svm", [max of the global tokens, max + mean of the local tokens], 2C: the official feature
                 for linear classifiers; "global", the global tokens in a row, 3C (cls, img, text);
                 "classification", those and the max over the local tokens, 4C; "zeroshot", what is compared
-                with text features, 0.25 text + img where both teachers share a space, else text alone;
-                "zeroshot_text", the text projection alone.
+                with text features, ratio text + img where both teachers share a space, else text alone;
+                "zeroshot_text" and "zeroshot_image", one projection alone.
             batch_size: clouds encoded at once; None takes 16 on a CPU, 256 on a GPU.
             num_points: larger clouds are reduced to so many points, by farthest-point sampling from their
                 first point; smaller ones are taken as they are. None takes 16 per group, as the official
                 protocols: 1024 for 64 groups.
             normalize: centre each cloud and scale it to the unit sphere, as in training; False takes the
                 coordinates as they are.
+            ratio: weight of the text projection in "zeroshot".
 
         Returns:
             float32 [B, D], or [D] for one cloud; numpy for numpy, torch on the given device for torch.
@@ -77,12 +103,10 @@ class PointEncoder:
             InputError: clouds of another shape, not finite, or with fewer points than groups or a group has;
                 a kind that the model has not.
         """
-        head = self._head(kind)
+        head = self.head(kind, ratio)
         clouds, place = _clouds(points)
-        config = self.model.config
-        usual = max(_POINTS_PER_GROUP * config.num_group, config.group_size)
-        num_points = _count("num_points", num_points, usual)
-        batch_size = _count("batch_size", batch_size, _BATCH.get(self.device.type, _BATCH["cuda"]))
+        num_points = _count("num_points", num_points, self.usual_points)
+        batch_size = _count("batch_size", batch_size, self.usual_batch)
         self._check(clouds, place, num_points)
         sizes = [min(len(cloud), num_points) for cloud in clouds]
         order = sorted(range(len(clouds)), key=lambda i: sizes[i])
@@ -97,8 +121,8 @@ class PointEncoder:
         first = clouds[0]
         return out.to(first.device) if isinstance(first, Tensor) else out.numpy()
 
-    def _head(self, kind: str) -> Callable[[Encoding], Tensor]:
-        """From an encoding to the features of a kind."""
+    def head(self, kind: str, ratio: float = RATIO) -> Callable[[Encoding], Tensor]:
+        """From an encoding to features [B, D]. Raises InputError for a kind that the model has not."""
         model = self.model
         if kind not in KINDS:
             raise InputError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}")
@@ -108,21 +132,23 @@ class PointEncoder:
             return lambda encoding: encoding.global_tokens.flatten(1)
         if kind == "classification":
             return classification_feature
-        if not isinstance(model, PretrainModel) or model.text_proj is None:
+        wanted = "an image" if kind == "zeroshot_image" else "a text"
+        projection = None
+        if isinstance(model, PretrainModel):
+            projection = model.img_proj if kind == "zeroshot_image" else model.text_proj
+        if not isinstance(model, PretrainModel) or projection is None:
             what = "one without" if isinstance(model, PretrainModel) else f"a {model.task['kind']}"
             raise InputError(
-                f"kind {kind!r} needs a pretraining checkpoint with a text projection, got {what}"
+                f"kind {kind!r} needs a pretraining checkpoint with {wanted} projection, got {what}"
             )
-        config = model.config
-        aligned = (self.teacher or {}).get("aligned", config.image_dim == config.text_dim)
-        return lambda encoding: cast(
-            Tensor, zero_shot_feature(model, encoding, aligned and kind == "zeroshot")
-        )
+        if kind == "zeroshot_image":
+            return lambda encoding: projection(encoding.global_tokens[:, -2])
+        aligned = self.aligned and kind == "zeroshot"
+        return lambda encoding: cast(Tensor, zero_shot_feature(model, encoding, aligned, ratio))
 
     def _check(self, clouds: Sequence[Cloud], place: str, num_points: int) -> None:
         """Raise InputError unless all clouds can be encoded; `place` is their name in messages."""
-        config = self.model.config
-        least = max(config.num_group, config.group_size)
+        least = self.least_points
         if num_points < least:
             raise InputError(f"num_points must be at least {least} for this model, got {num_points}")
         for i, cloud in enumerate(clouds):

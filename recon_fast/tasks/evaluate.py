@@ -40,6 +40,11 @@ class Scores:
         """Mean over the classes that have shapes."""
         return float(np.nanmean(self.by_class))
 
+    def by_class_name(self, class_names: list[str]) -> dict[str, float | None]:
+        """Percent of each class by name, None for classes without shapes; for JSON."""
+        values = self.by_class.tolist()
+        return {name: None if v != v else v for name, v in zip(class_names, values, strict=True)}
+
     def summary(self) -> dict[str, Any]:
         """For JSON."""
         return {"accuracy": self.accuracy, "mean_class_accuracy": self.mean_class_accuracy}
@@ -80,8 +85,13 @@ def score(logits: Tensor, labels: Tensor) -> Scores:
     logits = logits.cpu()
     finite = logits.isfinite().all(1)
     guess = torch.where(finite, logits.nan_to_num().argmax(1), (truth + 1) % C)
-    confusion = torch.bincount(truth * C + guess, minlength=C * C).view(C, C)
-    return Scores(confusion.numpy())
+    return count(guess.numpy(), truth.numpy(), C)
+
+
+def count(guess: NDArray[np.int64], truth: NDArray[np.int64], num_classes: int) -> Scores:
+    """Predicted classes [S] against true ones [S]."""
+    pairs = np.bincount(truth * num_classes + guess, minlength=num_classes**2)
+    return Scores(pairs.reshape(num_classes, num_classes))
 
 
 def vote(

@@ -90,10 +90,7 @@ class Classification(Task[FinetuneConfig, Classifier, SampledShapes, Scores]):
         return {"classes": len(self.shapes.class_names)}
 
     def details(self, scores: Scores, voted: Scores | None) -> dict[str, Any]:
-        by_class = {
-            name: None if np.isnan(value) else float(value)
-            for name, value in zip(self.shapes.class_names, scores.by_class, strict=True)
-        }
+        by_class = scores.by_class_name(self.shapes.class_names)
         return {"voted_accuracy": None if voted is None else voted.accuracy, "by_class": by_class}
 
     def write(self, run: Path, shapes: SampledShapes, scores: Scores) -> None:

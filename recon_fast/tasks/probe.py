@@ -18,6 +18,7 @@ from recon_fast.training.device import autocast
 from recon_fast.training.distributed import from_first
 
 SVM_C = 0.075  # the official protocol's
+RATIO = 0.25  # of the text projection in the zero-shot feature, the official one
 
 
 def svm_feature(encoding: Encoding) -> Tensor:
@@ -26,10 +27,12 @@ def svm_feature(encoding: Encoding) -> Tensor:
     return torch.cat([encoding.global_tokens.amax(1), local.amax(1) + local.mean(1)], 1)
 
 
-def zero_shot_feature(model: PretrainModel, encoding: Encoding, aligned: bool) -> Tensor | None:
+def zero_shot_feature(
+    model: PretrainModel, encoding: Encoding, aligned: bool, ratio: float = RATIO
+) -> Tensor | None:
     """What is compared with the features of class texts: [B, D_text], or None without a text head.
 
-    0.25 text_proj(text token) + img_proj(img token) where the image teacher's space is the text teacher's
+    ratio text_proj(text token) + img_proj(img token) where the image teacher's space is the text teacher's
     (`aligned`, CLIP), text_proj(text token) elsewhere.
     """
     if model.text_proj is None:
@@ -37,7 +40,7 @@ def zero_shot_feature(model: PretrainModel, encoding: Encoding, aligned: bool) -
     text = model.text_proj(encoding.global_tokens[:, -1])
     if not aligned or model.img_proj is None:
         return text
-    return 0.25 * text + model.img_proj(encoding.global_tokens[:, -2])
+    return ratio * text + model.img_proj(encoding.global_tokens[:, -2])
 
 
 @torch.no_grad()
@@ -76,20 +79,27 @@ def encode_shapes(
     return torch.cat(svm_features).numpy(), None if without else torch.cat(zero_shot_features).numpy()
 
 
-def svm_accuracy(
-    train_features: NDArray, train_labels: NDArray, test_features: NDArray, test_labels: NDArray
-) -> float:
-    """Accuracy of a linear SVM with the official C. An encoder that has diverged scores nan."""
+def svm_predictions(
+    train_features: NDArray, train_labels: NDArray, test_features: NDArray
+) -> NDArray[np.int64]:
+    """Labels [S] that a linear SVM with the official C gives to finite features [S, D]."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.svm import LinearSVC
 
-    if not (np.isfinite(train_features).all() and np.isfinite(test_features).all()):
-        return math.nan
     with warnings.catch_warnings():
         # The official protocol stops at the default number of iterations as well.
         warnings.simplefilter("ignore", ConvergenceWarning)
         svm = LinearSVC(C=SVM_C, random_state=0).fit(train_features, train_labels)
-    return float((svm.predict(test_features) == test_labels).mean())
+    return svm.predict(test_features)
+
+
+def svm_accuracy(
+    train_features: NDArray, train_labels: NDArray, test_features: NDArray, test_labels: NDArray
+) -> float:
+    """Accuracy of a linear SVM with the official C. An encoder that has diverged scores nan."""
+    if not (np.isfinite(train_features).all() and np.isfinite(test_features).all()):
+        return math.nan
+    return float((svm_predictions(train_features, train_labels, test_features) == test_labels).mean())
 
 
 def zero_shot_accuracy(features: NDArray, class_text: NDArray, labels: NDArray, present: NDArray) -> float:

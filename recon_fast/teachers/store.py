@@ -89,6 +89,31 @@ def compute_features(
     return features
 
 
+def compute_texts(
+    texts: Sequence[str],
+    config: TeacherConfig,
+    weights: Weights | None = None,
+    *,
+    device: str = "cpu",
+    store: Path | None = None,
+    progress: Progress | None = None,
+    log: Log | None = None,
+) -> NDArray[np.float16]:
+    """Features [T, P, D] of the P prompts of T distinct texts; arguments as of `compute_features`.
+
+    Args:
+        weights: the result of `text_weights(config)`; looked up if None.
+
+    Raises:
+        InputError: weights are absent or do not fit.
+    """
+    found = (weights or text_weights(config)).require()
+    root = Path(config.store).expanduser() if config.store else store
+    shards = open_shards(root, _folder("text", _text_key(config, found)), log or (lambda line: None))
+    progress = progress or (lambda what, done, total: None)
+    return _text_features(list(texts), config, found, device, shards, progress)
+
+
 def _image_key(config: TeacherConfig, found: Weights) -> dict[str, Any]:
     clip = found.model != config.image
     return {

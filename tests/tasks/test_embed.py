@@ -71,13 +71,18 @@ def test_all_kinds(encoder, clouds):
         "classification": torch.cat([cls, img, text, local.amax(1)], 1),
         "zeroshot": 0.25 * model.text_proj(text) + model.img_proj(img),
         "zeroshot_text": model.text_proj(text),
+        "zeroshot_image": model.img_proj(img),
     }
     assert set(KINDS) == set(want)
-    for kind, width in zip(KINDS, (2 * C, 3 * C, 4 * C, 6, 6), strict=True):
+    for kind, width in zip(KINDS, (2 * C, 3 * C, 4 * C, 6, 6, 6), strict=True):
         feature = encoder.embed(clouds, kind)
         assert feature.shape == (5, width)
         assert feature.dtype == np.float32
         close(feature, want[kind].detach())
+    close(
+        encoder.embed(clouds, "zeroshot", ratio=2.0),
+        (2 * model.text_proj(text) + model.img_proj(img)).detach(),
+    )
 
 
 def test_any_form_of_clouds_gives_the_same(encoder, clouds):

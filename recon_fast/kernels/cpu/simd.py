@@ -278,13 +278,15 @@ def _spread_rows(typing_context, factors, rows, keys, d, out):
             pointer = builder.bitcast(builder.gep(rows.data, [place]), wide.as_pointer())
             held.append(builder.load(pointer, align=4))
         with cgutils.for_range_slice(builder, index(0), count, index(1), index) as (j, _):
-            total = None
+            products = []
             for q, row in enumerate(held):
                 place = builder.add(builder.mul(index(q), stride), j)
                 factor = builder.load(builder.gep(factors.data, [place]))
                 one = builder.insert_element(ir.Constant(wide, ir.Undefined), factor, ir.IntType(32)(0))
-                product = builder.fmul(_shuffle(builder, one, one, [0] * PAIRED), row, flags=_FAST)
-                total = product if total is None else builder.fadd(total, product, flags=_FAST)
+                products.append(builder.fmul(_shuffle(builder, one, one, [0] * PAIRED), row, flags=_FAST))
+            total = products[0]
+            for product in products[1:]:
+                total = builder.fadd(total, product, flags=_FAST)
             if signature.args[4].dtype == types.uint16:
                 total = _bf16_bits(builder, total)
             key = builder.load(builder.gep(keys.data, [j]))

@@ -1,0 +1,95 @@
+"""From command-line arguments to the settings of the commands that only look at an encoder."""
+
+from pathlib import Path
+from typing import Any, TypeVar
+
+import jsonargparse
+
+from recon_fast.errors import InputError
+from recon_fast.settings import parse
+from recon_fast.tasks.frozen_config import EmbedConfig, RetrieveConfig, SvmConfig, ZeroShotConfig
+
+T = TypeVar("T")
+_CHECKPOINT = "run folder, checkpoint folder, model.safetensors or official .pth"
+
+
+def _parser(command: str, description: str) -> jsonargparse.ArgumentParser:
+    return jsonargparse.ArgumentParser(
+        prog=f"recon-fast {command}", description=description, exit_on_error=False, allow_abbrev=False
+    )
+
+
+def _config(kind: type[T], settings: Any) -> T:
+    fields: dict[str, Any] = kind.__dataclass_fields__  # type: ignore[attr-defined]
+    return kind(**{name: settings[name] for name in fields})
+
+
+def _flag(argv: list[str], name: str) -> list[str]:
+    """The raw arguments, where `--name` without a value means true."""
+    values = [*argv[1:], ""]
+    return [
+        f"--{name}=true" if argument == f"--{name}" and value not in ("true", "false") else argument
+        for argument, value in zip(argv, values, strict=True)
+    ]
+
+
+def parse_svm(argv: list[str]) -> SvmConfig:
+    """Settings of `recon-fast svm`."""
+    parser = _parser(
+        "svm",
+        "Linear SVM and nearest neighbours on frozen features of labelled shapes; without --data.path on a "
+        "procedural set in memory.",
+    )
+    parser.add_argument(
+        "checkpoint", nargs="?", help=f"{_CHECKPOINT}; none (or nothing) tests an encoder at random"
+    )
+    parser.add_class_arguments(SvmConfig, as_group=False, skip={"checkpoint"})
+    settings = parse(parser, argv)
+    if settings["checkpoint"] == "none":
+        settings["checkpoint"] = None
+    return _config(SvmConfig, settings)
+
+
+def parse_zeroshot(argv: list[str]) -> ZeroShotConfig:
+    """Settings of `recon-fast zeroshot`."""
+    parser = _parser(
+        "zeroshot",
+        "Classify shapes by the texts of their classes; without --data.path a procedural set in memory.",
+    )
+    parser.add_argument("checkpoint", help=f"of pretraining: {_CHECKPOINT}")
+    parser.add_class_arguments(ZeroShotConfig, as_group=False, skip={"checkpoint"})
+    return _config(ZeroShotConfig, parse(parser, argv))
+
+
+def parse_embed(argv: list[str]) -> tuple[str, list[str], Path, EmbedConfig]:
+    """Checkpoint, clouds, output and settings of `recon-fast embed`."""
+    parser = _parser("embed", "Write features of clouds into a file.")
+    parser.add_argument("checkpoint", help=_CHECKPOINT)
+    parser.add_argument(
+        "clouds", nargs="+", help="files of one cloud, folders, packed files, .h5 files, folders of shards"
+    )
+    parser.add_argument("out", help="file to write: .h5, .hdf5 or .npz")
+    parser.add_class_arguments(EmbedConfig, as_group=False)
+    settings = parse(parser, _flag(argv, "overwrite"))
+    config = _config(EmbedConfig, settings)
+    return settings["checkpoint"], settings["clouds"], Path(settings["out"]), config
+
+
+def parse_retrieve(argv: list[str]) -> tuple[str, str | None, RetrieveConfig]:
+    """The set, the query (None for captions) and settings of `recon-fast retrieve`."""
+    parser = _parser(
+        "retrieve", "Find the nearest shapes to a shape, a text or a picture; or score captions."
+    )
+    parser.add_argument("clouds", help="file that `recon-fast embed` wrote, or anything it embeds")
+    parser.add_argument("text", nargs="?", metavar="query", help="key, file of a cloud or a picture, or text")
+    parser.add_argument(
+        "--captions",
+        type=bool,
+        default=False,
+        help="score how shapes and captions of the test split find each other, in place of a query",
+    )
+    parser.add_class_arguments(RetrieveConfig, as_group=False)
+    settings = parse(parser, _flag(argv, "captions"))
+    if settings["captions"] == (settings["text"] is not None):
+        raise InputError("retrieve takes a query or --captions, one of both")
+    return settings["clouds"], settings["text"], _config(RetrieveConfig, settings)

@@ -1,0 +1,176 @@
+"""Clouds of any files, folders and packed sets, one after another, without holding them in memory."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+
+from recon_fast.console import ProgressBars
+from recon_fast.data.conventions import state_up, turn_up
+from recon_fast.data.loading import (
+    DataProblems,
+    Reading,
+    blocks,
+    in_order,
+    open_source,
+    read_block,
+    stop_at_problems,
+    without_clouds,
+)
+from recon_fast.data.packed import is_packed, read_packed
+from recon_fast.data.prepare import say_left_out
+from recon_fast.data.rows import turned
+from recon_fast.data.shapes import Entry, Shapes, Source
+from recon_fast.data.shards import is_sharded, read_shards
+from recon_fast.errors import InputError
+from recon_fast.tasks.frozen_config import ReadingConfig
+
+_FLAG = "--data.on_problem"
+FILES = (".npy", ".ply", ".off", ".obj", ".txt")  # one cloud each
+
+
+@dataclass
+class CloudSet:
+    """S clouds that are read when they are asked for."""
+
+    shapes: Shapes  # all about them; `points` may be empty where `read` reads files
+    read: Callable[[Sequence[int]], Iterator[NDArray]]  # rows -> clouds [N_i, 3] in that order
+
+    def __len__(self) -> int:
+        return len(self.shapes)
+
+
+def open_clouds(paths: Sequence[str | Path], config: ReadingConfig, least: int, console: Console) -> CloudSet:
+    """All clouds of the paths; each file is read once to check it before anything is returned.
+
+    Args:
+        paths: files of one cloud; folders, packed files, .h5 files with `data`, folders of shards, few-shot
+            folds. Files of one cloud are named as they are given and come first. Of several sets the keys get
+            the set's path in front.
+        config: how to read them.
+        least: points that a cloud must have.
+        console: where bars and warnings go.
+
+    Raises:
+        DataProblems: a table of all broken clouds, unless `config.on_problem` is "skip".
+        InputError: no such file, or nothing that can be read.
+    """
+    given = [Path(path).expanduser() for path in dict.fromkeys(map(str, paths))]
+    for path in given:
+        if not path.exists():
+            raise InputError(f"clouds must be files or folders, got {path}: no such file or folder")
+    files = [path for path in given if path.is_file() and path.suffix.lower() in FILES]
+    found: list[CloudSet] = []
+    if files:
+        entries = [Entry(path.as_posix(), path) for path in files]
+        found.append(_of_source(Source("files", Path(), entries), config, least, console))
+    for path in given:
+        if path not in files:
+            one = _of_path(path, config, least, console)
+            if len(given) > 1:
+                one.shapes.keys = [f"{path.as_posix()}/{key}" for key in one.shapes.keys]
+            found.append(one)
+    one = found[0] if len(found) == 1 else _joined(found)
+    if not len(one):
+        raise InputError(f"clouds must be at least one, got none in {', '.join(map(str, given))}")
+    return one
+
+
+def _of_path(path: Path, config: ReadingConfig, least: int, console: Console) -> CloudSet:
+    shapes = None
+    if path.is_file() and is_packed(path):
+        shapes = read_packed(path, num_points=least, mapped=True)
+    elif is_sharded(path):
+        shapes = read_shards(path, num_points=least)
+    if shapes is None:
+        source = open_source(path, config.kind, held_out_fraction=config.held_out_fraction)
+        return _of_source(source, config, least, console)
+    stated = state_up(shapes, config.up)
+    upright = stated if config.turn_up == "none" else turn_up(stated, config.turn_up)
+    return CloudSet(upright, lambda rows: (upright.cloud(row) for row in rows))
+
+
+def _of_source(source: Source, config: ReadingConfig, least: int, console: Console) -> CloudSet:
+    """Check all clouds, then read them again as they are wanted: reading is a small part of encoding."""
+    reading = Reading(least, config.max_points)
+    entries = [replace(entry, picture=None) for entry in source.entries]
+    classes = len(source.class_names)
+    listed = {entry.key for entry in entries if entry.label is None or entry.label < classes}
+    # A shape without its caption or picture is a problem for training; here its cloud is what counts.
+    problems = [problem for problem in source.problems if problem.key not in listed]
+    bad = {problem.key for problem in problems}
+    kept: list[Entry] = []
+    sizes: list[int] = []
+    done, cut = 0, blocks(entries)
+    with ProgressBars(console) as bars:
+        for block, read in zip(
+            cut, in_order(lambda b: read_block(b, reading), cut, config.workers), strict=True
+        ):
+            for entry, cloud in zip(block, read, strict=True):
+                if isinstance(cloud, list):
+                    problems += cloud
+                elif entry.key not in bad:
+                    kept.append(entry)
+                    sizes.append(len(cloud.points))
+            done += len(block)
+            bars("checking clouds", done, len(entries))
+    stop_at_problems(source, kept, problems, config.on_problem, _FLAG)
+    say_left_out(problems, console)
+    shapes = without_clouds(source, kept)
+    np.cumsum(sizes, out=shapes.offsets[1:])
+    stated = state_up(shapes, config.up)
+    upright = stated if config.turn_up == "none" else turn_up(stated, config.turn_up)
+    was, now = stated.conventions.up, upright.conventions.up
+
+    def read_rows(rows: Sequence[int]) -> Iterator[NDArray]:
+        for found in in_order(
+            lambda b: read_block(b, reading), blocks([kept[row] for row in rows]), config.workers
+        ):
+            for cloud in found:
+                if isinstance(cloud, list):  # it changed since it was checked
+                    raise DataProblems(source, cloud, _FLAG)
+                points = cloud.points
+                yield points if was == now else turned(points, "xyz".index(was), "xyz".index(now))
+
+    return CloudSet(upright, read_rows)
+
+
+def _joined(parts: Sequence[CloudSet]) -> CloudSet:
+    """Several sets as one; labels, if all have them, by the names of their classes."""
+    sets = [part.shapes for part in parts]
+    names = list(dict.fromkeys(name for one in sets for name in one.class_names))
+    labels, captions = None, None
+    if all(one.labels is not None for one in sets):
+        place = [np.array([names.index(name) for name in one.class_names], np.int64) for one in sets]
+        labels = np.concatenate([p[one.labels] for p, one in zip(place, sets, strict=True)])
+    if all(one.captions is not None for one in sets):
+        captions = [caption for one in sets for caption in one.captions or ()]
+    ups = {one.conventions for one in sets}
+    sizes = np.concatenate([np.diff(one.offsets) for one in sets])
+    shapes = Shapes(
+        name=f"{sets[0].name} and {len(sets) - 1} more",
+        keys=[key for one in sets for key in one.keys],
+        points=np.empty((0, 3), np.float32),
+        offsets=np.concatenate([[0], sizes.cumsum()]),
+        held_out=np.concatenate([one.held_out for one in sets]),
+        labels=labels,
+        class_names=names if labels is not None else [],
+        captions=captions,
+    )
+    if len(ups) == 1:
+        shapes.conventions = ups.pop()
+    ends = np.cumsum([len(part) for part in parts])
+
+    def read(rows: Sequence[int]) -> Iterator[NDArray]:
+        at = np.searchsorted(ends, rows, "right")
+        cuts = np.flatnonzero(np.diff(at)) + 1  # runs of rows of one set are read together
+        for run in np.split(np.arange(len(rows)), cuts):
+            if len(run):
+                part = int(at[run[0]])
+                first = int(ends[part]) - len(parts[part])
+                yield from parts[part].read([rows[i] - first for i in run])
+
+    return CloudSet(shapes, read)

@@ -1,0 +1,201 @@
+"""Files of features: HDF5 or npz, written beside their place and renamed, so they are whole or not there.
+
+features     [S, D] float32
+keys         [S] text
+held_out     [S] bool
+labels       [S] int64, class_names [C] text     where all shapes have labels
+captions     [S] text                            where all have captions
+attributes   JSON text: format, kind, checkpoint, teacher, versions, sources and how they were read; what is
+             short is an attribute of an HDF5 file too
+"""
+
+import json
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recon_fast.data.shapes import Shapes
+from recon_fast.errors import InputError
+
+FORMAT = "recon-fast features"
+HDF5, NPZ = (".h5", ".hdf5"), ".npz"
+_SHORT = 4096  # HDF5 has room for 64 KiB of attributes
+
+
+@dataclass
+class FeatureSet:
+    """Features of S shapes, and what is known of them."""
+
+    features: NDArray[np.float32]  # [S, D]
+    keys: list[str]
+    held_out: NDArray[np.bool_]  # [S]
+    labels: NDArray[np.int64] | None = None  # [S]
+    class_names: list[str] = field(default_factory=list)
+    captions: list[str] | None = None
+    attributes: dict[str, Any] = field(default_factory=dict)
+
+    def class_of(self, row: int) -> str:
+        """Name of a shape's class, or nothing."""
+        return "" if self.labels is None else self.class_names[int(self.labels[row])]
+
+
+def check_feature_file(out: Path, overwrite: bool) -> None:
+    """Raise InputError unless `out` may become a file of features."""
+    if out.suffix.lower() not in (*HDF5, NPZ):
+        raise InputError(f"out must be a file .h5, .hdf5 or .npz, got {out}")
+    if not out.parent.is_dir():
+        raise InputError(f"out must lie in a folder that exists, got {out}")
+    if out.is_dir() or (out.exists() and not overwrite):
+        what = "it is a folder" if out.is_dir() else "it exists (--overwrite true replaces it)"
+        raise InputError(f"out must be a new file, got {out}: {what}")
+
+
+def write_features(
+    out: Path, shapes: Shapes, blocks: Iterable[NDArray[np.float32]], attributes: dict[str, Any]
+) -> int:
+    """Write features that come in blocks [n, D] of all shapes in order; returns D.
+
+    Raises:
+        InputError: the file cannot be written. Nothing is left of it then, nor where `blocks` raises.
+    """
+    arrays: dict[str, NDArray] = {"held_out": shapes.held_out}
+    texts = {"keys": shapes.keys}
+    if shapes.labels is not None:
+        arrays["labels"], texts["class_names"] = shapes.labels, shapes.class_names
+    if shapes.captions is not None:
+        texts["captions"] = shapes.captions
+    aside = out.with_name(f".{out.name}.tmp")
+    attributes = {"format": FORMAT, **attributes}
+    try:
+        write = _write_npz if out.suffix.lower() == NPZ else _write_hdf5
+        dim = write(aside, len(shapes), blocks, arrays, texts, attributes)
+        aside.replace(out)
+        return dim
+    except OSError as error:
+        raise InputError(f"out must be a file that can be written, got {out}: {error}") from error
+    finally:
+        with suppress(OSError):
+            aside.unlink(missing_ok=True)
+
+
+def _write_hdf5(
+    path: Path,
+    count: int,
+    blocks: Iterable[NDArray[np.float32]],
+    arrays: dict[str, NDArray],
+    texts: dict[str, list[str]],
+    attributes: dict[str, Any],
+) -> int:
+    import h5py
+
+    dim = done = 0
+    with h5py.File(path, "w") as file:
+        for block in blocks:
+            if "features" not in file:
+                dim = block.shape[1]
+                file.create_dataset("features", (count, dim), np.float32)
+            file["features"][done : done + len(block)] = block
+            done += len(block)
+        for name, array in arrays.items():
+            file[name] = array
+        for name, values in texts.items():
+            file.create_dataset(name, data=values, dtype=h5py.string_dtype())
+        file["attributes"] = json.dumps(attributes)
+        for name, value in attributes.items():
+            text = value if isinstance(value, str) else json.dumps(value)
+            if len(text) < _SHORT:
+                file.attrs[name] = text
+    return dim
+
+
+def _write_npz(
+    path: Path,
+    count: int,
+    blocks: Iterable[NDArray[np.float32]],
+    arrays: dict[str, NDArray],
+    texts: dict[str, list[str]],
+    attributes: dict[str, Any],
+) -> int:
+    features = np.empty((count, 0), np.float32)
+    done = 0
+    for block in blocks:
+        if not done:
+            features = np.empty((count, block.shape[1]), np.float32)
+        features[done : done + len(block)] = block
+        done += len(block)
+    columns: dict[str, Any] = {name: np.array(values, np.str_) for name, values in texts.items()}
+    with path.open("wb") as file:
+        columns |= {"features": features, "attributes": np.array(json.dumps(attributes)), **arrays}
+        np.savez(file, **columns)
+    return features.shape[1]
+
+
+def is_feature_file(path: Path) -> bool:
+    """Whether a file looks like one that `write_features` wrote."""
+    if not path.is_file() or path.suffix.lower() not in (*HDF5, NPZ):
+        return False
+    if path.suffix.lower() == NPZ:
+        return True
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as file:
+            return file.attrs.get("format") == FORMAT
+    except OSError:
+        return False
+
+
+def read_features(path: Path) -> FeatureSet:
+    """The features of a file. Raises InputError where it is damaged or of another kind."""
+    try:
+        return _read_npz(path) if path.suffix.lower() == NPZ else _read_hdf5(path)
+    except (OSError, KeyError, ValueError, EOFError) as error:
+        raise InputError(f"{path} must be a file that `recon-fast embed` wrote: {error}") from error
+
+
+def _read_hdf5(path: Path) -> FeatureSet:
+    import h5py
+
+    with h5py.File(path, "r") as file:
+        texts = {
+            name: file[name].asstr()[()].tolist()
+            for name in ("keys", "class_names", "captions")
+            if name in file
+        }
+        return _checked(
+            file["features"][()],
+            texts,
+            file["held_out"][()],
+            file["labels"][()] if "labels" in file else None,
+            json.loads(file["attributes"].asstr()[()]),
+        )
+
+
+def _read_npz(path: Path) -> FeatureSet:
+    with np.load(path) as file:
+        texts = {name: file[name].tolist() for name in ("keys", "class_names", "captions") if name in file}
+        labels = file.get("labels")
+        return _checked(
+            file["features"], texts, file["held_out"], labels, json.loads(str(file["attributes"]))
+        )
+
+
+def _checked(
+    features: NDArray,
+    texts: dict[str, list[str]],
+    held_out: NDArray,
+    labels: NDArray | None,
+    attributes: dict[str, Any],
+) -> FeatureSet:
+    keys = texts["keys"]
+    if features.ndim != 2 or not len(features) == len(keys) == len(held_out):
+        raise ValueError(f"features are {list(features.shape)} of {len(keys)} keys")
+    if attributes.get("format") != FORMAT:
+        raise ValueError(f"its format is {attributes.get('format')}")
+    names = texts.get("class_names", [])
+    return FeatureSet(features, keys, held_out, labels, names, texts.get("captions"), attributes)
