@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 import jsonargparse
 
 from recon_fast.errors import InputError
-from recon_fast.settings import parse
+from recon_fast.settings import check_yaml, find_config, option, packaged_configs, parse, without_option
 from recon_fast.tasks.frozen_config import EmbedConfig, RetrieveConfig, SvmConfig, ZeroShotConfig
 
 T = TypeVar("T")
@@ -33,6 +33,18 @@ def _flag(argv: list[str], name: str) -> list[str]:
     ]
 
 
+def _with_recipe(parser: jsonargparse.ArgumentParser, argv: list[str], command: str) -> list[str]:
+    """The raw arguments with the file that `--config` names in front, so that the others override it."""
+    names = ", ".join(packaged_configs(command))
+    parser.add_argument("--config", action="config", help=f"a YAML file, or one of: {names}")
+    given = option(argv, "config")
+    if given is None:
+        return argv
+    path = find_config(given, command)
+    check_yaml(path)
+    return ["--config", str(path), *without_option(argv, "config")]
+
+
 def parse_svm(argv: list[str]) -> SvmConfig:
     """Settings of `recon-fast svm`."""
     parser = _parser(
@@ -44,7 +56,7 @@ def parse_svm(argv: list[str]) -> SvmConfig:
         "checkpoint", nargs="?", help=f"{_CHECKPOINT}; none (or nothing) tests an encoder at random"
     )
     parser.add_class_arguments(SvmConfig, as_group=False, skip={"checkpoint"})
-    settings = parse(parser, argv)
+    settings = parse(parser, _with_recipe(parser, argv, "svm"))
     if settings["checkpoint"] == "none":
         settings["checkpoint"] = None
     return _config(SvmConfig, settings)
@@ -58,7 +70,7 @@ def parse_zeroshot(argv: list[str]) -> ZeroShotConfig:
     )
     parser.add_argument("checkpoint", help=f"of pretraining: {_CHECKPOINT}")
     parser.add_class_arguments(ZeroShotConfig, as_group=False, skip={"checkpoint"})
-    return _config(ZeroShotConfig, parse(parser, argv))
+    return _config(ZeroShotConfig, parse(parser, _with_recipe(parser, argv, "zeroshot")))
 
 
 def parse_embed(argv: list[str]) -> tuple[str, list[str], Path, EmbedConfig]:

@@ -15,6 +15,7 @@ from recon_fast.cli import main
 from recon_fast.config import PretrainConfig
 from recon_fast.errors import InputError
 from recon_fast.settings import packaged_configs, parse_fewshot, parse_finetune, parse_pretrain
+from recon_fast.task_settings import parse_svm, parse_zeroshot
 
 ROOT = Path(__file__).parent.parent
 
@@ -86,6 +87,25 @@ def test_downstream_recipes_parse_and_have_a_header(command, name):
     header = packaged_configs(command)[name].read_text().split("\nprotocol:")[0].split("\nmodel:")[0]
     for word in (f"recon-fast {command}", "Hardware:", "Time:", "Expected:"):
         assert word in header
+
+
+@pytest.mark.parametrize(
+    ("command", "name"), [(c, n) for c in ("svm", "zeroshot") for n in packaged_configs(c)]
+)
+def test_recipes_of_frozen_encoders(command, name):
+    parse = {"svm": parse_svm, "zeroshot": parse_zeroshot}[command]
+    config = parse(["ckpt.pth", "--config", name, "--device", "cpu"])
+    assert (config.checkpoint, config.device) == ("ckpt.pth", "cpu")
+    assert config.data.num_points == (2048 if name.startswith("scan") else 1024)
+    assert parse(["ckpt.pth", "--config", name, "--data.num_points", "512"]).data.num_points == 512
+    if command == "zeroshot":
+        ratios = {"modelnet10": 0.2, "modelnet40": 0.25, "scan_hardest": 0.05, "scan_objbg": 0.1}
+        assert config.ratio == ratios.get(name, 0.15)
+    text = packaged_configs(command)[name].read_text()
+    for word in (f"The official cfgs/{command}/{name}.yaml", "Hardware:", "Time:", "Expected:"):
+        assert word in text
+    with pytest.raises(InputError, match="did you mean"):
+        parse(["ckpt.pth", "--config", f"{name}x"])
 
 
 def test_official_downstream_recipes():
