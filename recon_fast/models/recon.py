@@ -147,12 +147,11 @@ class PretrainModel(nn.Module):
     def tokenize(self, tokenizer: Tokenizer, groups: PointGroups, masking: Masking) -> Tensor:
         """Tokens [B, S, C] of the visible groups.
 
-        All groups are tokenized, as the batch norms' statistics are over all of them, unless the config says
-        otherwise.
+        The batch norms' statistics are over all groups, unless the config says otherwise.
         """
         if self.config.tokenize_visible:
             return tokenizer(take_groups(groups.neighborhoods, masking.visible))
-        return take_groups(tokenizer(groups.neighborhoods), masking.visible)
+        return tokenizer(groups.neighborhoods, masking.visible)
 
     def encode(self, points: Tensor) -> Encoding:
         """Encode whole clouds, points [B, N, 3], nothing masked: what downstream tasks use."""

@@ -88,9 +88,10 @@ class Tokenizer(nn.Module):
     A shared MLP 3 -> 128 -> 256 on every point, max over the group, the maximum set beside every point (512),
     MLP 512 -> 512 -> C, max over the group. Batch norms normalise over all points of all groups.
 
-    Computed with less, by algebra that is exact: batch norms are folded into the layers in front of them, the
-    half of `mix` that sees the maximum runs once a group, the other half is one matrix with `local`, and a
-    maximum passes its gradient on to one point of a group.
+    Computed with less, by algebra that is exact: batch norms are folded into the layers in front of them, so
+    that what follows the statistics runs for the groups that are wanted; the half of `mix` that sees the
+    maximum runs once a group, the other half is one matrix with `local`, and a maximum passes its gradient on
+    to one point of a group.
     """
 
     def __init__(self, dim: int) -> None:
@@ -102,16 +103,23 @@ class Tokenizer(nn.Module):
         self.mix_norm = FoldedNorm(512)
         self.out = nn.Linear(512, dim)
 
-    def forward(self, neighborhoods: Tensor) -> Tensor:
-        """neighborhoods [B, G, K, 3] -> tokens [B, G, C]."""
+    def forward(self, neighborhoods: Tensor, wanted: Tensor | None = None) -> Tensor:
+        """neighborhoods [B, G, K, 3] -> tokens [B, G, C], or [B, S, C] of the `wanted` groups [B, S] alone.
+
+        Statistics are over all groups either way.
+        """
         B, G, K, _ = neighborhoods.shape
         points = neighborhoods.reshape(B * G * K, 3)
         lifted = F.linear(points, *self._folded_lift(points)).relu_()  # [BGK, 128]
         whole = linear_max(lifted.view(B * G, K, 128), self.local.weight, self.local.bias)  # [BG, 256]
         weight, offset = self._folded_mix(lifted, whole)  # [512, 128], [BG, 512]
-        mixed = F.linear(lifted, weight).view(B * G, K, 512)
-        mixed = (mixed + offset[:, None].to(mixed.dtype)).relu_()
-        return linear_max(mixed, self.out.weight, self.out.bias).view(B, G, -1)
+        lifted, offset = lifted.view(B, G, K, 128), offset.view(B, G, 512)
+        if wanted is not None:
+            lifted, offset = take_groups(lifted, wanted), take_groups(offset, wanted)
+        mixed = F.linear(lifted, weight)  # [B, S, K, 512]
+        mixed = (mixed + offset[:, :, None].to(mixed.dtype)).relu_()
+        tokens = linear_max(mixed.flatten(0, 1), self.out.weight, self.out.bias)
+        return tokens.view(*offset.shape[:2], -1)
 
     def _folded_lift(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """Weight [128, 3] and bias [128] of `lift` with its norm."""

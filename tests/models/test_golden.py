@@ -8,6 +8,7 @@ from golden_data import golden, golden_model
 
 from recon_fast.checkpoint import export_official
 from recon_fast.kernels import farthest_point_sample
+from recon_fast.models.tokenizer import take_groups
 
 
 def relative(ours: torch.Tensor, theirs: torch.Tensor) -> float:
@@ -56,6 +57,9 @@ def test_intermediates(step):
         "decoded": output.decoded,
         "rebuilt": output.rebuilt,
     }
+    want["tokens"], all_tokens = take_groups(want["tokens"], output.masking.visible), want["tokens"]
+    tokenizer = golden_model(step.config).train().encoder.tokenizer
+    torch.testing.assert_close(tokenizer(output.groups.neighborhoods), all_tokens, rtol=1e-4, atol=1e-4)
     for name, value in ours.items():
         torch.testing.assert_close(value, want[name], rtol=1e-4, atol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
     # Neighbours at equal distance may come in any order there, so the groups are compared as sets.

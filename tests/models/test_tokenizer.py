@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from recon_fast.models.tokenizer import Tokenizer
+from recon_fast.models.tokenizer import Tokenizer, take_groups
 
 
 def plainly(tokenizer: Tokenizer, neighborhoods: torch.Tensor) -> torch.Tensor:
@@ -62,3 +62,22 @@ def test_bf16_keeps_the_statistics(tokenizer):
             a, b = getattr(got, statistic).double(), getattr(want, statistic)
             start = 0 if statistic == "running_mean" else 0.9  # what momentum leaves of the initial value
             assert (a - b).norm() < 2**-8 * (b - start).norm(), (name, statistic)
+
+
+def test_wanted_groups_alone_are_as_among_all():
+    torch.manual_seed(0)
+    tokenizer = Tokenizer(24).train()
+    groups, wanted = torch.randn(3, 8, 6, 3), torch.tensor([[0, 2, 7], [1, 2, 3], [4, 5, 6]])
+    buffers = {name: value.clone() for name, value in tokenizer.named_buffers()}
+    some = tokenizer(groups, wanted)
+    gradient = torch.autograd.grad(some.square().sum(), list(tokenizer.parameters()))
+    after = {name: value.clone() for name, value in tokenizer.named_buffers()}
+    tokenizer.load_state_dict(buffers, strict=False)
+    every = take_groups(tokenizer(groups), wanted)
+    torch.testing.assert_close(some, every)
+    for got, want in zip(
+        gradient, torch.autograd.grad(every.square().sum(), list(tokenizer.parameters())), strict=True
+    ):
+        torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-4)
+    for name, value in tokenizer.named_buffers():
+        torch.testing.assert_close(after[name], value)

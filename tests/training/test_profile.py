@@ -53,11 +53,12 @@ def test_operations_of_the_tokenizer_are_counted(tmp_path):
     assert costs is not None
     B, c = config.optim.batch_size, config.model
     rows, groups = B * c.num_group * c.group_size, B * c.num_group
-    per_point = 3 * 128 + 128 * 256 + 128 * 512 + 512 * c.dim  # lift, local, mix with local in it, out
-    per_group = 256 * 512  # mix of the maximum
+    visible = B * (c.num_group - c.num_masked) * c.group_size
+    of_all = rows * (3 * 128 + 128 * 256) + groups * 256 * 512  # lift, local, mix of the maximum
+    of_visible = visible * (128 * 512 + 512 * c.dim)  # mix with local in it, out
     statistics = rows * 128 * 128 + groups * 512 * 128 + 512 * 128 * 128
     composed = 512 * 256 * 128  # the weight of mix with local in it
-    expected = 2 * (rows * per_point + groups * per_group + statistics + composed) / 1e9
+    expected = 2 * (of_all + of_visible + statistics + composed) / 1e9
     assert costs.parts_gflop["tokenizer"] == pytest.approx(expected, rel=0.01)
     assert costs.parts_gflop["backward"] > costs.parts_gflop["encoder"]
 
