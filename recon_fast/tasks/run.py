@@ -106,6 +106,7 @@ class _Training(Generic[C, M, D, S]):
                 lambda: rehearse(self.terms, batch, config.seed, task.dtype),
                 task.device,
                 task.dtype,
+                config.optim.accumulate,
                 task.console,
             )
         self.loop = Loop(

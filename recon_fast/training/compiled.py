@@ -24,6 +24,7 @@ def compile_terms(
     rehearse: Callable[[], dict[str, float]],
     device: torch.device,
     dtype: torch.dtype,
+    accumulate: int,
     console: Console,
     **options: Any,
 ) -> bool:
@@ -34,6 +35,8 @@ def compile_terms(
         rehearse: runs `terms` on the first batch, forward and backward; gives losses and the gradient's norm
             by name and leaves no trace in the model.
         device, dtype: what the run computes on and in.
+        accumulate: micro-batches of a step. With several there are no CUDA graphs: a replay would write over
+            the gradients of the one before.
         console: told what happened.
         options: of `torch.compile`; by default inductor, with CUDA graphs on a GPU.
 
@@ -43,7 +46,8 @@ def compile_terms(
     want = rehearse()
     if not options:
         # Draws as the uncompiled model makes them, so that the two can be compared.
-        options = {"options": {"fallback_random": True, "triton.cudagraphs": device.type == "cuda"}}
+        graphs = device.type == "cuda" and accumulate == 1
+        options = {"options": {"fallback_random": True, "triton.cudagraphs": graphs}}
     with console.status("compiling the step"):
         try:
             terms.run = torch.compile(terms.losses, **options)

@@ -215,7 +215,14 @@ def _pretrain(
         if wants_compile(config.compile, device):
             rows = batches.rows(torch.tensor([step * accumulate]))[0]
             batch = train_set.batch(rows, step, how)
-            compile_terms(terms, lambda: rehearse(terms, batch, config.seed, dtype), device, dtype, console)
+            compile_terms(
+                terms,
+                lambda: rehearse(terms, batch, config.seed, dtype),
+                device,
+                dtype,
+                accumulate,
+                console,
+            )
 
     how = Draw(config.data.num_points, config.data.rotate, config.model.num_group, config.seed)
     accumulate = config.optim.accumulate
