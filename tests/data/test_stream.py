@@ -232,7 +232,8 @@ def memory():
 
 def draw(shapes, steps):
     mapped = ResidentShapes(shapes, None, np.arange(len(shapes)), torch.device("cpu"), "mmap")
-    list(BatchStream(mapped, Draw(256), 4, 1, 0, steps))
+    with BatchStream(mapped, Draw(256), 4, 1, 0, steps) as batches:
+        list(batches)
 
 torch.set_num_threads(1)
 draw(read_packed(Path(sys.argv[2]), mapped=True), 2)
