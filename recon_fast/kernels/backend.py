@@ -18,6 +18,7 @@ _MODULES = {
     "farthest_point_sample": "fps",
     "knn": "knn",
     "sample_and_group": "knn",
+    "ball_query": "ball",
     "nearest_neighbor": "nearest",
     "chamfer_distance": "chamfer",
     "masked_cross_attention": "attention",

@@ -121,6 +121,42 @@ def knn(
     return dist, idx
 
 
+def squared_radius(radius: float, dtype: torch.dtype) -> float:
+    """radius^2 as arithmetic in `dtype` rounds it."""
+    rounded = torch.tensor(radius, dtype=dtype)
+    return (rounded * rounded).item()
+
+
+def ball_query(
+    queries: Tensor,  # [B, M, 3]
+    points: Tensor,  # [B, N, 3]
+    radius: float,
+    k: int,
+    *,
+    lengths: Tensor | None = None,  # [B]
+    padding: str = "none",
+) -> tuple[Tensor, Tensor]:  # [B, M, k], [B, M, k] int64
+    dtype = geometry_dtype(queries)
+    queries, points = queries.to(dtype), points.to(dtype)
+    N = points.shape[1]
+    point, bound = torch.arange(N, device=points.device), squared_radius(radius, dtype)
+    with torch.no_grad():
+        chunks = []
+        for chunk in _query_chunks(queries, N):
+            inside = _pairwise(chunk, points) < bound  # [B, m, N]
+            if lengths is not None:
+                inside &= _valid(lengths, N)[:, None]
+            chunks.append(torch.where(inside, point, N).topk(min(k, N), largest=False).values)
+        idx = F.pad(torch.cat(chunks, 1), (0, max(0, k - N)), value=N)  # [B, M, k]
+        idx = idx.masked_fill(idx == N, -1)
+        if padding == "first":
+            idx = torch.where(idx < 0, idx[..., :1], idx).clamp_min(0)
+            if lengths is not None:
+                idx = idx.masked_fill(lengths[:, None, None] <= 0, -1)
+    dist = _squared_norm(queries[:, :, None] - gather_points(points, idx))
+    return dist.masked_fill(idx < 0, float("inf")), idx
+
+
 def sample_and_group(
     xyz: Tensor,  # [B, N, 3]
     num_groups: int,

@@ -22,6 +22,7 @@ OPERATIONS = {
     "fps": (ops.farthest_point_sample.default, (points(requires_grad=False), 5, LENGTHS, 0, False)),
     "fps-plain": (ops.farthest_point_sample.default, (points(requires_grad=False), 5, None, 2, True)),
     "knn": (ops.knn.default, (points(7), points(), 4, LENGTHS)),
+    "ball": (ops.ball_query.default, (points(7), points(), 0.8, 4, LENGTHS, "first")),
     "nearest": (ops.nearest_neighbor.default, (points(7), points(), LENGTHS)),
     "mutual": (ops.mutual_nearest.default, (points(seed=1), points(), None, LENGTHS)),
     "distance": (
@@ -71,8 +72,9 @@ class Everything(torch.nn.Module):
         groups = kernels.sample_and_group(xyz, 6, 4)
         near, _ = kernels.nearest_neighbor(groups.centers, xyz + 0.1)
         dist, idx = kernels.knn(groups.centers, xyz, 3)
+        inside, _ = kernels.ball_query(groups.centers, xyz, 0.8, 3, padding="first")
         loss = kernels.chamfer_distance(groups.neighborhoods.flatten(1, 2), xyz, norm="l1")
-        loss = loss + near.sum() + dist.sum() + groups.neighborhoods.square().sum()
+        loss = loss + near.sum() + dist.sum() + inside.sum() + groups.neighborhoods.square().sum()
         return loss + kernels.masked_cross_attention(query, key, value, mask).square().sum(), idx
 
 

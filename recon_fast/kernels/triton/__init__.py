@@ -10,6 +10,7 @@ from recon_fast.kernels.triton.attention import (
     masked_cross_attention_backward,
     masked_cross_attention_forward,
 )
+from recon_fast.kernels.triton.ball import ball_query
 from recon_fast.kernels.triton.chamfer import MAX_PAIR_POINTS, chamfer_pairs
 from recon_fast.kernels.triton.fps import farthest_point_sample
 from recon_fast.kernels.triton.gradient import distance_backward, group_backward
@@ -20,6 +21,7 @@ __all__ = [
     "DTYPES",
     "MAX_K",
     "MAX_PAIR_POINTS",
+    "ball_query",
     "chamfer_pairs",
     "distance_backward",
     "farthest_point_sample",

@@ -33,6 +33,8 @@ def clouds(xyz: Tensor, lengths: Tensor | None) -> None:
     kernels.farthest_point_sample(xyz, 1, lengths=lengths)
     kernels.knn(xyz[:, :1], xyz, 1, lengths=lengths)
     kernels.group(xyz, first, 1, lengths=lengths)
+    for padding in ("none", "first"):
+        kernels.ball_query(xyz[:, :1], xyz, 0.2, 1, lengths=lengths, padding=padding)
     kernels.nearest_neighbor(xyz, xyz, src_lengths=lengths, dst_lengths=lengths)
     for needed in [(False, False), (True, False), (True, True)]:
         kernels.chamfer_pairs(xyz, xyz, lengths, lengths, "l1", *needed)

@@ -64,6 +64,11 @@ def knn(device, gradient=False):
     return kernels.knn(points(device, 2, 3, gradient), points(device, 2, 40, gradient), 4)[0]
 
 
+def ball(device, gradient=False):
+    clouds = points(device, 2, 3, gradient), points(device, 2, 40, gradient)
+    return kernels.ball_query(*clouds, 0.9, 4, padding="first")[0]
+
+
 def nearest(device, gradient=False):
     return kernels.nearest_neighbor(points(device, 2, 3, gradient), points(device, 2, 90, gradient))[0]
 
@@ -98,6 +103,7 @@ def attention(device, gradient=False):
         (fps, ["_fps_kernel"], []),
         (fps_half, ["_fps_kernel"], []),
         (knn, ["_knn_kernel"], []),
+        (ball, ["_ball_kernel"], []),
         (nearest, ["_nearest_kernel"], []),
         (grouped, ["_fps_kernel", "_knn_kernel"], []),
         (grouped_half, ["_fps_kernel", "_knn_kernel"], []),
@@ -120,6 +126,7 @@ def test_forward(device, launches, call, kernel_names, torch_names):
     ("call", "kernel_names", "torch_names"),
     [
         (knn, ["_gradient_kernel"], []),
+        (ball, ["_gradient_kernel"], []),
         (nearest, ["_gradient_kernel"], []),
         (grouped, ["_group_kernel"], []),
         (pairs, [], ["div", "mul"]),  # the division is the mean's
