@@ -168,7 +168,8 @@ def ball_query(
     run(_columns, B, p, valid, columns, threads=None if B * N > 65536 else 1)
     with np.errstate(over="ignore"):
         bound = np.float32(radius) * np.float32(radius)
-    prune = N >= _PRUNE_FROM["points"] and N >= RUN and M >= _PRUNE_FROM["queries"]
+    fewest = _PRUNE_FROM
+    prune = N >= max(RUN, fewest["points"]) and M >= fewest["queries"]
     if prune:
         full = np.zeros(B, np.int64)
         run(_full_balls, B, q, valid, bound, k, columns, full)

@@ -1,4 +1,4 @@
-"""Which of a run of points lie within a ball, as the bits of a number: vector code that numba does not write."""
+"""Vector code that numba does not write: the points of a run within a ball as the bits of a number."""
 
 from typing import Any
 
