@@ -13,6 +13,7 @@ from recon_fast.kernels.triton.fps import _fps_kernel, fps_config
 from recon_fast.kernels.triton.knn import _knn_kernel, _merge_kernel, knn_config, merge_options
 
 ball = import_module("recon_fast.kernels.triton.ball")
+features = import_module("recon_fast.kernels.triton.features")
 gradient = import_module("recon_fast.kernels.triton.gradient")
 nearest = import_module("recon_fast.kernels.triton.nearest")
 
@@ -109,6 +110,22 @@ def _ball(name: str, dtype: str = "fp32", ragged: bool = False) -> Variant:
     constants, options = _split(ball.OPTIONS)
     constants["FIRST"] = ragged
     return Variant(name, ball._ball_kernel, signature, constants, options)
+
+
+def _features(name: str, kind: str, dtype: str = "fp32", weighted: bool = False) -> Variant:
+    constants, options = _split(getattr(features, kind.upper()))
+    signature: dict[str, Any] = {"out_ptr": f"*{dtype}", **dict.fromkeys("CNMK", "i32")}
+    if kind == "gather":
+        signature |= {"features_ptr": f"*{dtype}", "idx_ptr": "*i32", "strides": CLOUD}
+    elif kind == "scatter":
+        signature |= {"values_ptr": f"*{dtype}", "strides": CLOUD}
+        signature |= {"entries_ptr": "*i64", "ends_ptr": "*i64"}
+    else:
+        signature |= {"values_ptr": f"*{dtype}", "features_ptr": f"*{dtype}", "idx_ptr": "*i64"}
+        signature |= {"value_strides": CLOUD, "feature_strides": CLOUD, "out_ptr": "*fp32"}
+    if weighted:
+        signature["weights_ptr"] = "*fp32"
+    return Variant(name, getattr(features, f"_{kind}_kernel"), signature, constants, options)
 
 
 def _nearest(
@@ -229,6 +246,11 @@ VARIANTS = [
     _merge("knn merge k=32", 32, 64),
     _ball("ball query"),
     _ball("ball query bf16 ragged, first", "bf16", ragged=True),
+    _features("features gather", "gather"),
+    _features("features gather bf16, weighted", "gather", "bf16", weighted=True),
+    _features("features scatter", "scatter"),
+    _features("features scatter bf16, weighted", "scatter", "bf16", weighted=True),
+    _features("features match", "match"),
     _nearest("nearest"),
     _nearest("nearest bf16 ragged", "bf16", ragged=True),
     _nearest("nearest both ways", both=True),

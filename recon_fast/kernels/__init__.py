@@ -4,6 +4,8 @@ farthest_point_sample    (xyz [B,N,3], num_samples) -> idx [B,M]
 knn                      (queries [B,M,3], points [B,N,3], k) -> (squared_distances [B,M,k], idx [B,M,k])
 sample_and_group         (xyz [B,N,3], num_groups, group_size) -> PointGroups
 ball_query               (queries [B,M,3], points [B,N,3], radius, k) -> as knn
+gather_features          (features [B,C,N], idx [B,...]) -> [B,C,...]
+interpolate_features     (features [B,C,N], idx [B,M,K], weights [B,M,K]) -> [B,C,M]
 nearest_neighbor         (src [B,N,3], dst [B,M,3]) -> (squared_distance [B,N], idx [B,N])
 chamfer_distance         (pred [B,N,3], target [B,M,3]) -> scalar or [B]
 masked_cross_attention   (query [B,H,Q,D], key [B,H,S,D], value [B,H,S,D], key_mask [B,S]) -> [B,H,Q,D]
@@ -17,6 +19,7 @@ from recon_fast.kernels.attention import masked_cross_attention
 from recon_fast.kernels.backend import use_backend
 from recon_fast.kernels.ball import ball_query
 from recon_fast.kernels.chamfer import chamfer_distance, nearest_neighbor
+from recon_fast.kernels.features import gather_features, interpolate_features
 from recon_fast.kernels.fps import farthest_point_sample
 from recon_fast.kernels.knn import PointGroups, knn, sample_and_group
 from recon_fast.kernels.pool import linear_max
@@ -26,6 +29,8 @@ __all__ = [
     "ball_query",
     "chamfer_distance",
     "farthest_point_sample",
+    "gather_features",
+    "interpolate_features",
     "knn",
     "linear_max",
     "masked_cross_attention",

@@ -19,6 +19,8 @@ _MODULES = {
     "knn": "knn",
     "sample_and_group": "knn",
     "ball_query": "ball",
+    "gather_features": "features",
+    "interpolate_features": "features",
     "nearest_neighbor": "nearest",
     "chamfer_distance": "chamfer",
     "masked_cross_attention": "attention",

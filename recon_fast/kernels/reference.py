@@ -394,3 +394,57 @@ def linear_max_backward(
         (flat.T @ x.to(dtype).flatten(0, 1)).to(weight.dtype),
         flat.sum(0).to(weight.dtype),
     )
+
+
+def _inside(idx: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Which indices exist, and int64 indices with 0 for the others."""
+    valid = (idx >= 0) & (idx < size)
+    return valid, idx.where(valid, 0).long()
+
+
+def gather_features(
+    features: Tensor,  # [B, C, N]
+    idx: Tensor,  # [B, M, K], what is not in [0, N) adds 0
+    weights: Tensor | None = None,  # [B, M, K]
+) -> Tensor:  # [B, C, M]
+    """Sum over K of the features at `idx`, times their weights."""
+    valid, places = _inside(idx, features.shape[2])
+    dtype = geometry_dtype(features)
+    places = places.flatten(1)[:, None].expand(-1, features.shape[1], -1)
+    found = features.to(dtype).gather(2, places).unflatten(2, idx.shape[1:])  # [B, C, M, K]
+    if weights is not None:
+        found = found * weights.to(dtype)[:, None]
+    return found.masked_fill(~valid[:, None], 0).sum(-1).to(features.dtype)
+
+
+def scatter_features(
+    values: Tensor,  # [B, C, M]
+    idx: Tensor,  # [B, M, K], what is not in [0, N) goes nowhere
+    weights: Tensor | None,  # [B, M, K]
+    num_points: int,
+) -> Tensor:  # [B, C, N]
+    """Gradient of `gather_features` in the features."""
+    valid, places = _inside(idx, num_points)
+    dtype = geometry_dtype(values)
+    flow = values.to(dtype)[..., None].expand(-1, -1, -1, idx.shape[2])
+    if weights is not None:
+        flow = flow * weights.to(dtype)[:, None]
+    flow = flow.masked_fill(~valid[:, None], 0)  # [B, C, M, K]
+    batch = torch.arange(values.shape[0], device=values.device)[:, None, None, None]
+    channel = torch.arange(values.shape[1], device=values.device)[:, None, None]
+    out = flow.new_zeros(*values.shape[:2], num_points)
+    # index_put adds in a fixed order on CUDA, scatter_add does not.
+    return out.index_put((batch, channel, places[:, None]), flow, accumulate=True).to(values.dtype)
+
+
+def match_features(
+    values: Tensor,  # [B, C, M]
+    features: Tensor,  # [B, C, N]
+    idx: Tensor,  # [B, M, K]
+) -> Tensor:  # [B, M, K]
+    """Gradient of `gather_features` in the weights."""
+    valid, places = _inside(idx, features.shape[2])
+    dtype = geometry_dtype(features)
+    places = places.flatten(1)[:, None].expand(-1, features.shape[1], -1)
+    found = features.to(dtype).gather(2, places).unflatten(2, idx.shape[1:])
+    return (values.to(dtype)[..., None] * found).masked_fill(~valid[:, None], 0).sum(1)

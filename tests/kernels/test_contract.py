@@ -178,9 +178,9 @@ def test_large_clouds_take_the_pruned_paths(kind, monkeypatch):
     from recon_fast.kernels.cpu import knn as cpu_knn
     from recon_fast.kernels.cpu import nearest as cpu_nearest
 
-    for module in (cpu_fps, cpu_knn, cpu_nearest):
+    for module in (cpu_ball, cpu_fps, cpu_knn, cpu_nearest):
         monkeypatch.setattr(module, "_PRUNE_FROM", 1)
-    monkeypatch.setattr(cpu_ball, "_PRUNE_FROM", {"points": 1, "queries": 1})
+    monkeypatch.setattr(cpu_ball, "_QUERIES_FROM", 1)
     points, queries = cloud(kind, 2, 1100, 3), cloud(kind, 2, 150, 4)
     lengths = torch.tensor([1100, 700])
     for valid in (None, lengths):

@@ -23,6 +23,15 @@ OPERATIONS = {
     "fps-plain": (ops.farthest_point_sample.default, (points(requires_grad=False), 5, None, 2, True)),
     "knn": (ops.knn.default, (points(7), points(), 4, LENGTHS)),
     "ball": (ops.ball_query.default, (points(7), points(), 0.8, 4, LENGTHS, "first")),
+    "gather": (
+        ops.gather_features.default,
+        (points(9).detach().mT.clone().requires_grad_(), IDX, points(3).detach()[..., :2]),
+    ),
+    "scatter": (
+        ops.scatter_features.default,
+        (points(3).detach().mT.clone().requires_grad_(), IDX, None, 20),
+    ),
+    "match": (ops.match_features.default, (points(3).detach().mT, points(9).detach().mT, IDX)),
     "nearest": (ops.nearest_neighbor.default, (points(7), points(), LENGTHS)),
     "mutual": (ops.mutual_nearest.default, (points(seed=1), points(), None, LENGTHS)),
     "distance": (
@@ -73,6 +82,8 @@ class Everything(torch.nn.Module):
         near, _ = kernels.nearest_neighbor(groups.centers, xyz + 0.1)
         dist, idx = kernels.knn(groups.centers, xyz, 3)
         inside, _ = kernels.ball_query(groups.centers, xyz, 0.8, 3, padding="first")
+        rows = kernels.gather_features(xyz.mT, idx)
+        inside = inside + kernels.interpolate_features(rows[..., 0], idx[..., :2] % 6, dist[..., :2])[0, 0, 0]
         loss = kernels.chamfer_distance(groups.neighborhoods.flatten(1, 2), xyz, norm="l1")
         loss = loss + near.sum() + dist.sum() + inside.sum() + groups.neighborhoods.square().sum()
         return loss + kernels.masked_cross_attention(query, key, value, mask).square().sum(), idx

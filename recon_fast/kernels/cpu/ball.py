@@ -16,7 +16,8 @@ from recon_fast.kernels.cpu.masks import RUN, lowest_bit, within
 from recon_fast.kernels.cpu.spatial import FAN, INF, LEAF, Ordered, box_distances, columns_of
 
 _QUERIES = 16  # queries of one item of work
-_PRUNE_FROM = {"points": 8192, "queries": 1024}  # of a cloud
+_PRUNE_FROM = 8192  # points
+_QUERIES_FROM = 1024  # queries of a cloud from which putting it in order pays
 _SAMPLE = 512  # points that tell how full a ball is
 _PROBES = 32  # queries of a cloud that tell whether balls are full
 NAN = np.float32(np.nan)
@@ -168,8 +169,7 @@ def ball_query(
     run(_columns, B, p, valid, columns, threads=None if B * N > 65536 else 1)
     with np.errstate(over="ignore"):
         bound = np.float32(radius) * np.float32(radius)
-    fewest = _PRUNE_FROM
-    prune = N >= max(RUN, fewest["points"]) and M >= fewest["queries"]
+    prune = N >= RUN and N >= _PRUNE_FROM and M >= _QUERIES_FROM
     if prune:
         full = np.zeros(B, np.int64)
         run(_full_balls, B, q, valid, bound, k, columns, full)

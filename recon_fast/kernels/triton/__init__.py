@@ -12,6 +12,7 @@ from recon_fast.kernels.triton.attention import (
 )
 from recon_fast.kernels.triton.ball import ball_query
 from recon_fast.kernels.triton.chamfer import MAX_PAIR_POINTS, chamfer_pairs
+from recon_fast.kernels.triton.features import gather_features, match_features, scatter_features
 from recon_fast.kernels.triton.fps import farthest_point_sample
 from recon_fast.kernels.triton.gradient import distance_backward, group_backward
 from recon_fast.kernels.triton.knn import MAX_K, group, knn
@@ -25,11 +26,14 @@ __all__ = [
     "chamfer_pairs",
     "distance_backward",
     "farthest_point_sample",
+    "gather_features",
     "group",
     "group_backward",
     "knn",
     "masked_cross_attention_backward",
     "masked_cross_attention_forward",
+    "match_features",
     "mutual_nearest",
     "nearest_neighbor",
+    "scatter_features",
 ]

@@ -16,6 +16,7 @@ KERNEL_TESTS = [
     "test_triton_attention.py",
     "test_triton_ball.py",
     "test_triton_chamfer.py",
+    "test_triton_features.py",
     "test_triton_fps.py",
     "test_triton_gradient.py",
     "test_triton_knn.py",

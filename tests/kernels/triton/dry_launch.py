@@ -45,6 +45,12 @@ def clouds(xyz: Tensor, lengths: Tensor | None) -> None:
     kernels.group_backward(None, randn(xyz.shape[0], 1, 1, 3), first, first[..., None], xyz.shape[1])
 
 
+def features(rows: Tensor, idx: Tensor, weights: Tensor | None) -> None:
+    out = kernels.gather_features(rows, idx, weights)
+    kernels.scatter_features(out, idx, weights, rows.shape[2])
+    kernels.match_features(out, rows, idx)
+
+
 def attention(query: Tensor, key: Tensor, mask: Tensor | None) -> None:
     out, lse = kernels.masked_cross_attention_forward(query, key, key, mask, 1)
     for need_key_grad in (True, False):
@@ -63,6 +69,11 @@ def main() -> None:
     clouds(randn(1, 40, 3).half().expand(2, -1, -1), None)
     clouds(randn(2, 40_000, 3).bfloat16(), torch.tensor([3, 40_000]))
     kernels.farthest_point_sample(randn(1, 1_200_000, 3), 9)
+
+    features(randn(1, 1, 1), torch.zeros(1, 1, 1, dtype=torch.int32), None)
+    some = torch.zeros(2, 30, 3, dtype=torch.int64)
+    features(randn(2, 50, 9).bfloat16(), some, randn(2, 30, 3))
+    features(randn(9, 50, 2).transpose(0, 2), some.int(), randn(2, 30, 3).half())
 
     attention(randn(1, 1, 1, 1), randn(1, 1, 1, 1), None)
     attention(

@@ -37,6 +37,7 @@ def test_every_variant_compiles_within_budget(arch):
     costs = compiled("--arch", arch)
     assert {cost["variant"].split()[0] for cost in costs} == {
         *INDEX_KERNELS,
+        "features",
         "gradient",
         "chamfer",
         "attention",
