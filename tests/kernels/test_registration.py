@@ -15,6 +15,7 @@ def points(N=20, seed=0, **options):
 
 LENGTHS = torch.tensor([20, 11])
 IDX = torch.tensor([[[0, 1], [3, -1], [2, 2]]] * 2)
+ROWS = [torch.randn(2, 3, n, generator=torch.Generator().manual_seed(n)) for n in (3, 20)]
 QKV = [torch.randn(2, 2, n, 8, generator=torch.Generator().manual_seed(n)) for n in (3, 7, 7)]
 MASK = torch.tensor([[True] * 7, [False] * 7])
 
@@ -25,13 +26,10 @@ OPERATIONS = {
     "ball": (ops.ball_query.default, (points(7), points(), 0.8, 4, LENGTHS, "first")),
     "gather": (
         ops.gather_features.default,
-        (points(9).detach().mT.clone().requires_grad_(), IDX, points(3).detach()[..., :2]),
+        (ROWS[1].clone().requires_grad_(), IDX, torch.rand(2, 3, 2)),
     ),
-    "scatter": (
-        ops.scatter_features.default,
-        (points(3).detach().mT.clone().requires_grad_(), IDX, None, 20),
-    ),
-    "match": (ops.match_features.default, (points(3).detach().mT, points(9).detach().mT, IDX)),
+    "scatter": (ops.scatter_features.default, (ROWS[0].clone().requires_grad_(), IDX, None, 20)),
+    "match": (ops.match_features.default, (*ROWS, IDX)),
     "nearest": (ops.nearest_neighbor.default, (points(7), points(), LENGTHS)),
     "mutual": (ops.mutual_nearest.default, (points(seed=1), points(), None, LENGTHS)),
     "distance": (

@@ -71,8 +71,8 @@ def ball(device, gradient=False):
 
 def interpolated(device, gradient=False):
     idx = torch.zeros(2, 9, 3, dtype=torch.int64, device=device)
-    rows, weights = points(device, 2, 40, gradient), points(device, 2, 9, gradient)
-    return kernels.interpolate_features(rows.mT, idx, weights)
+    rows, weights = points(device, 2, 4, gradient), points(device, 2, 9, gradient)
+    return kernels.interpolate_features(rows, idx, weights)
 
 
 def nearest(device, gradient=False):
