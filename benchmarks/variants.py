@@ -115,7 +115,7 @@ def _ball(name: str, dtype: str = "fp32", ragged: bool = False) -> Variant:
 def _features(name: str, kind: str, dtype: str = "fp32", weighted: bool = False) -> Variant:
     constants, options = _split(getattr(features, kind.upper()))
     signature: dict[str, Any] = {"out_ptr": f"*{dtype}", **dict.fromkeys("CNMK", "i32")}
-    if kind == "gather":
+    if kind == "sum":
         signature |= {"features_ptr": f"*{dtype}", "idx_ptr": "*i32", "strides": CLOUD}
     elif kind == "scatter":
         signature |= {"values_ptr": f"*{dtype}", "strides": CLOUD}
@@ -246,8 +246,8 @@ VARIANTS = [
     _merge("knn merge k=32", 32, 64),
     _ball("ball query"),
     _ball("ball query bf16 ragged, first", "bf16", ragged=True),
-    _features("features gather", "gather"),
-    _features("features gather bf16, weighted", "gather", "bf16", weighted=True),
+    _features("features sum", "sum"),
+    _features("features sum bf16, weighted", "sum", "bf16", weighted=True),
     _features("features scatter", "scatter"),
     _features("features scatter bf16, weighted", "scatter", "bf16", weighted=True),
     _features("features match", "match"),

@@ -10,8 +10,9 @@ nearest_neighbor         (src [B,N,3], dst [B,M,3]) -> (squared_distance [B,N], 
 chamfer_distance         (pred [B,N,3], target [B,M,3]) -> scalar or [B]
 masked_cross_attention   (query [B,H,Q,D], key [B,H,S,D], value [B,H,S,D], key_mask [B,S]) -> [B,H,Q,D]
 linear_max               (x [G,K,C], weight [O,C], bias [O]) -> [G,O]
+packed_knn, packed_ball_query, packed_farthest_point_sample: in packed batches, [N, 3] and lengths [B]
 
-`recon_fast.kernels.reference` holds the same names in plain PyTorch: the specification.
+`recon_fast.kernels.reference` holds the others in plain PyTorch: the specification.
 """
 
 from recon_fast.kernels import reference
@@ -22,6 +23,7 @@ from recon_fast.kernels.chamfer import chamfer_distance, nearest_neighbor
 from recon_fast.kernels.features import gather_features, interpolate_features
 from recon_fast.kernels.fps import farthest_point_sample
 from recon_fast.kernels.knn import PointGroups, knn, sample_and_group
+from recon_fast.kernels.packed import packed_ball_query, packed_farthest_point_sample, packed_knn
 from recon_fast.kernels.pool import linear_max
 
 __all__ = [
@@ -35,6 +37,9 @@ __all__ = [
     "linear_max",
     "masked_cross_attention",
     "nearest_neighbor",
+    "packed_ball_query",
+    "packed_farthest_point_sample",
+    "packed_knn",
     "reference",
     "sample_and_group",
     "use_backend",

@@ -1,6 +1,6 @@
 """Features of points by index: gathering, grouping and interpolation, and their gradients.
 
-    gather    out[c, m] = sum_k w[m, k] f[c, i[m, k]]
+    sum       out[c, m] = sum_k w[m, k] f[c, i[m, k]]
     scatter   out[c, n] = sum of w[m, k] g[c, m] over all (m, k) with i[m, k] = n
     match     out[m, k] = sum_c g[c, m] f[c, i[m, k]]
 
@@ -15,18 +15,18 @@ from recon_fast.kernels import backend, reference
 from recon_fast.kernels._check import check_same_device
 
 
-@torch.library.custom_op("recon_fast::gather_features", mutates_args=())
-def _gather(features: Tensor, idx: Tensor, weights: Tensor | None) -> Tensor:
-    return reference.gather_features(features, idx, weights)
+@torch.library.custom_op("recon_fast::sum_features", mutates_args=())
+def _sum(features: Tensor, idx: Tensor, weights: Tensor | None) -> Tensor:
+    return reference.sum_features(features, idx, weights)
 
 
-@_gather.register_kernel(("cpu", "cuda"))
+@_sum.register_kernel(("cpu", "cuda"))
 def _(features, idx, weights):
-    run = backend.kernel("gather_features", "gather_features", features) or reference.gather_features
+    run = backend.kernel("gather_features", "sum_features", features) or reference.sum_features
     return run(features, idx, weights)
 
 
-@_gather.register_fake
+@_sum.register_fake
 def _(features, idx, weights):
     return features.new_empty(*features.shape[:2], idx.shape[1])
 
@@ -63,11 +63,11 @@ def _(values, features, idx):
     return features.new_empty(idx.shape, dtype=reference.geometry_dtype(features))
 
 
-def _setup_gather(ctx, inputs, output):
+def _setup_sum(ctx, inputs, output):
     ctx.save_for_backward(*inputs)
 
 
-def _gather_backward(ctx, grad):
+def _sum_backward(ctx, grad):
     features, idx, weights = ctx.saved_tensors
     to_features = to_weights = None
     if ctx.needs_input_grad[0]:
@@ -85,7 +85,7 @@ def _scatter_backward(ctx, grad):
     values, idx, weights = ctx.saved_tensors
     to_values = to_weights = None
     if ctx.needs_input_grad[0]:
-        to_values = _gather(grad, idx, weights)
+        to_values = _sum(grad, idx, weights)
     if ctx.needs_input_grad[2]:
         to_weights = _match(values, grad, idx).to(weights.dtype)
     return to_values, None, to_weights, None
@@ -99,13 +99,13 @@ def _match_backward(ctx, grad):
     values, features, idx = ctx.saved_tensors
     to_values = to_features = None
     if ctx.needs_input_grad[0]:
-        to_values = _gather(features, idx, grad).to(values.dtype)
+        to_values = _sum(features, idx, grad).to(values.dtype)
     if ctx.needs_input_grad[1]:
         to_features = _scatter(values, idx, grad, features.shape[2]).to(features.dtype)
     return to_values, to_features, None
 
 
-_gather.register_autograd(_gather_backward, setup_context=_setup_gather)
+_sum.register_autograd(_sum_backward, setup_context=_setup_sum)
 _scatter.register_autograd(_scatter_backward, setup_context=_setup_scatter)
 _match.register_autograd(_match_backward, setup_context=_setup_match)
 
@@ -139,7 +139,7 @@ def gather_features(features: Tensor, idx: Tensor) -> Tensor:
     if idx.ndim < 2 or idx.shape[0] != features.shape[0]:
         raise ValueError(f"idx must be [{features.shape[0]}, ...], got {tuple(idx.shape)}")
     check_same_device(features=features, idx=idx)
-    return _gather(features, idx.flatten(1)[..., None], None).unflatten(2, idx.shape[1:])
+    return _sum(features, idx.flatten(1)[..., None], None).unflatten(2, idx.shape[1:])
 
 
 def interpolate_features(features: Tensor, idx: Tensor, weights: Tensor) -> Tensor:
@@ -163,4 +163,4 @@ def interpolate_features(features: Tensor, idx: Tensor, weights: Tensor) -> Tens
         got = f"{weights.dtype} {tuple(weights.shape)}"
         raise ValueError(f"weights must be a floating point {list(idx.shape)}, got {got}")
     check_same_device(features=features, idx=idx, weights=weights)
-    return _gather(features, idx, weights)
+    return _sum(features, idx, weights)

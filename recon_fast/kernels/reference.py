@@ -402,7 +402,7 @@ def _inside(idx: Tensor, size: int) -> tuple[Tensor, Tensor]:
     return valid, idx.where(valid, 0).long()
 
 
-def gather_features(
+def sum_features(
     features: Tensor,  # [B, C, N]
     idx: Tensor,  # [B, M, K], what is not in [0, N) adds 0
     weights: Tensor | None = None,  # [B, M, K]
@@ -417,13 +417,21 @@ def gather_features(
     return found.masked_fill(~valid[:, None], 0).sum(-1).to(features.dtype)
 
 
+def gather_features(features: Tensor, idx: Tensor) -> Tensor:  # [B, C, N], [B, ...] -> [B, C, ...]
+    return sum_features(features, idx.flatten(1)[..., None]).unflatten(2, idx.shape[1:])
+
+
+def interpolate_features(features: Tensor, idx: Tensor, weights: Tensor) -> Tensor:
+    return sum_features(features, idx, weights)
+
+
 def scatter_features(
     values: Tensor,  # [B, C, M]
     idx: Tensor,  # [B, M, K], what is not in [0, N) goes nowhere
     weights: Tensor | None,  # [B, M, K]
     num_points: int,
 ) -> Tensor:  # [B, C, N]
-    """Gradient of `gather_features` in the features."""
+    """Gradient of `sum_features` in the features."""
     valid, places = _inside(idx, num_points)
     dtype = geometry_dtype(values)
     flow = values.to(dtype)[..., None].expand(-1, -1, -1, idx.shape[2])
@@ -442,7 +450,7 @@ def match_features(
     features: Tensor,  # [B, C, N]
     idx: Tensor,  # [B, M, K]
 ) -> Tensor:  # [B, M, K]
-    """Gradient of `gather_features` in the weights."""
+    """Gradient of `sum_features` in the weights."""
     valid, places = _inside(idx, features.shape[2])
     dtype = geometry_dtype(features)
     places = places.flatten(1)[:, None].expand(-1, features.shape[1], -1)

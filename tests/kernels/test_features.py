@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from recon_fast.kernels import gather_features, interpolate_features, reference
-from recon_fast.kernels.features import _gather, _match, _scatter
+from recon_fast.kernels.features import _match, _scatter, _sum
 
 each_backend = pytest.mark.usefixtures("backend")
 
@@ -39,7 +39,7 @@ def test_interpolates_and_its_gradients(B, C, N, M, K):
     exact = [t.detach().double().requires_grad_() for t in inputs]
     grad = torch.randn(B, C, M, generator=torch.Generator().manual_seed(0))
     out = interpolate_features(inputs[0], idx, inputs[1])
-    want = reference.gather_features(exact[0], idx, exact[1])
+    want = reference.interpolate_features(exact[0], idx, exact[1])
     torch.testing.assert_close(out.double(), want, rtol=1e-5, atol=1e-5)
     got = torch.autograd.grad(out, inputs, grad)
     for a, b in zip(got, torch.autograd.grad(want, exact, grad.double()), strict=True):
@@ -63,10 +63,10 @@ def test_what_an_index_does_not_reach():
 def test_any_strides_and_many_entries_of_one_point():
     features, idx, weights = problem(2, 6, 30, 400, 2)
     idx[0] = 7
-    plain = _gather(features, idx, weights), _scatter(torch.ones(2, 6, 400), idx, weights, 30)
+    plain = _sum(features, idx, weights), _scatter(torch.ones(2, 6, 400), idx, weights, 30)
     spread = [t.transpose(1, 2).contiguous().transpose(1, 2) for t in (features, idx, weights)]
     values = torch.ones(1).expand(2, 6, 400)
-    for got, want in zip((_gather(*spread), _scatter(values, *spread[1:], 30)), plain, strict=True):
+    for got, want in zip((_sum(*spread), _scatter(values, *spread[1:], 30)), plain, strict=True):
         torch.testing.assert_close(got, want)
     torch.testing.assert_close(plain[1][0, 0, 7], weights[0].sum())
 
@@ -76,7 +76,7 @@ def test_derivatives_of_all_orders():
     values = torch.randn(1, 2, 3, dtype=torch.float64).requires_grad_()
     features.requires_grad_(), weights.requires_grad_()
     for run, inputs in (
-        (lambda f, w: _gather(f, idx, w), (features, weights)),
+        (lambda f, w: _sum(f, idx, w), (features, weights)),
         (lambda v, w: _scatter(v, idx, w, 5), (values, weights)),
         (lambda v, f: _match(v, f, idx), (values, features)),
     ):

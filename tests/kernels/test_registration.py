@@ -24,8 +24,8 @@ OPERATIONS = {
     "fps-plain": (ops.farthest_point_sample.default, (points(requires_grad=False), 5, None, 2, True)),
     "knn": (ops.knn.default, (points(7), points(), 4, LENGTHS)),
     "ball": (ops.ball_query.default, (points(7), points(), 0.8, 4, LENGTHS, "first")),
-    "gather": (
-        ops.gather_features.default,
+    "sum": (
+        ops.sum_features.default,
         (ROWS[1].clone().requires_grad_(), IDX, torch.rand(2, 3, 2)),
     ),
     "scatter": (ops.scatter_features.default, (ROWS[0].clone().requires_grad_(), IDX, None, 20)),

@@ -30,7 +30,7 @@ def _prepare(counter, items, idx, weights, weighted, N, places, factors):
 
 
 @compiled
-def _gather(counter, items, features, places, factors, weighted, out):
+def _sum(counter, items, features, places, factors, weighted, out):
     C, N = features.shape[1], features.shape[2]
     parts = (C + _CHANNELS - 1) // _CHANNELS
     row = np.zeros(N + 1, np.float32)
@@ -125,7 +125,7 @@ def _columns(idx: Tensor, weights: Tensor | None, N: int) -> tuple[np.ndarray, n
     return places, factors
 
 
-def gather_features(
+def sum_features(
     features: Tensor,  # [B, C, N]
     idx: Tensor,  # [B, M, K] int32 or int64
     weights: Tensor | None = None,  # [B, M, K]
@@ -134,7 +134,7 @@ def gather_features(
     places, factors = _columns(idx, weights, N)
     (out,) = empty([(B, C, idx.shape[1])])
     items = B * -(-C // _CHANNELS)
-    run(_gather, items, _single(features), places, factors, weights is not None, out.numpy())
+    run(_sum, items, _single(features), places, factors, weights is not None, out.numpy())
     return out.to(features.dtype)
 
 

@@ -1,6 +1,6 @@
-"""Features of points by index: gather, its gradient in the features (scatter) and in the weights (match).
+"""Features of points by index: weighted sums, their gradient in the features (scatter) and in the weights (match).
 
-    gather    out[c, m] = sum_k w[m, k] f[c, i[m, k]]
+    sum       out[c, m] = sum_k w[m, k] f[c, i[m, k]]
     scatter   out[c, n] = sum of w[m, k] g[c, m] over all (m, k) with i[m, k] = n
     match     out[m, k] = sum_c g[c, m] f[c, i[m, k]]
 
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from recon_fast.kernels.triton._common import on_device_of
 
-GATHER = {"BLOCK_C": 8, "BLOCK_M": 128, "num_warps": 4}
+SUM = {"BLOCK_C": 8, "BLOCK_M": 128, "num_warps": 4}
 SCATTER = {"BLOCK_C": 16, "BLOCK_N": 32, "num_warps": 4}
 MATCH = {"BLOCK_C": 32, "BLOCK_M": 32, "num_warps": 4}
 
@@ -28,7 +28,7 @@ def _load_rows(p_rows, strides, o_c, o_m, m):
 
 
 @triton.jit(do_not_specialize=["C", "N", "M", "K"])
-def _gather_kernel(
+def _sum_kernel(
     features_ptr,  # [B, C, N]
     idx_ptr,  # [B, M, K]
     weights_ptr,  # [B, M, K] or None
@@ -135,18 +135,18 @@ def _contiguous(weights: Tensor | None) -> Tensor | None:
     return None if weights is None else weights.contiguous()
 
 
-def gather_features(
+def sum_features(
     features: Tensor,  # [B, C, N]
     idx: Tensor,  # [B, M, K] int32 or int64
     weights: Tensor | None = None,  # [B, M, K]
 ) -> Tensor:  # [B, C, M]
-    """See `recon_fast.kernels.reference.gather_features`; equal up to the order of sums."""
+    """See `recon_fast.kernels.reference.sum_features`; equal up to the order of sums."""
     (B, C, N), (_, M, K) = features.shape, idx.shape
     out = torch.empty(B, C, M, dtype=features.dtype, device=features.device)
-    grid = triton.cdiv(M, GATHER["BLOCK_M"]), triton.cdiv(C, GATHER["BLOCK_C"]), B
+    grid = triton.cdiv(M, SUM["BLOCK_M"]), triton.cdiv(C, SUM["BLOCK_C"]), B
     with on_device_of(features):
-        _gather_kernel[grid](
-            *(features, idx.contiguous(), _contiguous(weights), out, C, N, M, K, features.stride()), **GATHER
+        _sum_kernel[grid](
+            *(features, idx.contiguous(), _contiguous(weights), out, C, N, M, K, features.stride()), **SUM
         )
     return out
 

@@ -46,7 +46,7 @@ def clouds(xyz: Tensor, lengths: Tensor | None) -> None:
 
 
 def features(rows: Tensor, idx: Tensor, weights: Tensor | None) -> None:
-    out = kernels.gather_features(rows, idx, weights)
+    out = kernels.sum_features(rows, idx, weights)
     kernels.scatter_features(out, idx, weights, rows.shape[2])
     kernels.match_features(out, rows, idx)
 

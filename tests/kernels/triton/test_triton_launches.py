@@ -110,7 +110,7 @@ def attention(device, gradient=False):
         (fps_half, ["_fps_kernel"], []),
         (knn, ["_knn_kernel"], []),
         (ball, ["_ball_kernel"], []),
-        (interpolated, ["_gather_kernel"], []),
+        (interpolated, ["_sum_kernel"], []),
         (nearest, ["_nearest_kernel"], []),
         (grouped, ["_fps_kernel", "_knn_kernel"], []),
         (grouped_half, ["_fps_kernel", "_knn_kernel"], []),
