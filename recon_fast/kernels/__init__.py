@@ -7,6 +7,7 @@ ball_query               (queries [B,M,3], points [B,N,3], radius, k) -> as knn
 gather_features          (features [B,C,N], idx [B,...]) -> [B,C,...]
 interpolate_features     (features [B,C,N], idx [B,M,K], weights [B,M,K]) -> [B,C,M]
 nearest_neighbor         (src [B,N,3], dst [B,M,3]) -> (squared_distance [B,N], idx [B,N])
+mutual_nearest           (src [B,N,3], dst [B,M,3]) -> nearest_neighbor of src in dst, and of dst in src
 chamfer_distance         (pred [B,N,3], target [B,M,3]) -> scalar or [B]
 masked_cross_attention   (query [B,H,Q,D], key [B,H,S,D], value [B,H,S,D], key_mask [B,S]) -> [B,H,Q,D]
 linear_max               (x [G,K,C], weight [O,C], bias [O]) -> [G,O]
@@ -19,7 +20,7 @@ from recon_fast.kernels import reference
 from recon_fast.kernels.attention import masked_cross_attention
 from recon_fast.kernels.backend import use_backend
 from recon_fast.kernels.ball import ball_query
-from recon_fast.kernels.chamfer import chamfer_distance, nearest_neighbor
+from recon_fast.kernels.chamfer import chamfer_distance, mutual_nearest, nearest_neighbor
 from recon_fast.kernels.features import gather_features, interpolate_features
 from recon_fast.kernels.fps import farthest_point_sample
 from recon_fast.kernels.knn import PointGroups, knn, sample_and_group
@@ -36,6 +37,7 @@ __all__ = [
     "knn",
     "linear_max",
     "masked_cross_attention",
+    "mutual_nearest",
     "nearest_neighbor",
     "packed_ball_query",
     "packed_farthest_point_sample",

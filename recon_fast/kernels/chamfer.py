@@ -224,6 +224,33 @@ def nearest_neighbor(src: Tensor, dst: Tensor, *, dst_lengths: Tensor | None = N
     return _nearest(src, dst, dst_lengths)
 
 
+def mutual_nearest(
+    src: Tensor, dst: Tensor, *, src_lengths: Tensor | None = None, dst_lengths: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """`nearest_neighbor` both ways at once.
+
+    Args:
+        src: [B, N, 3], any floating point dtype.
+        dst: [B, M, 3].
+        src_lengths: valid points of each cloud of `src` [B], integer, each at least 1; None means all N.
+        dst_lengths: the same for `dst`.
+
+    Returns:
+        squared_distance [B, N] and idx [B, N] of `src` in `dst`, then those of `dst` in `src` [B, M];
+        distances are differentiable in both. Points behind the lengths have results that mean nothing.
+
+    Raises:
+        ValueError: wrong shape, dtype or device.
+    """
+    check_cloud("src", src)
+    check_cloud("dst", dst, batch=src.shape[0])
+    check_lengths("src_lengths", src_lengths, src.shape[0])
+    check_lengths("dst_lengths", dst_lengths, dst.shape[0])
+    check_same_device(src=src, dst=dst, src_lengths=src_lengths, dst_lengths=dst_lengths)
+    dtype = torch.promote_types(src.dtype, dst.dtype)
+    return _mutual_nearest(src.to(dtype), dst.to(dtype), src_lengths, dst_lengths)
+
+
 def chamfer_distance(
     pred: Tensor,
     target: Tensor,

@@ -249,6 +249,17 @@ def nearest_neighbor(
     return _squared_norm(src - gather_points(dst, idx)), idx
 
 
+def mutual_nearest(
+    src: Tensor,  # [B, N, 3]
+    dst: Tensor,  # [B, M, 3]
+    *,
+    src_lengths: Tensor | None = None,  # [B]
+    dst_lengths: Tensor | None = None,  # [B]
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # [B, N], [B, N] int64, [B, M], [B, M] int64
+    forth = nearest_neighbor(src, dst, dst_lengths=dst_lengths)
+    return *forth, *nearest_neighbor(dst, src, dst_lengths=src_lengths)
+
+
 def distance_backward(
     grad: Tensor,  # [B, N, K]
     src: Tensor,  # [B, N, 3]

@@ -13,6 +13,7 @@ from recon_fast.kernels import (
     farthest_point_sample,
     knn,
     masked_cross_attention,
+    mutual_nearest,
     nearest_neighbor,
     reference,
     sample_and_group,
@@ -108,7 +109,10 @@ def test_ball_query(problem, radius, padding):
 def test_nearest_neighbor(problem):
     points, queries, lengths, _ = problem
     got = nearest_neighbor(queries, points, dst_lengths=lengths)
-    assert_same(got, reference.nearest_neighbor(queries, points, dst_lengths=lengths))
+    want = reference.nearest_neighbor(queries, points, dst_lengths=lengths)
+    assert_same(got, want)
+    both = mutual_nearest(queries, points, dst_lengths=lengths)
+    assert_same(both, (*want, *reference.nearest_neighbor(points, queries)))
 
 
 @each_backend

@@ -12,7 +12,7 @@ from recon_fast.kernels.triton.attention import (
 )
 from recon_fast.kernels.triton.ball import ball_query
 from recon_fast.kernels.triton.chamfer import MAX_PAIR_POINTS, chamfer_pairs
-from recon_fast.kernels.triton.features import sum_features, match_features, scatter_features
+from recon_fast.kernels.triton.features import match_features, scatter_features, sum_features
 from recon_fast.kernels.triton.fps import farthest_point_sample
 from recon_fast.kernels.triton.gradient import distance_backward, group_backward
 from recon_fast.kernels.triton.knn import MAX_K, group, knn
@@ -26,7 +26,6 @@ __all__ = [
     "chamfer_pairs",
     "distance_backward",
     "farthest_point_sample",
-    "sum_features",
     "group",
     "group_backward",
     "knn",
@@ -36,4 +35,5 @@ __all__ = [
     "mutual_nearest",
     "nearest_neighbor",
     "scatter_features",
+    "sum_features",
 ]

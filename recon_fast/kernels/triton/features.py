@@ -1,4 +1,4 @@
-"""Features of points by index: weighted sums, their gradient in the features (scatter) and in the weights (match).
+"""Features of points by index: weighted sums, and their gradients in the features and the weights.
 
     sum       out[c, m] = sum_k w[m, k] f[c, i[m, k]]
     scatter   out[c, n] = sum of w[m, k] g[c, m] over all (m, k) with i[m, k] = n

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from recon_fast.kernels import reference
-from recon_fast.kernels.triton import sum_features, match_features, scatter_features
+from recon_fast.kernels.triton import match_features, scatter_features, sum_features
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
