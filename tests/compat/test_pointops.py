@@ -81,9 +81,8 @@ def test_grouping_interpolation_and_gradients():
     assert grouped[missing].eq(0).all()
     torch.testing.assert_close(grouped[..., :3].norm(dim=-1)[~missing], dist[~missing])
     assert torch.equal(grouped[..., 3:], pointops.grouping2(feat, idx))
-    both, same = pointops.knn_query_and_group(
-        feat, xyz, offset, new_xyz, new_offset, nsample=7, with_xyz=True
-    )
+    clouds = xyz, offset, new_xyz, new_offset
+    both, same = pointops.knn_query_and_group(feat, *clouds, nsample=7, with_xyz=True)
     assert torch.equal(both, grouped)
     assert torch.equal(same, idx)
     ball, _ = pointops.ball_query_and_group(feat, *clouds, max_radio=0.4, nsample=3)
