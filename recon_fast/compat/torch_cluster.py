@@ -47,13 +47,6 @@ def _pair(
     return x, y, *_lengths(x, y, batch_x, batch_y, batch_size)
 
 
-def _edges(idx: Tensor) -> Tensor:
-    """[2, E]: the row of each index [M, k] that is there, and the index."""
-    row = torch.arange(idx.shape[0], device=idx.device)[:, None].expand_as(idx)
-    there = idx >= 0
-    return torch.stack([row[there], idx[there]])
-
-
 def _search(x: Tensor, y: Tensor, k: int, lengths_x: Tensor, lengths_y: Tensor) -> tuple[Tensor, Tensor]:
     """Squared distances and indices [M, k] of the nearest of x in the same example, -1 for none."""
     if x.shape[1] <= 3:
@@ -77,7 +70,7 @@ def knn(
     x, y, lengths_x, lengths_y = _pair(x, y, batch_x, batch_y, batch_size)
     if cosine:
         x, y = F.normalize(x, dim=1), F.normalize(y, dim=1)
-    return _edges(_search(x, y, k, lengths_x, lengths_y)[1])
+    return kernels.neighbor_edges(_search(x, y, k, lengths_x, lengths_y)[1])
 
 
 def radius(
@@ -100,11 +93,11 @@ def radius(
     most = min(max_num_neighbors, x.shape[0])
     if x.shape[1] <= 3:
         xyz = any_dim.to_3d(y), any_dim.to_3d(x)
-        return _edges(kernels.packed_ball_query(*xyz, r, most, lengths_y, lengths_x)[1])
+        return kernels.neighbor_edges(kernels.packed_ball_query(*xyz, r, most, lengths_y, lengths_x)[1])
     dist, idx = any_dim.packed_knn(y, x, x.shape[0], lengths_y, lengths_x)
     idx = idx.masked_fill(dist >= r * r, -1)
     inside = torch.where(idx < 0, x.shape[0], idx).sort(1).values[:, :most]
-    return _edges(inside.masked_fill(inside == x.shape[0], -1))
+    return kernels.neighbor_edges(inside.masked_fill(inside == x.shape[0], -1))
 
 
 def nearest(x: Tensor, y: Tensor, batch_x: Tensor | None = None, batch_y: Tensor | None = None) -> Tensor:

@@ -12,6 +12,7 @@ chamfer_distance         (pred [B,N,3], target [B,M,3]) -> scalar or [B]
 masked_cross_attention   (query [B,H,Q,D], key [B,H,S,D], value [B,H,S,D], key_mask [B,S]) -> [B,H,Q,D]
 linear_max               (x [G,K,C], weight [O,C], bias [O]) -> [G,O]
 packed_knn, packed_ball_query, packed_farthest_point_sample: in packed batches, [N, 3] and lengths [B]
+neighbor_edges           (idx [M,k]) -> [2,E], the edges of a graph
 
 `recon_fast.kernels.reference` holds the others in plain PyTorch: the specification.
 """
@@ -24,7 +25,12 @@ from recon_fast.kernels.chamfer import chamfer_distance, mutual_nearest, nearest
 from recon_fast.kernels.features import gather_features, interpolate_features
 from recon_fast.kernels.fps import farthest_point_sample
 from recon_fast.kernels.knn import PointGroups, knn, sample_and_group
-from recon_fast.kernels.packed import packed_ball_query, packed_farthest_point_sample, packed_knn
+from recon_fast.kernels.packed import (
+    neighbor_edges,
+    packed_ball_query,
+    packed_farthest_point_sample,
+    packed_knn,
+)
 from recon_fast.kernels.pool import linear_max
 
 __all__ = [
@@ -39,6 +45,7 @@ __all__ = [
     "masked_cross_attention",
     "mutual_nearest",
     "nearest_neighbor",
+    "neighbor_edges",
     "packed_ball_query",
     "packed_farthest_point_sample",
     "packed_knn",

@@ -57,22 +57,27 @@ def _search(
     queries: Tensor, points: Tensor, k: int, query_lengths: Tensor, point_lengths: Tensor, find: Callable
 ) -> tuple[Tensor, Tensor]:
     """Neighbours [M, k] by `find(queries, points, at most k, lengths)` of the clouds, padded with -1."""
-    dtype = reference.geometry_dtype(queries)
     q, p = _Clouds(queries, query_lengths, "query_lengths"), _Clouds(points, point_lengths, "point_lengths")
     if len(q.sizes) != len(p.sizes):
         raise ValueError(f"query_lengths and point_lengths must be as many, got {q.sizes} and {p.sizes}")
-    dist = queries.new_full((queries.shape[0], k), float("inf"), dtype=dtype)
-    idx = torch.full((queries.shape[0], k), -1, dtype=torch.int64, device=queries.device)
+    found = []
     for first, last in _portions(q, p):
         some_queries, query_sizes, _ = q.dense(first, last)
         some_points, point_sizes, starts = p.dense(first, last)
         d, i = find(some_queries, some_points, min(k, some_points.shape[1]), point_sizes)
-        i = torch.where(i < 0, i, i + starts[:, None, None])
+        if first > 0 or last > 1:  # in place: a temporary of this size costs more than the sum
+            nothing = i < 0
+            i.add_(starts[:, None, None]).masked_fill_(nothing, -1)
+        if query_sizes is None and d.shape[:2].numel() == len(queries) and d.shape[2] == k:
+            return d.flatten(0, 1), i.flatten(0, 1)
         if query_sizes is not None:
             there = torch.arange(i.shape[1], device=i.device) < query_sizes[:, None]
             d, i = d[there], i[there]
-        rows = slice(q.starts[first], q.starts[last])
-        dist[rows, : d.shape[-1]], idx[rows, : i.shape[-1]] = d.flatten(0, -2), i.flatten(0, -2)
+        found.append((slice(q.starts[first], q.starts[last]), d.flatten(0, -2), i.flatten(0, -2)))
+    dist = queries.new_full((len(queries), k), float("inf"), dtype=reference.geometry_dtype(queries))
+    idx = torch.full((len(queries), k), -1, dtype=torch.int64, device=queries.device)
+    for rows, d, i in found:
+        dist[rows, : d.shape[1]], idx[rows, : i.shape[1]] = d, i
     return dist, idx
 
 
@@ -169,6 +174,22 @@ def _(points, lengths, counts, starts):
     return points.new_empty(torch.library.get_ctx().new_dynamic_size(), dtype=torch.int64)
 
 
+@torch.library.custom_op("recon_fast::neighbor_edges", mutates_args=())
+def _edges(idx: Tensor) -> Tensor:
+    return reference.neighbor_edges(idx)
+
+
+@_edges.register_kernel("cpu")
+def _(idx):
+    run = backend.kernel("neighbor_edges", "neighbor_edges", idx) or reference.neighbor_edges
+    return run(idx)
+
+
+@_edges.register_fake
+def _(idx):
+    return idx.new_empty(2, torch.library.get_ctx().new_dynamic_size())
+
+
 def _check(device_of: Tensor, **lengths: Tensor) -> None:
     for name, value in lengths.items():
         if value.ndim != 1 or value.dtype not in (torch.int32, torch.int64):
@@ -227,6 +248,23 @@ def packed_ball_query(
     if k < 1:
         raise ValueError(f"k must be 1 or more, got {k}")
     return _packed_ball_query(queries, points, float(radius), k, query_lengths, point_lengths)
+
+
+def neighbor_edges(idx: Tensor) -> Tensor:
+    """Lists of neighbours as the edges of a graph.
+
+    Args:
+        idx: [M, k], int64, negative where there is no neighbour; as `packed_knn` gives them.
+
+    Returns:
+        [2, E], int64: the row of each index that is not negative, and the index, row after row.
+
+    Raises:
+        ValueError: wrong shape or dtype.
+    """
+    if idx.ndim != 2 or idx.dtype != torch.int64:
+        raise ValueError(f"idx must be an int64 [M, k], got {idx.dtype} {tuple(idx.shape)}")
+    return _edges(idx)
 
 
 def packed_farthest_point_sample(

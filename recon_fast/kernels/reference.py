@@ -121,6 +121,12 @@ def knn(
     return dist, idx
 
 
+def neighbor_edges(idx: Tensor) -> Tensor:  # [M, k] int64, -1 for none -> [2, E]
+    there = idx >= 0
+    row = torch.arange(idx.shape[0], device=idx.device)[:, None].expand_as(idx)
+    return torch.stack([row[there], idx[there]])
+
+
 def squared_radius(radius: float, dtype: torch.dtype) -> float:
     """radius^2 as arithmetic in `dtype` rounds it."""
     rounded = torch.tensor(radius, dtype=dtype)

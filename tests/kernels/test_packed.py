@@ -5,6 +5,7 @@ from recon_fast.kernels import (
     ball_query,
     farthest_point_sample,
     knn,
+    neighbor_edges,
     packed_ball_query,
     packed_farthest_point_sample,
     packed_knn,
@@ -105,12 +106,26 @@ def test_distances_are_differentiable(name):
         torch.testing.assert_close(got, wanted)
 
 
+@each_backend
+def test_edges():
+    idx = torch.tensor([[4, -1, 2], [-1, -1, -1], [0, 1, 7]])
+    assert neighbor_edges(idx).tolist() == [[0, 0, 2, 2, 2], [4, 2, 0, 1, 7]]
+    assert neighbor_edges(idx[1:2]).shape == (2, 0)
+    many = torch.randint(-1, 5, (2500, 3)).mT.contiguous().mT
+    there = many >= 0
+    got = neighbor_edges(many)
+    assert torch.equal(got[0], there.nonzero()[:, 0])
+    assert torch.equal(got[1], many[there])
+    with pytest.raises(ValueError, match=r"idx must be an int64 \[M, k\]"):
+        neighbor_edges(idx.int())
+
+
 def test_compiles_into_one_graph():
     def everything(queries, points, query_lengths, point_lengths):
         samples = packed_farthest_point_sample(points, point_lengths, point_lengths // 2)
         dist, idx = packed_knn(queries, points, 3, query_lengths, point_lengths)
         inside, _ = packed_ball_query(queries, points, 1.0, 3, query_lengths, point_lengths)
-        return points[samples].sum() + dist[idx >= 0].sum(), inside
+        return points[samples].sum() + dist[idx >= 0].sum(), inside, neighbor_edges(idx)
 
     clouds = packed("ragged")
     compiled = torch.compile(everything, fullgraph=True, backend="aot_eager")

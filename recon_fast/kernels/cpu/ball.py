@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from recon_fast.kernels.cpu.knn import sort_smallest
-from recon_fast.kernels.cpu.launch import as_lengths, as_points, compiled, next_item, run
+from recon_fast.kernels.cpu.launch import as_lengths, as_points, compiled, empty, next_item, run
 from recon_fast.kernels.cpu.masks import RUN, lowest_bit, within
 from recon_fast.kernels.cpu.spatial import FAN, INF, LEAF, Ordered, box_distances, columns_of
 
@@ -163,7 +163,7 @@ def ball_query(
     q, p = as_points(queries), as_points(points)
     B, M, _ = q.shape
     N = p.shape[1]
-    dist, idx = torch.empty(B, M, k), torch.empty(B, M, k, dtype=torch.int64)
+    (dist,), (idx,) = empty([(B, M, k)]), empty([(B, M, k)], torch.int64)
     valid = as_lengths(lengths, B, N)
     columns = np.empty((B, 3, -(-N // RUN) * RUN), np.float32)
     run(_columns, B, p, valid, columns, threads=None if B * N > 65536 else 1)
