@@ -9,6 +9,7 @@ interpolate_features     (features [B,C,N], idx [B,M,K], weights [B,M,K]) -> [B,
 nearest_neighbor         (src [B,N,3], dst [B,M,3]) -> (squared_distance [B,N], idx [B,N])
 mutual_nearest           (src [B,N,3], dst [B,M,3]) -> nearest_neighbor of src in dst, and of dst in src
 chamfer_distance         (pred [B,N,3], target [B,M,3]) -> scalar or [B]
+f_score                  (pred, target, threshold) -> FScore of [B] each; density_aware_chamfer -> [B]
 masked_cross_attention   (query [B,H,Q,D], key [B,H,S,D], value [B,H,S,D], key_mask [B,S]) -> [B,H,Q,D]
 linear_max               (x [G,K,C], weight [O,C], bias [O]) -> [G,O]
 packed_knn, packed_ball_query, packed_farthest_point_sample: in packed batches, [N, 3] and lengths [B]
@@ -25,6 +26,7 @@ from recon_fast.kernels.chamfer import chamfer_distance, mutual_nearest, nearest
 from recon_fast.kernels.features import gather_features, interpolate_features
 from recon_fast.kernels.fps import farthest_point_sample
 from recon_fast.kernels.knn import PointGroups, knn, sample_and_group
+from recon_fast.kernels.metrics import FScore, density_aware_chamfer, f_score
 from recon_fast.kernels.packed import (
     neighbor_edges,
     packed_ball_query,
@@ -34,9 +36,12 @@ from recon_fast.kernels.packed import (
 from recon_fast.kernels.pool import linear_max
 
 __all__ = [
+    "FScore",
     "PointGroups",
     "ball_query",
     "chamfer_distance",
+    "density_aware_chamfer",
+    "f_score",
     "farthest_point_sample",
     "gather_features",
     "interpolate_features",

@@ -319,11 +319,16 @@ def chamfer_distance(
     target_lengths: Tensor | None = None,  # [B]
     norm: str = "l2",
     reduction: str = "mean",
+    weights: Tensor | None = None,  # [B]
+    single_directional: bool = False,
 ) -> Tensor:  # [] or [B]
     pred, target = zero_padding(pred, pred_lengths), zero_padding(target, target_lengths)
+    if single_directional:
+        forth, _ = nearest_neighbor(pred, target, dst_lengths=target_lengths)
+        return reduce_pairs(one_way_loss(forth, pred_lengths, norm), reduction, weights)
     forth, _ = nearest_neighbor(pred, target, dst_lengths=target_lengths)
     back, _ = nearest_neighbor(target, pred, dst_lengths=pred_lengths)
-    return chamfer_loss(forth, back, pred_lengths, target_lengths, norm, reduction)
+    return chamfer_loss(forth, back, pred_lengths, target_lengths, norm, reduction, weights)
 
 
 def chamfer_loss(
@@ -333,13 +338,28 @@ def chamfer_loss(
     target_lengths: Tensor | None,  # [B]
     norm: str,
     reduction: str,
+    weights: Tensor | None = None,  # [B]
 ) -> Tensor:  # [] or [B]
     if norm == "l1":
         forth, back = _root(forth) / 2, _root(back) / 2
     loss = _mean_over_points(forth, pred_lengths) + _mean_over_points(back, target_lengths)
+    return reduce_pairs(loss, reduction, weights)
+
+
+def one_way_loss(forth: Tensor, lengths: Tensor | None, norm: str) -> Tensor:  # [B, N], [B] -> [B]
+    """Mean squared distance of each pair, or mean distance for norm "l1"."""
+    return _mean_over_points(_root(forth) if norm == "l1" else forth, lengths)
+
+
+def reduce_pairs(loss: Tensor, reduction: str, weights: Tensor | None = None) -> Tensor:
+    """The losses [B] of all pairs, times their weights [B], reduced; a mean is over the weights."""
+    if weights is not None:
+        loss = loss * weights
     if reduction == "none":
         return loss
-    return loss.mean() if reduction == "mean" else loss.sum()
+    if reduction == "sum":
+        return loss.sum()
+    return loss.mean() if weights is None else loss.sum() / weights.sum()
 
 
 def masked_cross_attention(

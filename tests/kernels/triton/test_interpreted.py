@@ -9,7 +9,18 @@ import pytest
 
 HERE = Path(__file__).parent
 KERNELS = ("attention", "ball", "chamfer", "features", "fps", "gradient", "knn", "launches", "nearest")
-OPERATORS = ("contract", "registration", "fps", "knn", "ball", "features", "chamfer", "attention")
+OPERATORS = (
+    "contract",
+    "registration",
+    "fps",
+    "knn",
+    "ball",
+    "features",
+    "packed",
+    "chamfer",
+    "metrics",
+    "attention",
+)
 # What is about CPU kernels, compiled graphs, and bfloat16, in which the interpreter cannot compute.
 LEFT_OUT = "not large_clouds and not inductor and not low_precision"
 
