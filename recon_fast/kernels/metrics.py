@@ -78,8 +78,8 @@ def density_aware_chamfer(
 
         (mean_i (1 - w_i exp(-alpha |p_i - t|^2)) + mean_j (1 - w_j exp(-alpha |t_j - p|^2))) / 2
 
-    with t and p the nearest point, w_i = M / N / c^count_power, w_j = N / M / c^count_power, and c the number of
-    points whose nearest that one is. Distances are squared, as in the authors' code.
+    with t and p the nearest point, w_i = M / N / c^count_power, w_j = N / M / c^count_power, and c the number
+    of points whose nearest that one is. Distances are squared, as in the authors' code.
 
     Args:
         pred: [B, N, 3], any floating point dtype.

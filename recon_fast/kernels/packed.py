@@ -1,7 +1,7 @@
 """Search and sampling in packed batches: clouds of different sizes, one behind the other in one [N, 3].
 
 The clouds go to the dense operators: together, padded to the longest one and masked by their lengths, or on
-a CPU one after the other where padding would make most of the work.
+a CPU one after the other where padding would take longer.
 """
 
 from collections.abc import Callable, Iterator
@@ -14,7 +14,7 @@ from recon_fast.kernels import backend, reference
 from recon_fast.kernels._check import check_cloud, check_same_device
 from recon_fast.kernels.distance import distance_backward
 
-_WASTE = 2  # times the points of the clouds that padding may make on a CPU
+_SPARE = 128  # points a cloud that padding may add on a CPU: they take as long as a call
 
 
 class _Clouds:
@@ -27,7 +27,7 @@ class _Clouds:
         self.starts = [0, *accumulate(self.sizes)]
 
     def wasteful(self) -> bool:
-        return max(self.sizes) * len(self.sizes) > _WASTE * sum(self.sizes)
+        return (max(self.sizes) - _SPARE) * len(self.sizes) > sum(self.sizes)
 
     def dense(self, first: int, last: int) -> tuple[Tensor, Tensor | None, Tensor]:
         """Clouds first:last as [B, N, 3], their lengths unless they are equal, and where they start [B]."""

@@ -16,7 +16,6 @@ OPERATORS = (
     "knn",
     "ball",
     "features",
-    "packed",
     "chamfer",
     "metrics",
     "attention",
