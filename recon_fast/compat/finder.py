@@ -32,8 +32,8 @@ PACKAGES = tuple(sorted({name.split(".")[0] for name in _SHIMS}))
 _OURS = "recon_fast"
 
 
-def _found_elsewhere(name: str, path: Sequence[str] | None) -> str:
-    """Where any other finder finds a module; empty if none does.
+def _found_elsewhere(name: str, path: Sequence[str] | None) -> ModuleSpec | None:
+    """What any other finder finds under a name.
 
     A folder without __init__.py counts only where no names of its own are wanted: sources that wait for a
     compiler often lie in a folder of the package's name.
@@ -42,13 +42,9 @@ def _found_elsewhere(name: str, path: Sequence[str] | None) -> str:
         if finder is _finder or not hasattr(finder, "find_spec"):
             continue
         spec = finder.find_spec(name, path)
-        if spec is None:
-            continue
-        if spec.origin is not None:
-            return spec.origin
-        if _SHIMS[name] is None and spec.submodule_search_locations:
-            return next(iter(spec.submodule_search_locations))
-    return ""
+        if spec is not None and (spec.origin is not None or _SHIMS[name] is None):
+            return spec
+    return None
 
 
 class _ShimLoader(Loader):
@@ -76,7 +72,7 @@ class _ShimFinder(MetaPathFinder):
         package = fullname.split(".")[0]
         if fullname not in _SHIMS or package not in self.served:
             return None
-        if package not in self.forced and _found_elsewhere(fullname, path):
+        if package not in self.forced and _found_elsewhere(fullname, path) is not None:
             return None
         inner = any(name.startswith(f"{fullname}.") for name in _SHIMS)
         return ModuleSpec(fullname, _ShimLoader(_SHIMS[fullname]), origin=_OURS, is_package=inner)
@@ -122,20 +118,20 @@ def uninstall() -> None:
 
 
 def status() -> dict[str, str]:
-    """Who serves each module: "recon_fast", the file of an installed package, or "nobody"."""
-    rows = {}
+    """Who serves each module: "recon_fast", the file or folder of an installed one, or "nobody"."""
+    rows: dict[str, str] = {}
+    folders: dict[str, Sequence[str] | None] = {"": None}  # where the modules of an installed package lie
     for name in _SHIMS:
-        package = name.split(".")[0]
-        served = package in _finder.served
-        if served and package in _finder.forced:
-            rows[name] = _OURS
+        package, parent = name.split(".")[0], name.rpartition(".")[0]
+        forced = package in _finder.served and package in _finder.forced
+        spec = None if forced or parent not in folders else _found_elsewhere(name, folders[parent])
+        if spec is None:
+            rows[name] = _OURS if package in _finder.served else "nobody"
             continue
-        parent = sys.modules.get(name.rpartition(".")[0])
-        path = getattr(parent, "__path__", None) if parent else None
-        elsewhere = _found_elsewhere(name, path) if "." not in name or path is not None else ""
-        if "." in name and path is None:  # its package was not imported: it lies where that lies
-            elsewhere = rows[package] if rows[package] not in (_OURS, "nobody") else ""
-        rows[name] = elsewhere or (_OURS if served else "nobody")
+        folder = spec.submodule_search_locations
+        if folder is not None:
+            folders[name] = list(folder)
+        rows[name] = spec.origin or next(iter(folder or [""]))
     return rows
 
 

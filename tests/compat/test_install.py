@@ -89,6 +89,7 @@ def test_what_is_installed_stays(tmp_path, monkeypatch):
     assert compat.status()["torch_cluster"] == str(path)
     assert importlib.import_module("torch_cluster").fps == "theirs"
     assert compat.status()["extensions"] == str(inner / "__init__.py")
+    assert compat.status()["extensions.chamfer_dist"] == "recon_fast"
     assert importlib.import_module("extensions.other").x == 1
     assert importlib.import_module("extensions.chamfer_dist").ChamferDistanceL1  # which they do not have
     compat.install("torch_cluster", force=True)
