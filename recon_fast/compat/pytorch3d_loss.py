@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from recon_fast import kernels
+from recon_fast.compat import any_dim
 from recon_fast.compat.pytorch3d_ops import knn_points
 from recon_fast.kernels.reference import zero_padding
 
@@ -73,8 +74,7 @@ def _reduce(
 
 def _cosine(normals: Tensor, others: Tensor, idx: Tensor, abs_cosine: bool) -> Tensor:
     """1 - cosine of the normals [N, P, 3] and those of the nearest points [N, P]."""
-    near = others.gather(1, idx[..., None].expand(-1, -1, others.shape[2]))
-    cosine = F.cosine_similarity(normals, near, dim=2, eps=1e-6)
+    cosine = F.cosine_similarity(normals, any_dim.rows_at(others, idx), dim=2, eps=1e-6)
     return 1 - (cosine.abs() if abs_cosine else cosine)
 
 
