@@ -84,6 +84,26 @@ def neighbors(
     return "distances within 1e-6 of the extent" if provider.expands else "distances within 1e-4"
 
 
+def inside(
+    provider: Provider, queries: Tensor, points: Tensor, radius: float, got: Any, want: tuple[Tensor, Tensor]
+) -> Check:
+    """A peer may take other neighbours where there are more than k, and in any order: their number counts,
+    and that all are within the radius. `got` are edges [2, E] of packed clouds, or distances and indices."""
+    if provider.exact:
+        return same(got, want)
+    (B, M, _), N = queries.shape, points.shape[1]
+    if not isinstance(got, Tensor):
+        idx = got[1].flatten(0, 1)
+        row = torch.arange(B * M, device=idx.device)[:, None].expand_as(idx)
+        got = torch.stack([row[idx >= 0], (idx + row // M * N)[idx >= 0]]).unique(dim=1)
+    row, col = got
+    assert torch.equal(row.bincount(minlength=B * M), (want[1] >= 0).sum(-1).flatten()), "other numbers"
+    assert torch.equal(row // M, col // N), "a neighbour of another cloud"
+    dist = (queries.reshape(-1, 3)[row] - points.reshape(-1, 3)[col]).square().sum(-1)
+    assert (dist <= radius**2 * (1 + 1e-5)).all(), "a neighbour outside of the radius"
+    return "as many, all inside"
+
+
 def close(got: tuple[Tensor, ...], want: tuple[Tensor, ...], slack: float) -> Check:
     """Each tensor within `slack` of the reference in the Euclidean norm."""
     for i, (a, b) in enumerate(zip(got, want, strict=True)):

@@ -2,6 +2,9 @@
 
 fps                 (xyz [B,N,3], num_samples) -> idx [B,M]
 knn                 (queries [B,M,3], points [B,N,3], k) -> (squared_distances [B,M,k], idx [B,M,k])
+ball                (queries [B,M,3], points [B,N,3], radius, k) -> edges [2,E], or (squared_distances, idx)
+gather              (features [B,C,N], idx [B,...]) -> [B,C,...], differentiable
+interpolate         (features [B,C,N], idx [B,M,K], weights [B,M,K]) -> [B,C,M], differentiable
 chamfer             (pred [B,N,3], target [B,M,3]) -> scalar, differentiable
 cross-attention     (query [B,H,Q,D], key, value [B,H,S,D], key_mask [B,S] or None) -> [B,H,Q,D]
 
@@ -181,6 +184,58 @@ def _open3d(core, queries, points, k):
 def _pytorch3d_knn(ops, queries, points, k):
     found = ops.knn_points(queries, points, K=k)
     return found.dists, found.idx
+
+
+# --- Ball query: which of more than k neighbours a peer takes is its own choice
+
+
+@peer("ball", "torch_cluster", modules=("torch_cluster",), limit=1e9)
+def _torch_cluster_radius(torch_cluster, queries, points, radius, k):
+    (B, M, _), N = queries.shape, points.shape[1]
+    cloud = torch.arange(B, device=points.device)
+    batches = cloud.repeat_interleave(N), cloud.repeat_interleave(M)
+    return torch_cluster.radius(
+        points.reshape(-1, 3), queries.reshape(-1, 3), radius, *batches, max_num_neighbors=k
+    )
+
+
+@peer("ball", "pytorch3d", modules=("pytorch3d.ops",), limit=5e8)
+def _pytorch3d_ball(ops, queries, points, radius, k):
+    found = ops.ball_query(queries, points, K=k, radius=radius, return_nn=False)
+    return found.dists, found.idx
+
+
+@peer("ball", "pointnet2_ops", modules=("pointnet2_ops.pointnet2_utils",), kinds=("cuda",))
+def _pointnet2_ball(utils, queries, points, radius, k):
+    return None, utils.ball_query(radius, k, points, queries).long()
+
+
+# --- Features by index
+
+
+def _taken(features: Tensor, idx: Tensor) -> Tensor:
+    flat = idx.flatten(1)[:, None].expand(-1, features.shape[1], -1)
+    return features.gather(2, flat).unflatten(2, idx.shape[1:])
+
+
+@peer("gather", "torch.gather")
+def _torch_gather(features, idx):
+    return _taken(features, idx)
+
+
+@peer("gather", "pointnet2_ops", modules=("pointnet2_ops.pointnet2_utils",), kinds=("cuda",))
+def _pointnet2_grouping(utils, features, idx):
+    return utils.grouping_operation(features, idx.int())
+
+
+@peer("interpolate", "torch.gather+sum")
+def _torch_interpolate(features, idx, weights):
+    return (_taken(features, idx) * weights[:, None]).sum(-1)
+
+
+@peer("interpolate", "pointnet2_ops", modules=("pointnet2_ops.pointnet2_utils",), kinds=("cuda",))
+def _pointnet2_interpolate(utils, features, idx, weights):
+    return utils.three_interpolate(features, idx.int(), weights)
 
 
 # --- Chamfer distance

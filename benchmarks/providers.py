@@ -15,6 +15,9 @@ OPERATORS = {
     "fps": "farthest_point_sample",
     "knn": "knn",
     "group": "sample_and_group",
+    "ball": "ball_query",
+    "gather": "gather_features",
+    "interpolate": "interpolate_features",
     "chamfer": "chamfer_distance",
     "cross-attention": "masked_cross_attention",
 }

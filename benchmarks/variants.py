@@ -12,6 +12,8 @@ from recon_fast.kernels.triton.chamfer import _chamfer_pairs_kernel, chamfer_con
 from recon_fast.kernels.triton.fps import _fps_kernel, fps_config
 from recon_fast.kernels.triton.knn import _knn_kernel, _merge_kernel, knn_config, merge_options
 
+ball = import_module("recon_fast.kernels.triton.ball")
+features = import_module("recon_fast.kernels.triton.features")
 gradient = import_module("recon_fast.kernels.triton.gradient")
 nearest = import_module("recon_fast.kernels.triton.nearest")
 
@@ -88,6 +90,42 @@ def _merge(name: str, k: int, splits: int) -> Variant:
     signature = {arg: kind for arg, kind in knn_signature.items() if arg != "N"}
     constants, options = {"K": k, "SPLITS": splits}, merge_options(k, splits)
     return Variant(name, _merge_kernel, signature, constants, options | NO_CONTRACTION)
+
+
+def _ball(name: str, dtype: str = "fp32", ragged: bool = False) -> Variant:
+    signature = {
+        "query_ptr": f"*{dtype}",
+        "points_ptr": f"*{dtype}",
+        "dist_ptr": "*fp32",
+        "idx_ptr": "*i64",
+        "M": "i32",
+        "N": "i32",
+        "k": "i32",
+        "radius": "fp32",
+        "query_strides": CLOUD,
+        "point_strides": CLOUD,
+    }
+    if ragged:
+        signature["lengths_ptr"] = "*i64"
+    constants, options = _split(ball.OPTIONS)
+    constants["FIRST"] = ragged
+    return Variant(name, ball._ball_kernel, signature, constants, options)
+
+
+def _features(name: str, kind: str, dtype: str = "fp32", weighted: bool = False) -> Variant:
+    constants, options = _split(getattr(features, kind.upper()))
+    signature: dict[str, Any] = {"out_ptr": f"*{dtype}", **dict.fromkeys("CNMK", "i32")}
+    if kind == "sum":
+        signature |= {"features_ptr": f"*{dtype}", "idx_ptr": "*i32", "strides": CLOUD}
+    elif kind == "scatter":
+        signature |= {"values_ptr": f"*{dtype}", "strides": CLOUD}
+        signature |= {"entries_ptr": "*i64", "ends_ptr": "*i64"}
+    else:
+        signature |= {"values_ptr": f"*{dtype}", "features_ptr": f"*{dtype}", "idx_ptr": "*i64"}
+        signature |= {"value_strides": CLOUD, "feature_strides": CLOUD, "out_ptr": "*fp32"}
+    if weighted:
+        signature["weights_ptr"] = "*fp32"
+    return Variant(name, getattr(features, f"_{kind}_kernel"), signature, constants, options)
 
 
 def _nearest(
@@ -206,6 +244,13 @@ VARIANTS = [
     _knn("knn N=100k k=32", 1, 4096, 100_000, 32),
     _knn("knn N=100k k=1024", 1, 4096, 100_000, 1024),
     _merge("knn merge k=32", 32, 64),
+    _ball("ball query"),
+    _ball("ball query bf16 ragged, first", "bf16", ragged=True),
+    _features("features sum", "sum"),
+    _features("features sum bf16, weighted", "sum", "bf16", weighted=True),
+    _features("features scatter", "scatter"),
+    _features("features scatter bf16, weighted", "scatter", "bf16", weighted=True),
+    _features("features match", "match"),
     _nearest("nearest"),
     _nearest("nearest bf16 ragged", "bf16", ragged=True),
     _nearest("nearest both ways", both=True),

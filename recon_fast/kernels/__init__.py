@@ -3,30 +3,57 @@
 farthest_point_sample    (xyz [B,N,3], num_samples) -> idx [B,M]
 knn                      (queries [B,M,3], points [B,N,3], k) -> (squared_distances [B,M,k], idx [B,M,k])
 sample_and_group         (xyz [B,N,3], num_groups, group_size) -> PointGroups
+ball_query               (queries [B,M,3], points [B,N,3], radius, k) -> as knn
+gather_features          (features [B,C,N], idx [B,...]) -> [B,C,...]
+interpolate_features     (features [B,C,N], idx [B,M,K], weights [B,M,K]) -> [B,C,M]
 nearest_neighbor         (src [B,N,3], dst [B,M,3]) -> (squared_distance [B,N], idx [B,N])
+mutual_nearest           (src [B,N,3], dst [B,M,3]) -> nearest_neighbor of src in dst, and of dst in src
 chamfer_distance         (pred [B,N,3], target [B,M,3]) -> scalar or [B]
+f_score                  (pred, target, threshold) -> FScore of [B] each; density_aware_chamfer -> [B]
 masked_cross_attention   (query [B,H,Q,D], key [B,H,S,D], value [B,H,S,D], key_mask [B,S]) -> [B,H,Q,D]
 linear_max               (x [G,K,C], weight [O,C], bias [O]) -> [G,O]
+packed_knn, packed_ball_query, packed_farthest_point_sample: in packed batches, [N, 3] and lengths [B]
+neighbor_edges           (idx [M,k]) -> [2,E], the edges of a graph
 
-`recon_fast.kernels.reference` holds the same names in plain PyTorch: the specification.
+`recon_fast.kernels.reference` holds the others in plain PyTorch: the specification.
 """
 
 from recon_fast.kernels import reference
 from recon_fast.kernels.attention import masked_cross_attention
 from recon_fast.kernels.backend import use_backend
-from recon_fast.kernels.chamfer import chamfer_distance, nearest_neighbor
+from recon_fast.kernels.ball import ball_query
+from recon_fast.kernels.chamfer import chamfer_distance, mutual_nearest, nearest_neighbor
+from recon_fast.kernels.features import gather_features, interpolate_features
 from recon_fast.kernels.fps import farthest_point_sample
 from recon_fast.kernels.knn import PointGroups, knn, sample_and_group
+from recon_fast.kernels.metrics import FScore, density_aware_chamfer, f_score
+from recon_fast.kernels.packed import (
+    neighbor_edges,
+    packed_ball_query,
+    packed_farthest_point_sample,
+    packed_knn,
+)
 from recon_fast.kernels.pool import linear_max
 
 __all__ = [
+    "FScore",
     "PointGroups",
+    "ball_query",
     "chamfer_distance",
+    "density_aware_chamfer",
+    "f_score",
     "farthest_point_sample",
+    "gather_features",
+    "interpolate_features",
     "knn",
     "linear_max",
     "masked_cross_attention",
+    "mutual_nearest",
     "nearest_neighbor",
+    "neighbor_edges",
+    "packed_ball_query",
+    "packed_farthest_point_sample",
+    "packed_knn",
     "reference",
     "sample_and_group",
     "use_backend",

@@ -18,13 +18,21 @@ _MODULES = {
     "farthest_point_sample": "fps",
     "knn": "knn",
     "sample_and_group": "knn",
+    "ball_query": "ball",
+    "gather_features": "features",
+    "interpolate_features": "features",
+    "neighbor_edges": "edges",
     "nearest_neighbor": "nearest",
     "chamfer_distance": "chamfer",
     "masked_cross_attention": "attention",
     "linear_max": "pool",
 }
 OPERATORS = tuple(_MODULES)
-_DENSE = ("linear_max",)  # on a GPU a matrix product of tensor cores and its own backward, so plain PyTorch
+# What a GPU does well in plain PyTorch, and why.
+_PLAIN_ON_GPU = {
+    "linear_max": "a dense matrix product is left to plain PyTorch",
+    "neighbor_edges": "a selection is left to plain PyTorch",
+}
 _DESCRIPTIONS = {"cpu": "numba kernels", "triton": "Triton kernels", "reference": "plain PyTorch"}
 _DEVICES = {"triton": "cuda", "cpu": "cpu"}
 _chosen: list[str] = []  # by the use_backend blocks the process is in
@@ -71,8 +79,8 @@ def backend_in_use(
         return name, f"chosen by {by}"
     if dtype == torch.float64:
         return "reference", "float64 is left to plain PyTorch"
-    if operator in _DENSE and "cuda" in (kind, _DEVICES.get(name)):
-        return "reference", "a dense matrix product is left to plain PyTorch"
+    if operator in _PLAIN_ON_GPU and "cuda" in (kind, _DEVICES.get(name)):
+        return "reference", _PLAIN_ON_GPU[operator]
     if name == "auto":
         if kind == "cuda":
             return (

@@ -224,6 +224,33 @@ def nearest_neighbor(src: Tensor, dst: Tensor, *, dst_lengths: Tensor | None = N
     return _nearest(src, dst, dst_lengths)
 
 
+def mutual_nearest(
+    src: Tensor, dst: Tensor, *, src_lengths: Tensor | None = None, dst_lengths: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """`nearest_neighbor` both ways at once.
+
+    Args:
+        src: [B, N, 3], any floating point dtype.
+        dst: [B, M, 3].
+        src_lengths: valid points of each cloud of `src` [B], integer, each at least 1; None means all N.
+        dst_lengths: the same for `dst`.
+
+    Returns:
+        squared_distance [B, N] and idx [B, N] of `src` in `dst`, then those of `dst` in `src` [B, M];
+        distances are differentiable in both. Points behind the lengths have results that mean nothing.
+
+    Raises:
+        ValueError: wrong shape, dtype or device.
+    """
+    check_cloud("src", src)
+    check_cloud("dst", dst, batch=src.shape[0])
+    check_lengths("src_lengths", src_lengths, src.shape[0])
+    check_lengths("dst_lengths", dst_lengths, dst.shape[0])
+    check_same_device(src=src, dst=dst, src_lengths=src_lengths, dst_lengths=dst_lengths)
+    dtype = torch.promote_types(src.dtype, dst.dtype)
+    return _mutual_nearest(src.to(dtype), dst.to(dtype), src_lengths, dst_lengths)
+
+
 def chamfer_distance(
     pred: Tensor,
     target: Tensor,
@@ -232,6 +259,8 @@ def chamfer_distance(
     target_lengths: Tensor | None = None,
     norm: Literal["l2", "l1"] = "l2",
     reduction: Literal["mean", "sum", "none"] = "mean",
+    weights: Tensor | None = None,
+    single_directional: bool = False,
 ) -> Tensor:
     """Symmetric Chamfer distance of each pair of clouds, reduced over the batch.
 
@@ -243,6 +272,8 @@ def chamfer_distance(
         norm: "l2": mean squared nearest distances both ways, added. "l1": mean nearest distances both ways,
             halved; its gradient at distance 0 is 0.
         reduction: over the batch; "none" gives one value per pair.
+        weights: of the pairs [B], floating point; "mean" divides by their sum. Not differentiable.
+        single_directional: from `pred` to `target` alone; "l1" is then the mean distance, not halved.
 
     Returns:
         A scalar, or [B] for reduction="none"; differentiable in both clouds, twice in float64. What stands
@@ -261,13 +292,23 @@ def chamfer_distance(
         raise ValueError(f"norm must be one of {NORMS}, got {norm!r}")
     if reduction not in REDUCTIONS:
         raise ValueError(f"reduction must be one of {REDUCTIONS}, got {reduction!r}")
+    if weights is not None and (weights.shape != pred.shape[:1] or not weights.is_floating_point()):
+        got = f"{weights.dtype} {tuple(weights.shape)}"
+        raise ValueError(f"weights must be a floating point [{pred.shape[0]}], got {got}")
+    check_same_device(pred=pred, weights=weights)
+    weights = None if weights is None else weights.detach()
+    if single_directional:
+        pred, target = (
+            reference.zero_padding(t, lengths)
+            for t, lengths in ((pred, pred_lengths), (target, target_lengths))
+        )
+        forth, _ = _nearest(pred, target, target_lengths)
+        return reference.reduce_pairs(reference.one_way_loss(forth, pred_lengths, norm), reduction, weights)
     if torch.float64 in (pred.dtype, target.dtype):  # by parts, which are differentiable again
         pred = reference.zero_padding(pred.double(), pred_lengths)
         target = reference.zero_padding(target.double(), target_lengths)
         forth, _, back, _ = _mutual_nearest(pred, target, pred_lengths, target_lengths)
-        return reference.chamfer_loss(forth, back, pred_lengths, target_lengths, norm, reduction)
+        return reference.chamfer_loss(forth, back, pred_lengths, target_lengths, norm, reduction, weights)
     needed = [torch.is_grad_enabled() and cloud.requires_grad for cloud in (pred, target)]
     loss, _, _ = _chamfer_pairs(pred, target, pred_lengths, target_lengths, norm, *needed)
-    if reduction == "none":
-        return loss
-    return loss.mean() if reduction == "mean" else loss.sum()
+    return reference.reduce_pairs(loss, reduction, weights)

@@ -121,6 +121,48 @@ def knn(
     return dist, idx
 
 
+def neighbor_edges(idx: Tensor) -> Tensor:  # [M, k] int64, -1 for none -> [2, E]
+    there = idx >= 0
+    row = torch.arange(idx.shape[0], device=idx.device)[:, None].expand_as(idx)
+    return torch.stack([row[there], idx[there]])
+
+
+def squared_radius(radius: float, dtype: torch.dtype) -> float:
+    """radius^2 as arithmetic in `dtype` rounds it."""
+    rounded = torch.tensor(radius, dtype=dtype)
+    return (rounded * rounded).item()
+
+
+def ball_query(
+    queries: Tensor,  # [B, M, 3]
+    points: Tensor,  # [B, N, 3]
+    radius: float,
+    k: int,
+    *,
+    lengths: Tensor | None = None,  # [B]
+    padding: str = "none",
+) -> tuple[Tensor, Tensor]:  # [B, M, k], [B, M, k] int64
+    dtype = geometry_dtype(queries)
+    queries, points = queries.to(dtype), points.to(dtype)
+    N = points.shape[1]
+    point, bound = torch.arange(N, device=points.device), squared_radius(radius, dtype)
+    with torch.no_grad():
+        chunks = []
+        for chunk in _query_chunks(queries, N):
+            inside = _pairwise(chunk, points) < bound  # [B, m, N]
+            if lengths is not None:
+                inside &= _valid(lengths, N)[:, None]
+            chunks.append(torch.where(inside, point, N).topk(min(k, N), largest=False).values)
+        idx = F.pad(torch.cat(chunks, 1), (0, max(0, k - N)), value=N)  # [B, M, k]
+        idx = idx.masked_fill(idx == N, -1)
+        if padding == "first":
+            idx = torch.where(idx < 0, idx[..., :1], idx).clamp_min(0)
+            if lengths is not None:
+                idx = idx.masked_fill(lengths[:, None, None] <= 0, -1)
+    dist = _squared_norm(queries[:, :, None] - gather_points(points, idx))
+    return dist.masked_fill(idx < 0, float("inf")), idx
+
+
 def sample_and_group(
     xyz: Tensor,  # [B, N, 3]
     num_groups: int,
@@ -213,6 +255,17 @@ def nearest_neighbor(
     return _squared_norm(src - gather_points(dst, idx)), idx
 
 
+def mutual_nearest(
+    src: Tensor,  # [B, N, 3]
+    dst: Tensor,  # [B, M, 3]
+    *,
+    src_lengths: Tensor | None = None,  # [B]
+    dst_lengths: Tensor | None = None,  # [B]
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # [B, N], [B, N] int64, [B, M], [B, M] int64
+    forth = nearest_neighbor(src, dst, dst_lengths=dst_lengths)
+    return *forth, *nearest_neighbor(dst, src, dst_lengths=src_lengths)
+
+
 def distance_backward(
     grad: Tensor,  # [B, N, K]
     src: Tensor,  # [B, N, 3]
@@ -266,11 +319,16 @@ def chamfer_distance(
     target_lengths: Tensor | None = None,  # [B]
     norm: str = "l2",
     reduction: str = "mean",
+    weights: Tensor | None = None,  # [B]
+    single_directional: bool = False,
 ) -> Tensor:  # [] or [B]
     pred, target = zero_padding(pred, pred_lengths), zero_padding(target, target_lengths)
+    if single_directional:
+        forth, _ = nearest_neighbor(pred, target, dst_lengths=target_lengths)
+        return reduce_pairs(one_way_loss(forth, pred_lengths, norm), reduction, weights)
     forth, _ = nearest_neighbor(pred, target, dst_lengths=target_lengths)
     back, _ = nearest_neighbor(target, pred, dst_lengths=pred_lengths)
-    return chamfer_loss(forth, back, pred_lengths, target_lengths, norm, reduction)
+    return chamfer_loss(forth, back, pred_lengths, target_lengths, norm, reduction, weights)
 
 
 def chamfer_loss(
@@ -280,13 +338,28 @@ def chamfer_loss(
     target_lengths: Tensor | None,  # [B]
     norm: str,
     reduction: str,
+    weights: Tensor | None = None,  # [B]
 ) -> Tensor:  # [] or [B]
     if norm == "l1":
         forth, back = _root(forth) / 2, _root(back) / 2
     loss = _mean_over_points(forth, pred_lengths) + _mean_over_points(back, target_lengths)
+    return reduce_pairs(loss, reduction, weights)
+
+
+def one_way_loss(forth: Tensor, lengths: Tensor | None, norm: str) -> Tensor:  # [B, N], [B] -> [B]
+    """Mean squared distance of each pair, or mean distance for norm "l1"."""
+    return _mean_over_points(_root(forth) if norm == "l1" else forth, lengths)
+
+
+def reduce_pairs(loss: Tensor, reduction: str, weights: Tensor | None = None) -> Tensor:
+    """The losses [B] of all pairs, times their weights [B], reduced; a mean is over the weights."""
+    if weights is not None:
+        loss = loss * weights
     if reduction == "none":
         return loss
-    return loss.mean() if reduction == "mean" else loss.sum()
+    if reduction == "sum":
+        return loss.sum()
+    return loss.mean() if weights is None else loss.sum() / weights.sum()
 
 
 def masked_cross_attention(
@@ -358,3 +431,65 @@ def linear_max_backward(
         (flat.T @ x.to(dtype).flatten(0, 1)).to(weight.dtype),
         flat.sum(0).to(weight.dtype),
     )
+
+
+def _inside(idx: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Which indices exist, and int64 indices with 0 for the others."""
+    valid = (idx >= 0) & (idx < size)
+    return valid, idx.where(valid, 0).long()
+
+
+def sum_features(
+    features: Tensor,  # [B, C, N]
+    idx: Tensor,  # [B, M, K], what is not in [0, N) adds 0
+    weights: Tensor | None = None,  # [B, M, K]
+) -> Tensor:  # [B, C, M]
+    """Sum over K of the features at `idx`, times their weights."""
+    valid, places = _inside(idx, features.shape[2])
+    dtype = geometry_dtype(features)
+    places = places.flatten(1)[:, None].expand(-1, features.shape[1], -1)
+    found = features.to(dtype).gather(2, places).unflatten(2, idx.shape[1:])  # [B, C, M, K]
+    if weights is not None:
+        found = found * weights.to(dtype)[:, None]
+    return found.masked_fill(~valid[:, None], 0).sum(-1).to(features.dtype)
+
+
+def gather_features(features: Tensor, idx: Tensor) -> Tensor:  # [B, C, N], [B, ...] -> [B, C, ...]
+    return sum_features(features, idx.flatten(1)[..., None]).unflatten(2, idx.shape[1:])
+
+
+def interpolate_features(features: Tensor, idx: Tensor, weights: Tensor) -> Tensor:
+    return sum_features(features, idx, weights)
+
+
+def scatter_features(
+    values: Tensor,  # [B, C, M]
+    idx: Tensor,  # [B, M, K], what is not in [0, N) goes nowhere
+    weights: Tensor | None,  # [B, M, K]
+    num_points: int,
+) -> Tensor:  # [B, C, N]
+    """Gradient of `sum_features` in the features."""
+    valid, places = _inside(idx, num_points)
+    dtype = geometry_dtype(values)
+    flow = values.to(dtype)[..., None].expand(-1, -1, -1, idx.shape[2])
+    if weights is not None:
+        flow = flow * weights.to(dtype)[:, None]
+    flow = flow.masked_fill(~valid[:, None], 0)  # [B, C, M, K]
+    batch = torch.arange(values.shape[0], device=values.device)[:, None, None, None]
+    channel = torch.arange(values.shape[1], device=values.device)[:, None, None]
+    out = flow.new_zeros(*values.shape[:2], num_points)
+    # index_put adds in a fixed order on CUDA, scatter_add does not.
+    return out.index_put((batch, channel, places[:, None]), flow, accumulate=True).to(values.dtype)
+
+
+def match_features(
+    values: Tensor,  # [B, C, M]
+    features: Tensor,  # [B, C, N]
+    idx: Tensor,  # [B, M, K]
+) -> Tensor:  # [B, M, K]
+    """Gradient of `sum_features` in the weights."""
+    valid, places = _inside(idx, features.shape[2])
+    dtype = geometry_dtype(features)
+    places = places.flatten(1)[:, None].expand(-1, features.shape[1], -1)
+    found = features.to(dtype).gather(2, places).unflatten(2, idx.shape[1:])
+    return (values.to(dtype)[..., None] * found).masked_fill(~valid[:, None], 0).sum(1)

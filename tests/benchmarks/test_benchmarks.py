@@ -60,6 +60,23 @@ def test_neighbors_that_are_not_nearest_are_refused():
             checks.neighbors(LOOSE, queries, points, wrong, want)
 
 
+def test_neighbors_outside_of_a_ball_are_refused():
+    points = cloud("cube", 2, 100)
+    queries = points[:, :9]
+    want = reference.ball_query(queries, points, 0.4, 5)
+    assert checks.inside(EXACT, queries, points, 0.4, want, want) == "equal"
+    row = torch.arange(18)[:, None].expand(-1, 5)
+    idx = want[1].flatten(0, 1)
+    edges = torch.stack([row[idx >= 0], (idx + row // 9 * 100)[idx >= 0]])
+    for got in (want, edges, edges.flip(1)):
+        checks.inside(LOOSE, queries, points, 0.4, got, want)
+    far = edges.clone()
+    far[1] = (far[1] + 37) % 100 + 100 * (far[1] >= 100)
+    for wrong in (edges[:, 1:], far, torch.stack([edges[0], edges[1].roll(50)])):
+        with pytest.raises(AssertionError):
+            checks.inside(LOOSE, queries, points, 0.4, wrong, want)
+
+
 def test_numbers_that_are_off_are_refused():
     want = (torch.ones(3), torch.zeros(2))
     checks.close(want, want, 1e-6)
@@ -75,7 +92,7 @@ def test_without_a_peer(operator, monkeypatch):
     monkeypatch.setattr(providers, "modules_of", lambda p: "not installed" if p.modules else ())
     names = [p.name for p in providers.providers(operator, "cpu")]
     assert names[:3] == ["ours", "reference", "compiled reference"]
-    assert set(names[3:]) <= {"cdist+topk", "matmul", "sdpa"}
+    assert set(names[3:]) <= {"cdist+topk", "matmul", "sdpa", "torch.gather", "torch.gather+sum"}
     found, missing = providers.roll_call("cpu")
     assert found == "peers found: none"
     assert "torch_quickfps (not installed)" in missing

@@ -8,10 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recon_fast.kernels import (
+    ball_query,
     chamfer_distance,
     farthest_point_sample,
     knn,
     masked_cross_attention,
+    mutual_nearest,
     nearest_neighbor,
     reference,
     sample_and_group,
@@ -93,11 +95,24 @@ def test_knn(problem):
 
 @each_backend
 @property_test
+@given(problems(), st.sampled_from([0.0, 0.5, 1.0, 2.0, 1e30]), st.sampled_from(["none", "first"]))
+def test_ball_query(problem, radius, padding):
+    points, queries, lengths, count = problem
+    options = {"lengths": lengths, "padding": padding}
+    got = ball_query(queries, points, radius, count + 2, **options)
+    assert_same(got, reference.ball_query(queries, points, radius, count + 2, **options))
+
+
+@each_backend
+@property_test
 @given(problems())
 def test_nearest_neighbor(problem):
     points, queries, lengths, _ = problem
     got = nearest_neighbor(queries, points, dst_lengths=lengths)
-    assert_same(got, reference.nearest_neighbor(queries, points, dst_lengths=lengths))
+    want = reference.nearest_neighbor(queries, points, dst_lengths=lengths)
+    assert_same(got, want)
+    both = mutual_nearest(queries, points, dst_lengths=lengths)
+    assert_same(both, (*want, *reference.nearest_neighbor(points, queries)))
 
 
 @each_backend
@@ -162,12 +177,14 @@ def test_masked_cross_attention(Q, S, D, dtype, masked, seed):
 @pytest.mark.parametrize("backend", ["cpu"], indirect=True)
 @pytest.mark.parametrize("kind", KINDS)
 def test_large_clouds_take_the_pruned_paths(kind, monkeypatch):
+    from recon_fast.kernels.cpu import ball as cpu_ball
     from recon_fast.kernels.cpu import fps as cpu_fps
     from recon_fast.kernels.cpu import knn as cpu_knn
     from recon_fast.kernels.cpu import nearest as cpu_nearest
 
-    for module in (cpu_fps, cpu_knn, cpu_nearest):
+    for module in (cpu_ball, cpu_fps, cpu_knn, cpu_nearest):
         monkeypatch.setattr(module, "_PRUNE_FROM", 1)
+    monkeypatch.setattr(cpu_ball, "_QUERIES_FROM", 1)
     points, queries = cloud(kind, 2, 1100, 3), cloud(kind, 2, 150, 4)
     lengths = torch.tensor([1100, 700])
     for valid in (None, lengths):
@@ -176,6 +193,9 @@ def test_large_clouds_take_the_pruned_paths(kind, monkeypatch):
         assert_same(
             knn(queries, points, 17, lengths=valid), reference.knn(queries, points, 17, lengths=valid)
         )
+        for radius, k in ((0.1, 5), (0.4, 9), (0.4, 1100)):
+            want = reference.ball_query(queries, points, radius, k, lengths=valid)
+            assert_same(ball_query(queries, points, radius, k, lengths=valid), want)
         want = reference.nearest_neighbor(queries, points, dst_lengths=valid)
         assert_same(nearest_neighbor(queries, points, dst_lengths=valid), want)
         loss = chamfer_distance(queries, points, target_lengths=valid)
@@ -202,6 +222,7 @@ def test_any_strides(layout):
     plain = xyz.contiguous()
     assert torch.equal(farthest_point_sample(xyz, 9), farthest_point_sample(plain, 9))
     assert_same(knn(xyz[:, :9], xyz, 5), knn(plain[:, :9], plain, 5))
+    assert_same(ball_query(xyz[:, :9], xyz, 0.9, 5), ball_query(plain[:, :9], plain, 0.9, 5))
     assert_same(nearest_neighbor(xyz, xyz), nearest_neighbor(plain, plain))
     assert torch.equal(chamfer_distance(xyz, xyz + 1), chamfer_distance(plain, plain + 1))
 

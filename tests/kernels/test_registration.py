@@ -15,6 +15,7 @@ def points(N=20, seed=0, **options):
 
 LENGTHS = torch.tensor([20, 11])
 IDX = torch.tensor([[[0, 1], [3, -1], [2, 2]]] * 2)
+ROWS = [torch.randn(2, 3, n, generator=torch.Generator().manual_seed(n)) for n in (3, 20)]
 QKV = [torch.randn(2, 2, n, 8, generator=torch.Generator().manual_seed(n)) for n in (3, 7, 7)]
 MASK = torch.tensor([[True] * 7, [False] * 7])
 
@@ -22,6 +23,13 @@ OPERATIONS = {
     "fps": (ops.farthest_point_sample.default, (points(requires_grad=False), 5, LENGTHS, 0, False)),
     "fps-plain": (ops.farthest_point_sample.default, (points(requires_grad=False), 5, None, 2, True)),
     "knn": (ops.knn.default, (points(7), points(), 4, LENGTHS)),
+    "ball": (ops.ball_query.default, (points(7), points(), 0.8, 4, LENGTHS, "first")),
+    "sum": (
+        ops.sum_features.default,
+        (ROWS[1].clone().requires_grad_(), IDX, torch.rand(2, 3, 2)),
+    ),
+    "scatter": (ops.scatter_features.default, (ROWS[0].clone().requires_grad_(), IDX, None, 20)),
+    "match": (ops.match_features.default, (*ROWS, IDX)),
     "nearest": (ops.nearest_neighbor.default, (points(7), points(), LENGTHS)),
     "mutual": (ops.mutual_nearest.default, (points(seed=1), points(), None, LENGTHS)),
     "distance": (
@@ -71,8 +79,11 @@ class Everything(torch.nn.Module):
         groups = kernels.sample_and_group(xyz, 6, 4)
         near, _ = kernels.nearest_neighbor(groups.centers, xyz + 0.1)
         dist, idx = kernels.knn(groups.centers, xyz, 3)
+        inside, _ = kernels.ball_query(groups.centers, xyz, 0.8, 3, padding="first")
+        rows = kernels.gather_features(xyz.mT, idx)
+        inside = inside + kernels.interpolate_features(rows[..., 0], idx[..., :2] % 6, dist[..., :2])[0, 0, 0]
         loss = kernels.chamfer_distance(groups.neighborhoods.flatten(1, 2), xyz, norm="l1")
-        loss = loss + near.sum() + dist.sum() + groups.neighborhoods.square().sum()
+        loss = loss + near.sum() + dist.sum() + inside.sum() + groups.neighborhoods.square().sum()
         return loss + kernels.masked_cross_attention(query, key, value, mask).square().sum(), idx
 
 

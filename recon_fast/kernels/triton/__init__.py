@@ -10,7 +10,9 @@ from recon_fast.kernels.triton.attention import (
     masked_cross_attention_backward,
     masked_cross_attention_forward,
 )
+from recon_fast.kernels.triton.ball import ball_query
 from recon_fast.kernels.triton.chamfer import MAX_PAIR_POINTS, chamfer_pairs
+from recon_fast.kernels.triton.features import match_features, scatter_features, sum_features
 from recon_fast.kernels.triton.fps import farthest_point_sample
 from recon_fast.kernels.triton.gradient import distance_backward, group_backward
 from recon_fast.kernels.triton.knn import MAX_K, group, knn
@@ -20,6 +22,7 @@ __all__ = [
     "DTYPES",
     "MAX_K",
     "MAX_PAIR_POINTS",
+    "ball_query",
     "chamfer_pairs",
     "distance_backward",
     "farthest_point_sample",
@@ -28,6 +31,9 @@ __all__ = [
     "knn",
     "masked_cross_attention_backward",
     "masked_cross_attention_forward",
+    "match_features",
     "mutual_nearest",
     "nearest_neighbor",
+    "scatter_features",
+    "sum_features",
 ]

@@ -14,7 +14,9 @@ import torch
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 KERNEL_TESTS = [
     "test_triton_attention.py",
+    "test_triton_ball.py",
     "test_triton_chamfer.py",
+    "test_triton_features.py",
     "test_triton_fps.py",
     "test_triton_gradient.py",
     "test_triton_knn.py",

@@ -33,6 +33,8 @@ def clouds(xyz: Tensor, lengths: Tensor | None) -> None:
     kernels.farthest_point_sample(xyz, 1, lengths=lengths)
     kernels.knn(xyz[:, :1], xyz, 1, lengths=lengths)
     kernels.group(xyz, first, 1, lengths=lengths)
+    for padding in ("none", "first"):
+        kernels.ball_query(xyz[:, :1], xyz, 0.2, 1, lengths=lengths, padding=padding)
     kernels.nearest_neighbor(xyz, xyz, src_lengths=lengths, dst_lengths=lengths)
     for needed in [(False, False), (True, False), (True, True)]:
         kernels.chamfer_pairs(xyz, xyz, lengths, lengths, "l1", *needed)
@@ -41,6 +43,12 @@ def clouds(xyz: Tensor, lengths: Tensor | None) -> None:
     for grad in (randn(1, 1, 1).expand(idx.shape), randn(idx.shape)):
         kernels.distance_backward(grad, xyz, xyz, idx)
     kernels.group_backward(None, randn(xyz.shape[0], 1, 1, 3), first, first[..., None], xyz.shape[1])
+
+
+def features(rows: Tensor, idx: Tensor, weights: Tensor | None) -> None:
+    out = kernels.sum_features(rows, idx, weights)
+    kernels.scatter_features(out, idx, weights, rows.shape[2])
+    kernels.match_features(out, rows, idx)
 
 
 def attention(query: Tensor, key: Tensor, mask: Tensor | None) -> None:
@@ -61,6 +69,11 @@ def main() -> None:
     clouds(randn(1, 40, 3).half().expand(2, -1, -1), None)
     clouds(randn(2, 40_000, 3).bfloat16(), torch.tensor([3, 40_000]))
     kernels.farthest_point_sample(randn(1, 1_200_000, 3), 9)
+
+    features(randn(1, 1, 1), torch.zeros(1, 1, 1, dtype=torch.int32), None)
+    some = torch.zeros(2, 30, 3, dtype=torch.int64)
+    features(randn(2, 50, 9).bfloat16(), some, randn(2, 30, 3))
+    features(randn(9, 50, 2).transpose(0, 2), some.int(), randn(2, 30, 3).half())
 
     attention(randn(1, 1, 1, 1), randn(1, 1, 1, 1), None)
     attention(

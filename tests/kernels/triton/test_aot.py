@@ -13,7 +13,7 @@ from benchmarks.loops import Instruction, loop_sizes
 ROOT = Path(__file__).parents[3]
 REGISTERS = {"sm_80": 255, "sm_90": 255, "sm_100": 255, "gfx942": 512}  # per thread, what the hardware has
 SHARED = 64 * 1024  # bytes: what the smallest of them, gfx942, has
-INDEX_KERNELS = ("fps", "knn", "group", "nearest")
+INDEX_KERNELS = ("fps", "knn", "group", "ball", "nearest")
 
 
 def output_of(*arguments: str) -> str:
@@ -37,6 +37,7 @@ def test_every_variant_compiles_within_budget(arch):
     costs = compiled("--arch", arch)
     assert {cost["variant"].split()[0] for cost in costs} == {
         *INDEX_KERNELS,
+        "features",
         "gradient",
         "chamfer",
         "attention",

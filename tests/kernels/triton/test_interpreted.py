@@ -8,8 +8,18 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
-KERNELS = ("attention", "chamfer", "fps", "gradient", "knn", "launches", "nearest")
-OPERATORS = ("contract", "registration", "fps", "knn", "chamfer", "attention")
+KERNELS = ("attention", "ball", "chamfer", "features", "fps", "gradient", "knn", "launches", "nearest")
+OPERATORS = (
+    "contract",
+    "registration",
+    "fps",
+    "knn",
+    "ball",
+    "features",
+    "chamfer",
+    "metrics",
+    "attention",
+)
 # What is about CPU kernels, compiled graphs, and bfloat16, in which the interpreter cannot compute.
 LEFT_OUT = "not large_clouds and not inductor and not low_precision"
 

@@ -64,6 +64,17 @@ def knn(device, gradient=False):
     return kernels.knn(points(device, 2, 3, gradient), points(device, 2, 40, gradient), 4)[0]
 
 
+def ball(device, gradient=False):
+    clouds = points(device, 2, 3, gradient), points(device, 2, 40, gradient)
+    return kernels.ball_query(*clouds, 0.9, 4, padding="first")[0]
+
+
+def interpolated(device, gradient=False):
+    idx = torch.zeros(2, 9, 3, dtype=torch.int64, device=device)
+    rows, weights = points(device, 2, 4, gradient), points(device, 2, 9, gradient)
+    return kernels.interpolate_features(rows, idx, weights)
+
+
 def nearest(device, gradient=False):
     return kernels.nearest_neighbor(points(device, 2, 3, gradient), points(device, 2, 90, gradient))[0]
 
@@ -98,6 +109,8 @@ def attention(device, gradient=False):
         (fps, ["_fps_kernel"], []),
         (fps_half, ["_fps_kernel"], []),
         (knn, ["_knn_kernel"], []),
+        (ball, ["_ball_kernel"], []),
+        (interpolated, ["_sum_kernel"], []),
         (nearest, ["_nearest_kernel"], []),
         (grouped, ["_fps_kernel", "_knn_kernel"], []),
         (grouped_half, ["_fps_kernel", "_knn_kernel"], []),
@@ -110,7 +123,7 @@ def test_forward(device, launches, call, kernel_names, torch_names):
     torch.manual_seed(0)
     with use_backend("triton"), torch.no_grad(), TorchOperations() as operations:
         call(device)
-    for name in ("randn", "ones", "_to_copy", "lift_fresh"):
+    for name in ("randn", "ones", "zeros", "_to_copy", "lift_fresh"):
         del operations.names[name]
     assert launches == Counter(kernel_names)
     assert operations.names == Counter(torch_names)
@@ -120,6 +133,12 @@ def test_forward(device, launches, call, kernel_names, torch_names):
     ("call", "kernel_names", "torch_names"),
     [
         (knn, ["_gradient_kernel"], []),
+        (ball, ["_gradient_kernel"], []),
+        (
+            interpolated,
+            ["_scatter_kernel", "_match_kernel"],
+            [],  # within the operator: the sort of the indices
+        ),
         (nearest, ["_gradient_kernel"], []),
         (grouped, ["_group_kernel"], []),
         (pairs, [], ["div", "mul"]),  # the division is the mean's

@@ -1,0 +1,121 @@
+"""`pytorch3d.ops`: farthest points, nearest neighbours, ball queries."""
+
+from collections import namedtuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from recon_fast import kernels
+from recon_fast.compat import any_dim
+from recon_fast.kernels.reference import zero_padding
+
+__all__ = ["ball_query", "knn_gather", "knn_points", "sample_farthest_points"]
+
+KNN = namedtuple("KNN", "dists idx knn")
+
+
+def _check_clouds(p1: Tensor, p2: Tensor) -> None:
+    if p1.shape[0] != p2.shape[0]:
+        raise ValueError("pts1 and pts2 must have the same batch dimension.")
+    if p1.shape[2] != p2.shape[2]:
+        raise ValueError("pts1 and pts2 must have the same point dimension.")
+
+
+def _hide_rows(idx: Tensor, lengths: Tensor | None) -> Tensor:
+    """idx [N, P1, K] with -1 in the rows behind the lengths of p1."""
+    if lengths is None:
+        return idx
+    return idx.masked_fill((torch.arange(idx.shape[1], device=idx.device) >= lengths[:, None])[..., None], -1)
+
+
+def knn_points(
+    p1: Tensor,
+    p2: Tensor,
+    lengths1: Tensor | None = None,
+    lengths2: Tensor | None = None,
+    norm: int = 2,
+    K: int = 1,
+    version: int = -1,
+    return_nn: bool = False,
+    return_sorted: bool = True,
+) -> KNN:
+    """The K nearest points of p2 [N, P2, D] for each of p1 [N, P1, D], always sorted; version has no effect.
+
+    Returns squared distances (sums of absolute differences for norm=1), int64 indices and, with return_nn,
+    the points. Where a cloud has fewer than K or P1 points, all three are 0.
+    """
+    _check_clouds(p1, p2)
+    if norm not in (1, 2):
+        raise ValueError("Support for 1 or 2 norm.")
+    p1, p2 = zero_padding(p1, lengths1), zero_padding(p2, lengths2)
+    dist, idx = any_dim.knn(p1, p2, K, lengths2, norm)
+    idx = _hide_rows(idx, lengths1)
+    near = any_dim.rows_at(p2, idx) if return_nn else None
+    return KNN(dist.masked_fill(idx < 0, 0), idx.clamp_min(0), near)
+
+
+def knn_gather(x: Tensor, idx: Tensor, lengths: Tensor | None = None) -> Tensor:
+    """x [N, M, U] at idx [N, L, K] as [N, L, K, U]; 0 for neighbours k >= lengths."""
+    if x.shape[0] != idx.shape[0]:
+        raise ValueError("x and idx must have same batch dimension.")
+    if lengths is not None:
+        idx = idx.masked_fill(torch.arange(idx.shape[2], device=idx.device) >= lengths[:, None, None], -1)
+    return any_dim.rows_at(x, idx)
+
+
+def ball_query(
+    p1: Tensor,
+    p2: Tensor,
+    lengths1: Tensor | None = None,
+    lengths2: Tensor | None = None,
+    K: int = 500,
+    radius: float = 0.2,
+    return_nn: bool = True,
+    skip_points_outside_cube: bool = False,
+) -> KNN:
+    """The first K points of p2 [N, P2, D] nearer to each of p1 [N, P1, D] than radius, D up to 3.
+
+    Returns squared distances, 0 behind the last, int64 indices, -1 there, and the points, 0 there.
+    skip_points_outside_cube has no effect: it changes the original's speed, not its results.
+    """
+    _check_clouds(p1, p2)
+    if p1.shape[2] > 3:
+        raise ValueError(f"points must have up to 3 dimensions, got {p1.shape[2]}")
+    p1, p2 = zero_padding(p1, lengths1), zero_padding(p2, lengths2)
+    dist, idx = kernels.ball_query(any_dim.to_3d(p1), any_dim.to_3d(p2), radius, K, lengths=lengths2)
+    idx = _hide_rows(idx, lengths1)
+    near = any_dim.rows_at(p2, idx) if return_nn else None
+    return KNN(dist.masked_fill(idx < 0, 0), idx, near)
+
+
+def sample_farthest_points(
+    points: Tensor,
+    lengths: Tensor | None = None,
+    K: int | list[int] | Tensor = 50,
+    random_start_point: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """Farthest points of [N, P, D], D up to 3: as [N, max K, D], 0 behind the last, and int64 indices, -1."""
+    N, P, D = points.shape
+    if lengths is not None and lengths.shape != (N,):
+        raise ValueError("points and lengths must have same batch dimension.")
+    if D > 3:
+        raise ValueError(f"points must have up to 3 dimensions, got {D}")
+    counts = None if isinstance(K, int) else torch.as_tensor(K, dtype=torch.int64).to(points.device)
+    if counts is not None and counts.shape[0] != N:
+        raise ValueError("K and points must have the same batch dimension")
+    most = K if isinstance(K, int) else max(K) if isinstance(K, list) else int(K.max())
+    xyz = any_dim.to_3d(points.detach())
+    start = turned = None
+    if random_start_point:
+        size = torch.full((N,), P, device=points.device) if lengths is None else lengths
+        start = (torch.rand(N, device=points.device) * size).long()[:, None]
+        turned = (torch.arange(P, device=points.device) + start) % size.clamp_min(1)[:, None]
+        xyz = any_dim.rows_at(xyz, turned)
+    idx = kernels.farthest_point_sample(xyz, min(most, P), lengths=lengths)
+    if turned is not None:
+        idx = torch.where(idx < 0, idx, turned.gather(1, idx.clamp_min(0)))
+    idx = F.pad(idx, (0, most - idx.shape[1]), value=-1)
+    if counts is not None:
+        idx = idx.masked_fill(torch.arange(most, device=idx.device) >= counts[:, None], -1)
+    return any_dim.rows_at(points, idx), idx

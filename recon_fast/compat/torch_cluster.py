@@ -1,0 +1,180 @@
+"""`torch_cluster`: sampling and neighbour graphs of points in a batch vector."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from recon_fast import kernels
+from recon_fast.compat import any_dim
+
+__all__ = ["__version__", "fps", "knn", "knn_graph", "nearest", "radius", "radius_graph"]
+__version__ = "1.6.3"  # whose names and arguments these are
+
+
+@torch.library.custom_op("recon_fast::example_lengths", mutates_args=())
+def _lengths(
+    x: Tensor, y: Tensor, batch_x: Tensor | None, batch_y: Tensor | None, batch_size: int | None
+) -> tuple[Tensor, Tensor]:
+    """How many points of x and of y belong to each example [B]: without a batch vector all to example 0."""
+    if batch_size is None:
+        last = [int(batch.max()) for batch in (batch_x, batch_y) if batch is not None and batch.numel()]
+        batch_size = 1 + max(last, default=0)
+    lengths = []
+    for points, batch in ((x, batch_x), (y, batch_y)):
+        if batch is None:
+            batch = torch.zeros(len(points), dtype=torch.int64, device=points.device)
+        lengths.append(batch.bincount(minlength=batch_size))
+    return lengths[0], lengths[1]
+
+
+@_lengths.register_fake
+def _(x, y, batch_x, batch_y, batch_size):
+    size = torch.library.get_ctx().new_dynamic_size() if batch_size is None else batch_size
+    return x.new_empty(size, dtype=torch.int64), x.new_empty(size, dtype=torch.int64)
+
+
+def _pair(
+    x: Tensor, y: Tensor, batch_x: Tensor | None, batch_y: Tensor | None, batch_size: int | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Points as floating point [., D], and how many of each belong to each example [B]."""
+    x, y = (t.view(-1, 1) if t.dim() == 1 else t for t in (x, y))
+    assert x.dim() == 2
+    assert y.dim() == 2
+    assert x.size(1) == y.size(1)
+    for points, batch in ((x, batch_x), (y, batch_y)):
+        assert batch is None or points.size(0) == batch.numel()
+    x, y = (t if t.is_floating_point() else t.float() for t in (x.detach(), y.detach()))
+    return x, y, *_lengths(x, y, batch_x, batch_y, batch_size)
+
+
+def _search(x: Tensor, y: Tensor, k: int, lengths_x: Tensor, lengths_y: Tensor) -> tuple[Tensor, Tensor]:
+    """Squared distances and indices [M, k] of the nearest of x in the same example, -1 for none."""
+    if x.shape[1] <= 3:
+        return kernels.packed_knn(any_dim.to_3d(y), any_dim.to_3d(x), k, lengths_y, lengths_x)
+    return any_dim.packed_knn(y, x, k, lengths_y, lengths_x)
+
+
+def knn(
+    x: Tensor,
+    y: Tensor,
+    k: int,
+    batch_x: Tensor | None = None,
+    batch_y: Tensor | None = None,
+    cosine: bool = False,
+    num_workers: int = 1,
+    batch_size: int | None = None,
+) -> Tensor:
+    """Edges [2, E], int64: each of y [M, F] and the k nearest of x [N, F] in its example, nearest first."""
+    if x.numel() == 0 or y.numel() == 0:
+        return torch.empty(2, 0, dtype=torch.long, device=x.device)
+    x, y, lengths_x, lengths_y = _pair(x, y, batch_x, batch_y, batch_size)
+    if cosine:
+        x, y = F.normalize(x, dim=1), F.normalize(y, dim=1)
+    return kernels.neighbor_edges(_search(x, y, k, lengths_x, lengths_y)[1])
+
+
+def radius(
+    x: Tensor,
+    y: Tensor,
+    r: float,
+    batch_x: Tensor | None = None,
+    batch_y: Tensor | None = None,
+    max_num_neighbors: int = 32,
+    num_workers: int = 1,
+    batch_size: int | None = None,
+) -> Tensor:
+    """Edges [2, E], int64: each of y and the points of x nearer than r in its example, in ascending index.
+
+    Of more than max_num_neighbors those with the smallest indices stay.
+    """
+    if x.numel() == 0 or y.numel() == 0:
+        return torch.empty(2, 0, dtype=torch.long, device=x.device)
+    x, y, lengths_x, lengths_y = _pair(x, y, batch_x, batch_y, batch_size)
+    most = min(max_num_neighbors, x.shape[0])
+    if x.shape[1] <= 3:
+        xyz = any_dim.to_3d(y), any_dim.to_3d(x)
+        return kernels.neighbor_edges(kernels.packed_ball_query(*xyz, r, most, lengths_y, lengths_x)[1])
+    dist, idx = any_dim.packed_knn(y, x, x.shape[0], lengths_y, lengths_x)
+    idx = idx.masked_fill(dist >= r * r, -1)
+    inside = torch.where(idx < 0, x.shape[0], idx).sort(1).values[:, :most]
+    return kernels.neighbor_edges(inside.masked_fill(inside == x.shape[0], -1))
+
+
+def nearest(x: Tensor, y: Tensor, batch_x: Tensor | None = None, batch_y: Tensor | None = None) -> Tensor:
+    """For each of x [N, F] the nearest of y [M, F] in its example: [N], int64.
+
+    Raises:
+        ValueError: an example has points in one of the two alone.
+    """
+    y, x, lengths_y, lengths_x = _pair(y, x, batch_y, batch_x, None)
+    if not torch.compiler.is_compiling() and not torch.equal(lengths_x > 0, lengths_y > 0):
+        raise ValueError("Some batch indices occur in 'batch_x' that do not occur in 'batch_y'")
+    return _search(y, x, 1, lengths_y, lengths_x)[1][:, 0]
+
+
+def _graph(edges: Tensor, loop: bool, flow: str) -> Tensor:
+    row, col = (edges[1], edges[0]) if flow == "source_to_target" else (edges[0], edges[1])
+    if not loop:
+        other = row != col
+        row, col = row[other], col[other]
+    return torch.stack([row, col])
+
+
+def knn_graph(
+    x: Tensor,
+    k: int,
+    batch: Tensor | None = None,
+    loop: bool = False,
+    flow: str = "source_to_target",
+    cosine: bool = False,
+    num_workers: int = 1,
+    batch_size: int | None = None,
+) -> Tensor:
+    """Edges [2, E] from the k nearest points of x [N, F] to each of them (to_source: the other way)."""
+    assert flow in ("source_to_target", "target_to_source")
+    edges = knn(x, x, k if loop else k + 1, batch, batch, cosine, num_workers, batch_size)
+    return _graph(edges, loop, flow)
+
+
+def radius_graph(
+    x: Tensor,
+    r: float,
+    batch: Tensor | None = None,
+    loop: bool = False,
+    max_num_neighbors: int = 32,
+    flow: str = "source_to_target",
+    num_workers: int = 1,
+    batch_size: int | None = None,
+) -> Tensor:
+    """Edges [2, E] from the points nearer than r to each of x [N, F]; see `radius`."""
+    assert flow in ("source_to_target", "target_to_source")
+    most = max_num_neighbors if loop else max_num_neighbors + 1
+    return _graph(radius(x, x, r, batch, batch, most, num_workers, batch_size), loop, flow)
+
+
+def fps(
+    src: Tensor,
+    batch: Tensor | None = None,
+    ratio: Tensor | float | None = None,
+    random_start: bool = True,
+    batch_size: int | None = None,
+    ptr: Tensor | list[int] | None = None,
+) -> Tensor:
+    """Indices, int64, of ceil(ratio * n) farthest points of each example of src [N, F], F up to 3.
+
+    ratio is one number (default 0.5) or one for each example; ptr holds the bounds of the examples.
+    """
+    src = src.view(-1, 1) if src.dim() == 1 else src
+    if src.shape[1] > 3:
+        raise ValueError(f"src must have up to 3 columns, got {src.shape[1]}")
+    if ptr is not None:
+        lengths = torch.as_tensor(ptr, device=src.device).diff()
+    else:
+        assert batch is None or src.size(0) == batch.numel()
+        lengths, _ = _lengths(src, src, batch, batch, batch_size)
+    part = torch.as_tensor(0.5 if ratio is None else ratio, dtype=src.dtype, device=src.device)
+    counts = (lengths.to(src.dtype) * part).ceil().long()
+    starts = None
+    if random_start:
+        starts = (torch.rand(len(lengths), device=src.device) * lengths).long()
+    return kernels.packed_farthest_point_sample(any_dim.to_3d(src), lengths, counts, starts=starts)

@@ -1,0 +1,90 @@
+"""The first points of a cloud within a radius of each query (PointNet++, section 3.2)."""
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from recon_fast.kernels import backend, reference
+from recon_fast.kernels._check import check_cloud, check_lengths, check_same_device
+from recon_fast.kernels.distance import distance_backward
+
+PADDINGS = ("none", "first")
+
+
+@torch.library.custom_op("recon_fast::ball_query", mutates_args=())
+def _ball_query(
+    queries: Tensor, points: Tensor, radius: float, k: int, lengths: Tensor | None, padding: str
+) -> tuple[Tensor, Tensor]:
+    return reference.ball_query(queries, points, radius, k, lengths=lengths, padding=padding)
+
+
+@_ball_query.register_kernel(("cpu", "cuda"))
+def _(queries, points, radius, k, lengths, padding):
+    run = backend.kernel("ball_query", "ball_query", queries) or reference.ball_query
+    return run(queries, points, radius, k, lengths=lengths, padding=padding)
+
+
+@_ball_query.register_fake
+def _(queries, points, radius, k, lengths, padding):
+    shape = (*queries.shape[:2], k)
+    dtype = reference.geometry_dtype(queries)
+    return queries.new_empty(shape, dtype=dtype), queries.new_empty(shape, dtype=torch.int64)
+
+
+def _setup_context(ctx, inputs, output):
+    ctx.save_for_backward(inputs[0], inputs[1], output[1])
+    ctx.set_materialize_grads(False)
+
+
+def _backward(ctx, grad, _):
+    if grad is None:
+        return (None,) * 6
+    return *distance_backward(grad, *ctx.saved_tensors), None, None, None, None
+
+
+_ball_query.register_autograd(_backward, setup_context=_setup_context)
+
+
+def ball_query(
+    queries: Tensor,
+    points: Tensor,
+    radius: float,
+    k: int,
+    *,
+    lengths: Tensor | None = None,
+    padding: Literal["none", "first"] = "none",
+) -> tuple[Tensor, Tensor]:
+    """Of the points nearer to each query than `radius`, the `k` with the smallest indices.
+
+    Args:
+        queries: [B, M, 3], any floating point dtype; distances are computed from differences in float32
+            (float64 for float64 queries).
+        points: [B, N, 3].
+        radius: a point counts where its squared distance is below the radius squared, which is rounded to the
+            dtype of the distances. 0 and more.
+        k: number of neighbours, 1 and more; may exceed N.
+        lengths: valid points of each cloud of `points` [B], integer; None means all N.
+        padding: what stands behind the neighbours where fewer than k are inside. "none": index -1 and
+            distance inf. "first": the first neighbour again and, where nothing is inside, point 0 with its
+            distance (a cloud of length 0 has index -1 and distance inf).
+
+    Returns:
+        squared_distances [B, M, k], float32 or float64, differentiable in both inputs, and idx [B, M, k],
+        int64, ascending. A point at a NaN or infinite distance is never inside.
+
+    Raises:
+        ValueError: wrong shape, dtype or device; radius, k or padding out of range.
+    """
+    check_cloud("queries", queries)
+    check_cloud("points", points, batch=queries.shape[0])
+    check_lengths("lengths", lengths, points.shape[0])
+    check_same_device(queries=queries, points=points, lengths=lengths)
+    if not radius >= 0 or math.isnan(radius):
+        raise ValueError(f"radius must be 0 or more, got {radius}")
+    if k < 1:
+        raise ValueError(f"k must be 1 or more, got {k}")
+    if padding not in PADDINGS:
+        raise ValueError(f"padding must be one of {PADDINGS}, got {padding!r}")
+    return _ball_query(queries, points, float(radius), k, lengths, padding)

@@ -1,0 +1,186 @@
+"""The first points within a radius of each query on the CPU.
+
+Points are looked at in runs of 32, whose hits are the bits of one number. In order of their indices the
+search ends with the k-th hit: that is short where balls are full. Where they are nearly empty, large clouds
+are put in Hilbert order: branches and leaves beyond the radius are skipped, and the hits sorted by index. A
+sample of the cloud tells which of the two a query takes.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from recon_fast.kernels.cpu.knn import sort_smallest
+from recon_fast.kernels.cpu.launch import as_lengths, as_points, compiled, empty, next_item, run
+from recon_fast.kernels.cpu.masks import RUN, lowest_bit, within
+from recon_fast.kernels.cpu.spatial import FAN, INF, LEAF, Ordered, box_distances, columns_of
+
+_QUERIES = 16  # queries of one item of work
+_PRUNE_FROM = 8192  # points
+_QUERIES_FROM = 1024  # queries of a cloud from which putting it in order pays
+_SAMPLE = 512  # points that tell how full a ball is
+_PROBES = 32  # queries of a cloud that tell whether balls are full
+NAN = np.float32(np.nan)
+
+
+@compiled
+def scan(x, y, z, q, bound, start, end, out, m, k):
+    """Append the points start:end inside to out[:m] until it holds k; their number then."""
+    for s in range(start, end, RUN):
+        mask = within(x, y, z, s, q[0], q[1], q[2], bound)
+        while mask != 0:
+            if m == k:
+                return m
+            out[m] = s + lowest_bit(mask)
+            m += 1
+            mask &= mask - 1
+    return m
+
+
+@compiled
+def search(x, y, z, order, leaves, branches, n, q, bound, gaps, near, out):
+    """Numbers of all of the n points inside, in no order; how many."""
+    J = (n + LEAF - 1) // LEAF
+    count = (J + FAN - 1) // FAN
+    box_distances(branches, 0, count, q[0], q[0], q[1], q[1], q[2], q[2], gaps)
+    m = 0
+    for i in range(count):
+        if gaps[i] >= bound:
+            continue
+        first = i * FAN
+        inside = min(FAN, J - first)
+        box_distances(leaves, first, first + inside, q[0], q[0], q[1], q[1], q[2], q[2], near)
+        for j in range(inside):
+            if near[j] >= bound:
+                continue
+            s = (first + j) * LEAF
+            start = min(s, x.shape[0] - RUN)  # a run within the column
+            mask = within(x, y, z, start, q[0], q[1], q[2], bound)
+            mask &= ((np.int64(1) << min(n - start, RUN)) - 1) & -(np.int64(1) << (s - start))
+            while mask != 0:
+                out[m] = order[start + lowest_bit(mask)]
+                m += 1
+                mask &= mask - 1
+    return m
+
+
+@compiled
+def write(found, m, first, cloud, n, q, idx, dist):
+    """The m points found, then padding: -1 or, with `first`, the first of them or else point 0."""
+    for j in range(m):
+        idx[j] = found[j]
+    filler = -1 if not first or n == 0 else (found[0] if m > 0 else 0)
+    idx[m:] = filler
+    for j in range(idx.shape[0] if filler >= 0 else m):
+        i = idx[j]
+        dx = q[0] - cloud[i, 0]
+        dy = q[1] - cloud[i, 1]
+        dz = q[2] - cloud[i, 2]
+        dist[j] = dx * dx + dy * dy + dz * dz
+    if filler < 0:
+        dist[m:] = INF
+
+
+@compiled
+def is_full(m, k, n, sample):
+    """Whether a ball that holds m of the sample is searched in order: k / share points are passed that way,
+    share * n hits sorted the other way."""
+    return m >= k or m * m * n >= k * sample * sample
+
+
+@compiled
+def _full_balls(counter, items, queries, lengths, bound, k, columns, full):
+    """How many of _PROBES queries of each cloud find their ball full."""
+    found = np.empty(_SAMPLE, np.int64)
+    while True:
+        b = next_item(counter)
+        if b >= items:
+            break
+        n = lengths[b]
+        sample = min(n, _SAMPLE)
+        for i in range(_PROBES):
+            j = i * queries.shape[1] // _PROBES
+            q = (queries[b, j, 0], queries[b, j, 1], queries[b, j, 2])
+            most = min(k, sample)
+            m = scan(columns[b, 0], columns[b, 1], columns[b, 2], q, bound, 0, sample, found, 0, most)
+            full[b] += is_full(m, k, n, sample)
+
+
+@compiled
+def _columns(counter, items, xyz, lengths, columns):
+    """Columns [B, 3, .] of the clouds, NaN behind them."""
+    while True:
+        b = next_item(counter)
+        if b >= items:
+            break
+        n = lengths[b]
+        columns_of(xyz[b], columns[b, 0, :n], columns[b, 1, :n], columns[b, 2, :n])
+        columns[b, :, n:] = NAN
+
+
+@compiled
+def _ball_query(
+    counter, items, queries, xyz, lengths, bound, first, columns, prune,
+    ordered, order, leaves, branches, dist, idx,
+):  # fmt: skip
+    M, N, K = queries.shape[1], xyz.shape[1], idx.shape[2]
+    parts = (M + _QUERIES - 1) // _QUERIES
+    found = np.empty(N + min(K, N), np.int64)
+    gaps, near = np.empty(branches.shape[2], np.float32), np.empty(FAN, np.float32)
+    while True:
+        item = next_item(counter)
+        if item >= items:
+            break
+        b = item // parts
+        n = lengths[b]
+        k = min(K, n)
+        x, y, z = columns[b, 0], columns[b, 1], columns[b, 2]
+        sample = min(n, _SAMPLE)
+        for i in range((item - b * parts) * _QUERIES, min(M, (item - b * parts + 1) * _QUERIES)):
+            q = (queries[b, i, 0], queries[b, i, 1], queries[b, i, 2])
+            if prune:
+                m = scan(x, y, z, q, bound, 0, sample, found, 0, k)
+                if not is_full(m, k, n, sample):
+                    x_, y_, z_ = ordered[b, 0], ordered[b, 1], ordered[b, 2]
+                    m = search(x_, y_, z_, order[b], leaves[b], branches[b], n, q, bound, gaps, near, found)
+                    sort_smallest(found, m, min(m, k), found[m:])
+                    write(found[m:], min(m, k), first, xyz[b], n, q, idx[b, i], dist[b, i])
+                    continue
+                m = scan(x, y, z, q, bound, sample, n, found, m, k)
+            else:
+                m = scan(x, y, z, q, bound, 0, n, found, 0, k)
+            write(found, m, first, xyz[b], n, q, idx[b, i], dist[b, i])
+
+
+def ball_query(
+    queries: Tensor,  # [B, M, 3]
+    points: Tensor,  # [B, N, 3]
+    radius: float,
+    k: int,
+    lengths: Tensor | None = None,  # [B]
+    padding: str = "none",
+) -> tuple[Tensor, Tensor]:  # [B, M, k], [B, M, k] int64
+    q, p = as_points(queries), as_points(points)
+    B, M, _ = q.shape
+    N = p.shape[1]
+    (dist,), (idx,) = empty([(B, M, k)]), empty([(B, M, k)], torch.int64)
+    valid = as_lengths(lengths, B, N)
+    columns = np.empty((B, 3, -(-N // RUN) * RUN), np.float32)
+    run(_columns, B, p, valid, columns, threads=None if B * N > 65536 else 1)
+    with np.errstate(over="ignore"):
+        bound = np.float32(radius) * np.float32(radius)
+    prune = N >= RUN and N >= _PRUNE_FROM and M >= _QUERIES_FROM
+    if prune:
+        full = np.zeros(B, np.int64)
+        run(_full_balls, B, q, valid, bound, k, columns, full)
+        prune = bool(full.sum() * 4 < 3 * _PROBES * B)
+    if prune:
+        tree = Ordered(p, valid)
+        ordered = tree.columns, tree.order, tree.leaves, tree.branches
+    else:
+        no_boxes = np.empty((B, 6, 0), np.float32)
+        ordered = np.empty((B, 3, 0), np.float32), np.empty((B, 0), np.int32), no_boxes, no_boxes
+    items = B * -(-M // _QUERIES)
+    settings = q, p, valid, bound, padding == "first", columns, prune
+    run(_ball_query, items, *settings, *ordered, dist.numpy(), idx.numpy())
+    return dist, idx

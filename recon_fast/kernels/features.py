@@ -1,0 +1,166 @@
+"""Features of points by index: gathering, grouping and interpolation, and their gradients.
+
+    sum       out[c, m] = sum_k w[m, k] f[c, i[m, k]]
+    scatter   out[c, n] = sum of w[m, k] g[c, m] over all (m, k) with i[m, k] = n
+    match     out[m, k] = sum_c g[c, m] f[c, i[m, k]]
+
+PointNet++ (Qi et al., 2017), sections 3.2 and 3.4. The three are the derivatives of one trilinear form: the
+gradients of each are the two others. Sums have one order, without atomics.
+"""
+
+import torch
+from torch import Tensor
+
+from recon_fast.kernels import backend, reference
+from recon_fast.kernels._check import check_same_device
+
+
+@torch.library.custom_op("recon_fast::sum_features", mutates_args=())
+def _sum(features: Tensor, idx: Tensor, weights: Tensor | None) -> Tensor:
+    return reference.sum_features(features, idx, weights)
+
+
+@_sum.register_kernel(("cpu", "cuda"))
+def _(features, idx, weights):
+    run = backend.kernel("gather_features", "sum_features", features) or reference.sum_features
+    return run(features, idx, weights)
+
+
+@_sum.register_fake
+def _(features, idx, weights):
+    return features.new_empty(*features.shape[:2], idx.shape[1])
+
+
+@torch.library.custom_op("recon_fast::scatter_features", mutates_args=())
+def _scatter(values: Tensor, idx: Tensor, weights: Tensor | None, num_points: int) -> Tensor:
+    return reference.scatter_features(values, idx, weights, num_points)
+
+
+@_scatter.register_kernel(("cpu", "cuda"))
+def _(values, idx, weights, num_points):
+    run = backend.kernel("gather_features", "scatter_features", values) or reference.scatter_features
+    return run(values, idx, weights, num_points)
+
+
+@_scatter.register_fake
+def _(values, idx, weights, num_points):
+    return values.new_empty(*values.shape[:2], num_points)
+
+
+@torch.library.custom_op("recon_fast::match_features", mutates_args=())
+def _match(values: Tensor, features: Tensor, idx: Tensor) -> Tensor:
+    return reference.match_features(values, features, idx)
+
+
+@_match.register_kernel(("cpu", "cuda"))
+def _(values, features, idx):
+    run = backend.kernel("gather_features", "match_features", features) or reference.match_features
+    return run(values, features, idx)
+
+
+@_match.register_fake
+def _(values, features, idx):
+    return features.new_empty(idx.shape, dtype=reference.geometry_dtype(features))
+
+
+def _setup_sum(ctx, inputs, output):
+    ctx.save_for_backward(*inputs)
+
+
+def _sum_backward(ctx, grad):
+    features, idx, weights = ctx.saved_tensors
+    to_features = to_weights = None
+    if ctx.needs_input_grad[0]:
+        to_features = _scatter(grad, idx, weights, features.shape[2])
+    if ctx.needs_input_grad[2]:
+        to_weights = _match(grad, features, idx).to(weights.dtype)
+    return to_features, None, to_weights
+
+
+def _setup_scatter(ctx, inputs, output):
+    ctx.save_for_backward(*inputs[:3])
+
+
+def _scatter_backward(ctx, grad):
+    values, idx, weights = ctx.saved_tensors
+    to_values = to_weights = None
+    if ctx.needs_input_grad[0]:
+        to_values = _sum(grad, idx, weights)
+    if ctx.needs_input_grad[2]:
+        to_weights = _match(values, grad, idx).to(weights.dtype)
+    return to_values, None, to_weights, None
+
+
+def _setup_match(ctx, inputs, output):
+    ctx.save_for_backward(*inputs)
+
+
+def _match_backward(ctx, grad):
+    values, features, idx = ctx.saved_tensors
+    to_values = to_features = None
+    if ctx.needs_input_grad[0]:
+        to_values = _sum(features, idx, grad).to(values.dtype)
+    if ctx.needs_input_grad[1]:
+        to_features = _scatter(values, idx, grad, features.shape[2]).to(features.dtype)
+    return to_values, to_features, None
+
+
+_sum.register_autograd(_sum_backward, setup_context=_setup_sum)
+_scatter.register_autograd(_scatter_backward, setup_context=_setup_scatter)
+_match.register_autograd(_match_backward, setup_context=_setup_match)
+
+
+def _check(features: Tensor, idx: Tensor) -> None:
+    if features.ndim != 3 or not features.is_floating_point():
+        got = f"{features.dtype} {tuple(features.shape)}"
+        raise ValueError(f"features must be a floating point [B, C, N], got {got}")
+    if 0 in features.shape:
+        raise ValueError(f"features must not be empty, got {tuple(features.shape)}")
+    if idx.dtype not in (torch.int32, torch.int64):
+        raise ValueError(f"idx must be int32 or int64, got {idx.dtype}")
+    if 0 in idx.shape:
+        raise ValueError(f"idx must not be empty, got {tuple(idx.shape)}")
+
+
+def gather_features(features: Tensor, idx: Tensor) -> Tensor:
+    """The features of the points `idx` of each cloud: gathers samples, groups neighbourhoods.
+
+    Args:
+        features: [B, C, N], floating point.
+        idx: [B, ...], int32 or int64; an index outside of [0, N), such as -1, gives 0.
+
+    Returns:
+        [B, C, ...] in the dtype of `features`, differentiable in them.
+
+    Raises:
+        ValueError: wrong shape, dtype or device.
+    """
+    _check(features, idx)
+    if idx.ndim < 2 or idx.shape[0] != features.shape[0]:
+        raise ValueError(f"idx must be [{features.shape[0]}, ...], got {tuple(idx.shape)}")
+    check_same_device(features=features, idx=idx)
+    return _sum(features, idx.flatten(1)[..., None], None).unflatten(2, idx.shape[1:])
+
+
+def interpolate_features(features: Tensor, idx: Tensor, weights: Tensor) -> Tensor:
+    """Weighted sums of the features of K points: with 3 neighbours, the interpolation of PointNet++.
+
+    Args:
+        features: [B, C, N], floating point; summed in float32 (float64 for float64).
+        idx: [B, M, K], int32 or int64; an index outside of [0, N), such as -1, adds 0.
+        weights: [B, M, K], floating point.
+
+    Returns:
+        [B, C, M] in the dtype of `features`, differentiable in features and weights.
+
+    Raises:
+        ValueError: wrong shape, dtype or device.
+    """
+    _check(features, idx)
+    if idx.ndim != 3 or idx.shape[0] != features.shape[0]:
+        raise ValueError(f"idx must be [{features.shape[0]}, M, K], got {tuple(idx.shape)}")
+    if weights.shape != idx.shape or not weights.is_floating_point():
+        got = f"{weights.dtype} {tuple(weights.shape)}"
+        raise ValueError(f"weights must be a floating point {list(idx.shape)}, got {got}")
+    check_same_device(features=features, idx=idx, weights=weights)
+    return _sum(features, idx, weights)

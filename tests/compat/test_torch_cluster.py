@@ -1,0 +1,75 @@
+"""torch_cluster's names: recorded results of it, batches, errors, compiled graphs."""
+
+import pytest
+import torch
+
+from recon_fast.compat import torch_cluster as ours
+
+LINE = torch.tensor([[0.0, 0, 0], [1, 0, 0], [2, 0, 0], [3, 0, 0]])
+HALVES = torch.tensor([0, 0, 1, 1])
+
+
+def test_recorded_results():
+    """Results of torch_cluster 1.6.3 on its CPU path."""
+    near = [[0, 0, 1, 1, 2, 2, 3, 3], [0, 1, 1, 0, 2, 1, 3, 2]]
+    assert ours.knn(LINE, LINE, 2).tolist() == near
+    assert ours.knn(LINE, LINE, 2, HALVES, HALVES).tolist() == [near[0], [0, 1, 1, 0, 2, 3, 3, 2]]
+    assert ours.knn_graph(LINE, 2).tolist() == [[1, 2, 0, 2, 1, 3, 2, 1], [0, 0, 1, 1, 2, 2, 3, 3]]
+    assert ours.knn_graph(LINE, 2, loop=True, flow="target_to_source").tolist() == near
+    assert ours.knn(LINE, LINE, 9).tolist()[0] == [0] * 4 + [1] * 4 + [2] * 4 + [3] * 4
+    assert ours.radius(LINE, LINE, 1.0).tolist() == [[0, 1, 2, 3], [0, 1, 2, 3]]
+    two = ours.radius(LINE, LINE, 1.01, max_num_neighbors=2)
+    assert two.tolist() == [[0, 0, 1, 1, 2, 2, 3, 3], [0, 1, 0, 1, 1, 2, 2, 3]]
+    assert ours.radius_graph(LINE, 1.01).tolist() == [[1, 0, 2, 1, 3, 2], [0, 1, 1, 2, 2, 3]]
+    for ratio in (None, 0.5, 0.3):
+        assert ours.fps(LINE, ratio=ratio, random_start=False).tolist() == [0, 3]
+    assert ours.nearest(LINE, LINE + 0.4, HALVES, HALVES).tolist() == [0, 1, 2, 3]
+
+
+def test_random_starts_sample_farthest_points_of_each_example():
+    torch.manual_seed(0)
+    x, batch = torch.rand(60, 3), torch.tensor([0] * 20 + [1] * 40)
+    idx = ours.fps(x, batch, 0.25)
+    assert idx.shape == (15,)
+    assert len(set(idx.tolist())) == 15
+    assert batch[idx].tolist() == [0] * 5 + [1] * 10
+    for part, examples in ((idx[:5], x[:20]), (idx[5:], x[20:])):
+        for m in range(1, len(part)):
+            reach = torch.cdist(examples, x[part[:m]]).amin(1)
+            chosen = torch.cdist(x[part[m : m + 1]], x[part[:m]]).min()
+            torch.testing.assert_close(chosen, reach.max(), rtol=1e-3, atol=1e-3)
+
+
+def test_other_inputs():
+    flat = LINE[:, 0].contiguous()
+    assert torch.equal(ours.knn(flat, flat, 2), ours.knn(LINE, LINE, 2))
+    assert torch.equal(ours.knn(LINE.long(), LINE.long(), 2), ours.knn(LINE, LINE, 2))
+    turned = torch.tensor([[1.0, 0], [0, 1], [9, 1]])
+    assert ours.knn(turned, turned[:1], 2, cosine=True).tolist() == [[0, 0], [0, 2]]
+    assert ours.knn(LINE[:0], LINE, 2).shape == (2, 0)
+    assert ours.knn(LINE, LINE, 2, HALVES, HALVES, batch_size=5).shape == (2, 8)
+
+
+def test_errors():
+    with pytest.raises(AssertionError):
+        ours.knn(LINE, LINE[:, :2], 2)
+    with pytest.raises(AssertionError):
+        ours.knn(LINE, LINE, 2, HALVES[:3])
+    with pytest.raises(AssertionError):
+        ours.knn_graph(LINE, 2, flow="up")
+    with pytest.raises(ValueError, match="Some batch indices occur in 'batch_x'"):
+        ours.nearest(LINE, LINE, HALVES, HALVES * 0)
+    with pytest.raises(ValueError, match="up to 3 columns, got 4"):
+        ours.fps(torch.rand(5, 4))
+
+
+def test_compiles_into_one_graph():
+    def everything(x, batch):
+        graph = ours.knn_graph(x, 2, batch)
+        near = ours.radius(x, x, 0.5, batch, batch)
+        return graph, near, ours.nearest(x, x, batch, batch), ours.fps(x, batch, 0.5, random_start=False)
+
+    x, batch = torch.rand(40, 3), torch.tensor([0] * 15 + [1] * 25)
+    compiled = torch.compile(everything, fullgraph=True, backend="aot_eager")
+    for got, want in zip(compiled(x, batch), everything(x, batch), strict=True):
+        assert torch.equal(got, want)
