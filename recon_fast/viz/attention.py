@@ -1,0 +1,56 @@
+"""What the global queries look at: weights of the cross-attention over the groups of a cloud."""
+
+import torch
+from torch import Tensor, nn
+
+from recon_fast.models import AnyModel
+from recon_fast.models.blocks import CrossAttention, split_heads
+
+TOKENS = ("cls", "img", "text")
+
+
+def attention_weights(attention: CrossAttention, queries: Tensor, x: Tensor) -> Tensor:
+    """Weights of one cross-attention, which its own forward pass never forms.
+
+    Args:
+        attention: with H heads of width D.
+        queries: [B, Q, C], as the module gets them (normalised).
+        x: local tokens [B, S, C], likewise.
+
+    Returns:
+        softmax(q k^T / sqrt(D)), float32 [B, H, Q, S]; sums to 1 over S.
+    """
+    H = attention.num_heads
+    query = split_heads(attention.q(queries), H)  # [B, H, Q, D]
+    key = split_heads(attention.kv(x).chunk(2, dim=-1)[0], H)  # [B, H, S, D]
+    return (query @ key.transpose(2, 3) * query.shape[-1] ** -0.5).float().softmax(-1)
+
+
+@torch.inference_mode()
+def cross_attention(model: AnyModel, points: Tensor) -> Tensor | None:
+    """Weights in all blocks, nothing masked.
+
+    Args:
+        model: in evaluation mode.
+        points: [B, N, 3] float32, on the model's device.
+
+    Returns:
+        float32 [blocks, B, H, 3, G] for the queries cls, img and text, groups in the order of the model's
+        `group`; None for a model without cross-attention (the two towers).
+    """
+    modules = [module for module in model.modules() if isinstance(module, CrossAttention)]
+    if not modules:
+        return None
+    found: list[Tensor] = []
+
+    def keep(module: nn.Module, arguments: tuple[Tensor, Tensor]) -> None:
+        assert isinstance(module, CrossAttention)
+        found.append(attention_weights(module, *arguments))
+
+    handles = [module.register_forward_pre_hook(keep) for module in modules]
+    try:
+        model.encode(points)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return torch.stack(found)

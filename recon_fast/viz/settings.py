@@ -1,0 +1,68 @@
+"""Settings of the commands that write pages, and their parsers."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import jsonargparse
+
+from recon_fast.config import Kind
+from recon_fast.errors import InputError
+from recon_fast.settings import parse
+
+Up = Literal["auto", "x", "y", "z"]
+
+
+@dataclass(frozen=True)
+class ShowConfig:
+    """What `recon-fast show` draws, and where to.
+
+    Attributes:
+        out: the page to write.
+        png: folder for pictures of each cloud as PNG as well; null writes none.
+        count: clouds taken from each data set that is named, spread over its held-out shapes.
+        kind: how to read a folder, as `--data.kind` of pretrain.
+        up: axis that points up in the data sets, which are turned to have y up; auto takes what they state.
+        seed: of the masks.
+        captions: a text file with one caption a line; the nearest to the text token are shown. null takes the
+            captions of the data sets.
+        device: where the model runs; auto takes the GPU if there is one.
+    """
+
+    out: str = "show.html"
+    png: str | None = None
+    count: int = 8
+    kind: Kind = "auto"
+    up: Up = "auto"
+    seed: int = 0
+    captions: str | None = None
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise InputError(f"count must be at least 1, got {self.count}")
+        if not 0 <= self.seed < 2**63:
+            raise InputError(f"seed must be in [0, 2^63), got {self.seed}")
+
+
+def _parser(command: str, description: str) -> jsonargparse.ArgumentParser:
+    return jsonargparse.ArgumentParser(
+        prog=f"recon-fast {command}", description=description, exit_on_error=False, allow_abbrev=False
+    )
+
+
+def _settings(kind: Callable[..., Any], settings: Any) -> Any:
+    return kind(**{name: settings[name] for name in kind.__dataclass_fields__})  # type: ignore[attr-defined]
+
+
+def parse_show(argv: list[str]) -> tuple[Path, list[str], ShowConfig]:
+    """Checkpoint, clouds and settings of `recon-fast show`."""
+    parser = _parser("show", "What a model rebuilds and looks at, as one page that needs no network.")
+    parser.add_argument("checkpoint", help="run, checkpoint, model.safetensors or official .pth")
+    parser.add_argument(
+        "clouds", nargs="+", help="files of clouds or meshes, data sets, or the word procedural"
+    )
+    parser.add_class_arguments(ShowConfig, as_group=False)
+    settings = parse(parser, argv)
+    return Path(settings["checkpoint"]), settings["clouds"], _settings(ShowConfig, settings)
