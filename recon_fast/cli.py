@@ -24,6 +24,7 @@ COMMANDS = {
     "fewshot": "few-shot classification: mean and deviation over folds",
     "table": "results of runs in the paper's tables, its numbers beside them",
     "show": "what a model rebuilds and looks at, as a page",
+    "report": "curves, probes, settings and hardware of runs, as a page",
     "pack": "pack a folder of clouds into one HDF5 file",
     "convert": "bring an official checkpoint into our format, or ours into the official one",
     "svm": "test frozen features: linear SVM and nearest neighbours",
@@ -205,6 +206,19 @@ def run_show(argv: list[str]) -> int:
     from recon_fast.viz.show_page import show
 
     print(show(checkpoint, clouds, config, Console(stderr=True)))
+    return 0
+
+
+def run_report(argv: list[str]) -> int:
+    """`recon-fast report RUN...`."""
+    from recon_fast.viz.settings import parse_report
+
+    runs, config = parse_report(argv)
+    from rich.console import Console
+
+    from recon_fast.viz.run_page import report
+
+    print(report(runs, config, Console(stderr=True)))
     return 0
 
 

@@ -15,8 +15,6 @@ from numpy.typing import NDArray
 from recon_fast.errors import InputError
 
 _ASSETS = Path(__file__).parent / "assets"
-# Okabe and Ito's colours, which the colour-blind tell apart, in an order for lines on light and on dark.
-COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 _QUANTA = {"i2": 32767, "u2": 65535, "u1": 255}
 
 

@@ -46,6 +46,37 @@ class ShowConfig:
             raise InputError(f"seed must be in [0, 2^63), got {self.seed}")
 
 
+@dataclass(frozen=True)
+class ReportConfig:
+    """What `recon-fast report` writes.
+
+    Attributes:
+        out: the page to write.
+        follow: write the page again every so many seconds until all runs have ended, and let an open page
+            reload itself; 0 writes it once.
+        data: clouds for a map of embeddings by the newest checkpoint of the first run: a data set, or the
+            word `procedural`; null draws none.
+        kind: how to read a folder, as `--data.kind` of pretrain.
+        up: axis that points up in the data, which is turned so that y is up; auto takes what it states.
+        count: shapes on the map, at most.
+        device: where the model runs; auto takes the GPU if there is one.
+    """
+
+    out: str = "report.html"
+    follow: float = 0
+    data: str | None = None
+    kind: Kind = "auto"
+    up: Up = "auto"
+    count: int = 400
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.follow < 1e6:
+            raise InputError(f"follow must be a number of seconds, got {self.follow}")
+        if self.count < 4:
+            raise InputError(f"count must be at least 4, got {self.count}")
+
+
 def _parser(command: str, description: str) -> jsonargparse.ArgumentParser:
     return jsonargparse.ArgumentParser(
         prog=f"recon-fast {command}", description=description, exit_on_error=False, allow_abbrev=False
@@ -66,3 +97,12 @@ def parse_show(argv: list[str]) -> tuple[Path, list[str], ShowConfig]:
     parser.add_class_arguments(ShowConfig, as_group=False)
     settings = parse(parser, argv)
     return Path(settings["checkpoint"]), settings["clouds"], _settings(ShowConfig, settings)
+
+
+def parse_report(argv: list[str]) -> tuple[list[Path], ReportConfig]:
+    """Runs and settings of `recon-fast report`."""
+    parser = _parser("report", "Curves, probes, settings and hardware of runs as one page.")
+    parser.add_argument("runs", nargs="+", help="folders of runs, finished or going on")
+    parser.add_class_arguments(ReportConfig, as_group=False)
+    settings = parse(parser, argv)
+    return [Path(run) for run in settings["runs"]], _settings(ReportConfig, settings)

@@ -1,13 +1,16 @@
 """The pages in a real Chromium: nothing complains, WebGL draws, controls answer, no sideways scrolling."""
 
+import json
+import threading
 import time
 
 import numpy as np
 import pytest
-from pages import NASTY
+from pages import NASTY, write_model, write_run
 from tiny import Lines
 
-from recon_fast.viz.settings import ShowConfig
+from recon_fast.viz.run_page import report
+from recon_fast.viz.settings import ReportConfig, ShowConfig
 from recon_fast.viz.show_page import show
 
 pytestmark = pytest.mark.slow
@@ -80,4 +83,60 @@ def test_show_on_a_telephone(browser, show_page, dark):
     ink, back = browser.run("const s = getComputedStyle(document.body); return [s.color, s.backgroundColor]")
     assert (sum(map(int, back[4:-1].split(","))) < 128) == dark
     assert ink != back
+    assert browser.complaints() == []
+
+
+@pytest.fixture(scope="module")
+def run_with_a_map(model, tmp_path_factory):
+    run = write_run(tmp_path_factory.mktemp("runs") / "a")
+    (run / "checkpoints/step-00000050").mkdir(parents=True)
+    write_model(run / "checkpoints/step-00000050/model.safetensors", model)
+    (run / "confusion.csv").write_text(f"class,{NASTY},b\n{NASTY},3,1\nb,0,2\n")
+    return run
+
+
+@pytest.mark.parametrize(("width", "dark"), [(1280, False), (390, True)], ids=["wide-light", "narrow-dark"])
+def test_report_draws_curves_map_and_confusion(browser, run_with_a_map, clouds, tmp_path, width, dark):
+    config = ReportConfig(out=str(tmp_path / "report.html"), data=str(clouds), device="cpu")
+    open_page(browser, report([run_with_a_map], config, Lines()), width=width, height=1200, dark=dark)
+    check_width(browser)
+    loss = settled(browser, "#curves .card:nth-child(1) .plot")
+    browser.run("document.getElementById('log').click()")
+    settled(browser, "#curves .card:nth-child(1) .plot", loss)
+    settled(browser, "#confusion .plot")
+    places = settled(browser, "#map")
+    browser.run("document.getElementById('layout').value = 't-SNE';"
+                "document.getElementById('layout').dispatchEvent(new Event('change'))")  # fmt: skip
+    settled(browser, "#map", places)
+    browser.type("#shape", "\ue014")
+    assert NASTY in browser.run("return document.querySelector('#hover figcaption').textContent")
+    assert colors(browser.picture("#hover canvas")) > 8
+    assert browser.run("return window.hacked") is None
+    assert browser.complaints() == []
+
+
+def test_a_page_of_a_run_that_goes_on_reloads_and_keeps_the_zoom(browser, tmp_path):
+    run, out = write_run(tmp_path / "a", end=None), tmp_path / "report.html"
+    config = ReportConfig(out=str(out), follow=1)
+    thread = threading.Thread(target=report, args=([run], config, Lines()))
+    thread.start()
+    try:
+        while not out.exists():
+            thread.join(0.05)
+        open_page(browser, out, width=1280, height=900)
+        zoom = "return Plotly.relayout(document.querySelector('#curves .plot'), {'xaxis.range': [15, 35]})"
+        browser.run(f"{zoom}.then(() => true)")
+        with (run / "metrics.jsonl").open("a") as file:
+            file.write('{"step": 60, "loss": 0.1}\n{"step": 70, "lo')
+        browser.until("return pageData.curves.loss[0][0].at(-1) === 60")
+    finally:
+        record = json.loads((run / "run.json").read_text())
+        record["starts"][-1]["end"] = "finished"
+        (run / "run.json").write_text(json.dumps(record))
+        thread.join(20)
+    assert not thread.is_alive()
+    ready = "document.documentElement.dataset.ready === 'yes'"
+    browser.until(f"return {ready} && !pageData.reload")
+    shown = "return document.querySelector('#curves .plot')._fullLayout.xaxis.range"
+    assert browser.run(shown) == [15, 35]
     assert browser.complaints() == []

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from recon_fast.errors import InputError
-from recon_fast.viz.html import COLORS, asset, data_element, packed, page, table, write_page
+from recon_fast.viz.html import data_element, packed, page, table, write_page
 
 NASTY = '</script><script>alert("x")</script> & <b>'
 
@@ -48,10 +48,6 @@ def test_a_page_loads_nothing():
     assert not re.search(r"""<(?:script|img|link|iframe)[^>]+(?:src|href)=["']?(?:http|//|\w+/)""", text)
     assert 4e6 < len(text) < 6e6
     assert "plotly" not in page("title", "")
-
-
-def test_scripts_have_the_colors_of_python():
-    assert "[" + ", ".join(f'"{color}"' for color in COLORS) + "]" in asset("base.js")
 
 
 def test_a_page_that_cannot_be_written(tmp_path):

@@ -4,6 +4,7 @@ const pageData = (() => {
   const element = document.getElementById("page-data");
   return element ? JSON.parse(element.textContent) : null;
 })();
+// Okabe and Ito's colours, which the colour-blind tell apart.
 const COLORS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"];
 const byId = (name) => document.getElementById(name);
 const isDark = () => matchMedia("(prefers-color-scheme: dark)").matches;
@@ -13,6 +14,8 @@ const isDark = () => matchMedia("(prefers-color-scheme: dark)").matches;
 const ramp = () => isDark()
   ? ["#2f6db5", "#5b83a6", "#87978f", "#b0ad7b", "#d6c863", "#ffea46"]
   : ["#00204d", "#31446b", "#666970", "#8f8768", "#b39b3a", "#d9a900"];
+// Colour i, again from the start after six; the first is a brighter blue on a dark page.
+const colorOf = (i) => COLORS[i % 6 === 0 && isDark() ? 5 : i % 6 === 5 && isDark() ? 0 : i % 6];
 const colorscale = () => ramp().map((color, i, all) => [i / (all.length - 1), color]);
 
 function unpack(array) {
