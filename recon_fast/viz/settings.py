@@ -77,6 +77,29 @@ class ReportConfig:
             raise InputError(f"count must be at least 4, got {self.count}")
 
 
+@dataclass(frozen=True)
+class InspectConfig:
+    """What `recon-fast inspect` writes.
+
+    Attributes:
+        out: the page to write.
+        kind: how to read a folder, as `--data.kind` of pretrain.
+        thumbnails: shapes on the wall, at most, spread over the set.
+        workers: threads that read files; null takes one per core.
+    """
+
+    out: str = "data.html"
+    kind: Kind = "auto"
+    thumbnails: int = 240
+    workers: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.thumbnails < 0:
+            raise InputError(f"thumbnails must be at least 0, got {self.thumbnails}")
+        if self.workers is not None and self.workers < 1:
+            raise InputError(f"workers must be at least 1 or null, got {self.workers}")
+
+
 def _parser(command: str, description: str) -> jsonargparse.ArgumentParser:
     return jsonargparse.ArgumentParser(
         prog=f"recon-fast {command}", description=description, exit_on_error=False, allow_abbrev=False
@@ -106,3 +129,12 @@ def parse_report(argv: list[str]) -> tuple[list[Path], ReportConfig]:
     parser.add_class_arguments(ReportConfig, as_group=False)
     settings = parse(parser, argv)
     return [Path(run) for run in settings["runs"]], _settings(ReportConfig, settings)
+
+
+def parse_inspect(argv: list[str]) -> tuple[str, InspectConfig]:
+    """Data and settings of `recon-fast inspect`."""
+    parser = _parser("inspect", "Sizes, classes, duplicates, broken files and thumbnails of a data set.")
+    parser.add_argument("data", help="folder, .h5, few-shot .pkl, packed set, or the word procedural")
+    parser.add_class_arguments(InspectConfig, as_group=False)
+    settings = parse(parser, argv)
+    return settings["data"], _settings(InspectConfig, settings)

@@ -9,8 +9,9 @@ import pytest
 from pages import NASTY, write_model, write_run
 from tiny import Lines
 
+from recon_fast.viz.data_page import inspect
 from recon_fast.viz.run_page import report
-from recon_fast.viz.settings import ReportConfig, ShowConfig
+from recon_fast.viz.settings import InspectConfig, ReportConfig, ShowConfig
 from recon_fast.viz.show_page import show
 
 pytestmark = pytest.mark.slow
@@ -139,4 +140,20 @@ def test_a_page_of_a_run_that_goes_on_reloads_and_keeps_the_zoom(browser, tmp_pa
     browser.until(f"return {ready} && !pageData.reload")
     shown = "return document.querySelector('#curves .plot')._fullLayout.xaxis.range"
     assert browser.run(shown) == [15, 35]
+    assert browser.complaints() == []
+
+
+@pytest.mark.parametrize(("width", "dark"), [(1280, True), (390, False)], ids=["wide-dark", "narrow-light"])
+def test_the_wall_draws_turns_and_filters(browser, clouds, tmp_path, width, dark):
+    out = inspect(str(clouds), InspectConfig(out=str(tmp_path / "data.html")), Lines())
+    open_page(browser, out, width=width, height=900, dark=dark)
+    check_width(browser)
+    browser.run("document.getElementById('wall').scrollIntoView()")
+    first = settled(browser, "#wall .card:nth-child(1) canvas")
+    browser.type("#wall .card:nth-child(1) canvas", "\ue012")
+    settled(browser, "#wall .card:nth-child(1) canvas", first)
+    browser.type("#class", "ball")
+    shown = "return [...document.querySelectorAll('#wall .card')].filter(card => !card.hidden).length"
+    assert browser.run(shown) == 4
+    assert browser.run("return document.querySelector('#wall .card').title").count(NASTY) == 1
     assert browser.complaints() == []
