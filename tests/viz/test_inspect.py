@@ -44,7 +44,7 @@ def test_everything_of_a_folder(folder):
     assert [sorted(found.shapes.keys[i] for i in group) for group in found.across()] == [keys[0]]
     assert found.up == "z"
     assert set(found.sizes.tolist()) == {400, 8192}
-    assert dict((name, counts) for name, *counts in class_counts(found.shapes)) == {
+    assert {name: counts for name, *counts in class_counts(found.shapes)} == {
         "jug": [6, 4],
         "cup": [4, 5],
     }
