@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from recon_fast.models import AnyModel
+from recon_fast.models import AnyModel, Encoding
 from recon_fast.models.blocks import CrossAttention, split_heads
 
 TOKENS = ("cls", "img", "text")
@@ -27,20 +27,18 @@ def attention_weights(attention: CrossAttention, queries: Tensor, x: Tensor) -> 
 
 
 @torch.inference_mode()
-def cross_attention(model: AnyModel, points: Tensor) -> Tensor | None:
-    """Weights in all blocks, nothing masked.
+def encode_and_attend(model: AnyModel, points: Tensor) -> tuple[Encoding, Tensor | None]:
+    """Encode whole clouds, and keep the weights of the cross-attention in all blocks.
 
     Args:
         model: in evaluation mode.
         points: [B, N, 3] float32, on the model's device.
 
     Returns:
-        float32 [blocks, B, H, 3, G] for the queries cls, img and text, groups in the order of the model's
-        `group`; None for a model without cross-attention (the two towers).
+        What `model.encode` gives, and float32 [blocks, B, H, 3, G] for the queries cls, img and text, groups
+        in the order of `group_points`; None for a model without cross-attention (the two towers).
     """
     modules = [module for module in model.modules() if isinstance(module, CrossAttention)]
-    if not modules:
-        return None
     found: list[Tensor] = []
 
     def keep(module: nn.Module, arguments: tuple[Tensor, Tensor]) -> None:
@@ -49,8 +47,8 @@ def cross_attention(model: AnyModel, points: Tensor) -> Tensor | None:
 
     handles = [module.register_forward_pre_hook(keep) for module in modules]
     try:
-        model.encode(points)
+        encoding = model.encode(points)
     finally:
         for handle in handles:
             handle.remove()
-    return torch.stack(found)
+    return encoding, torch.stack(found) if found else None

@@ -13,7 +13,7 @@ from recon_fast.kernels import chamfer_distance, farthest_point_sample
 from recon_fast.models import AnyModel, PretrainModel
 from recon_fast.models.recon import group_points
 from recon_fast.models.tokenizer import take_groups
-from recon_fast.viz.attention import cross_attention
+from recon_fast.viz.attention import encode_and_attend
 
 _POINTS_PER_GROUP = 16  # as in all official protocols
 
@@ -66,6 +66,7 @@ def look(model: AnyModel, points: Tensor, seed: int = 0) -> Seen:
         seed: of the mask.
     """
     groups = group_points(points, model.config)
+    encoding, weights = encode_and_attend(model, points)
     masked = rebuilt = chamfer = text = None
     if isinstance(model, PretrainModel):
         noise = torch.rand(1, model.config.num_group, generator=torch.Generator().manual_seed(seed))
@@ -78,8 +79,7 @@ def look(model: AnyModel, points: Tensor, seed: int = 0) -> Seen:
         rebuilt = (relative + centers[0][:, None]).cpu().numpy()
         masked = picked[0].cpu().numpy()
         if model.text_proj is not None:
-            text = model.text_proj(model.encode(points).global_tokens[:, -1])[0].float().cpu().numpy()
-    weights = cross_attention(model, points)
+            text = model.text_proj(encoding.global_tokens[:, -1])[0].float().cpu().numpy()
     return Seen(
         points=points[0].cpu().numpy(),
         groups=groups.neighbor_idx[0].cpu().numpy(),

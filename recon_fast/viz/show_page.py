@@ -17,6 +17,7 @@ from recon_fast.viz.html import packed, page, write_page
 from recon_fast.viz.reconstruction import Seen, look, sampled
 from recon_fast.viz.settings import ShowConfig
 
+_ENOUGH = 8  # clouds whose mean prediction says something
 _CONTROLS = """
 <div class="controls">
 <label>cloud <select id="cloud"></select></label>
@@ -112,7 +113,7 @@ def _notes(encoder: PointEncoder) -> list[str]:
 def _nearest_captions(
     encoder: PointEncoder, seen: list[Seen], captions: list[str]
 ) -> tuple[list[list[tuple[str, float]]] | None, str | None]:
-    """The captions nearest to each cloud's text token, or why there are none."""
+    """The captions nearest to each cloud's text token, None for none, and what to know of that."""
     tokens = [one.text for one in seen if one.text is not None]
     if not captions or not tokens:
         return None, None
@@ -123,7 +124,11 @@ def _nearest_captions(
         return None, f"No nearest captions: {error}"
     if features.shape[1] != tokens[0].shape[0]:
         return None, f"No nearest captions: the teacher has {features.shape[1]} features, the model another."
-    return nearest(np.stack(tokens), features, captions), None
+    told = np.stack(tokens)
+    if (encoder.teacher or {}).get("standardized") and len(told) >= _ENOUGH:
+        note = "Nearest captions: the mean of all clouds was taken off each, as the zero-shot probe does."
+        return nearest(told - told.mean(0), features, captions), note
+    return nearest(told, features, captions), None
 
 
 def show_page(

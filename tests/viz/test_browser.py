@@ -3,12 +3,15 @@
 import json
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 from pages import NASTY, write_model, write_run
 from tiny import Lines
 
+from benchmarks import plot
+from benchmarks.report import load
 from recon_fast.viz.data_page import inspect
 from recon_fast.viz.run_page import report
 from recon_fast.viz.settings import InspectConfig, ReportConfig, ShowConfig
@@ -156,4 +159,17 @@ def test_the_wall_draws_turns_and_filters(browser, clouds, tmp_path, width, dark
     shown = "return [...document.querySelectorAll('#wall .card')].filter(card => !card.hidden).length"
     assert browser.run(shown) == 4
     assert browser.run("return document.querySelector('#wall .card').title").count(NASTY) == 1
+    assert browser.complaints() == []
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_benchmarks_on_a_telephone(browser, tmp_path, dark):
+    recorded = Path(__file__).parent.parent / "benchmarks/recorded.json"
+    out = tmp_path / "report.html"
+    out.write_text(plot.page([load(recorded)]))
+    browser.look(width=390, height=800, dark=dark)
+    browser.complaints()
+    browser.open(out)
+    check_width(browser)
+    settled(browser, "svg")
     assert browser.complaints() == []

@@ -12,7 +12,7 @@ from recon_fast.errors import InputError
 from recon_fast.kernels import chamfer_distance
 from recon_fast.models import Classifier, TwoTower
 from recon_fast.models.blocks import CrossAttention, merge_heads, split_heads
-from recon_fast.viz.attention import attention_weights, cross_attention
+from recon_fast.viz.attention import attention_weights, encode_and_attend
 from recon_fast.viz.captions import nearest, teacher_config
 from recon_fast.viz.clouds import pick_clouds, spread
 from recon_fast.viz.reconstruction import look, sampled
@@ -39,7 +39,8 @@ def test_weights_give_the_output_of_the_module(C, H, Q, S):
 
 
 def test_attention_of_all_blocks_is_of_what_they_were_given(model, points):
-    found = cross_attention(model, points)
+    encoding, found = encode_and_attend(model, points)
+    torch.testing.assert_close(encoding.global_tokens, model.encode(points).global_tokens)
     assert found.shape == (2, 1, 2, 3, 8)
     groups = model.group(points)
     encoder = model.encoder
