@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from recon_fast.errors import InputError
 from recon_fast.tasks.embed import load
 from recon_fast.viz.clouds import Picked, pick_clouds
 from recon_fast.viz.html import packed
@@ -71,8 +72,6 @@ def embedding_map(checkpoint: Path, config: ReportConfig) -> dict[str, Any]:
 
 def map_data(picked: list[Picked], features: NDArray[np.floating], checkpoint: str) -> dict[str, Any]:
     """Data for run.js of clouds and their features [S, D]."""
-    from recon_fast.errors import InputError
-
     if len(picked) < 4:
         raise InputError(f"data must have at least 4 shapes for a map, got {len(picked)}")
     if not np.isfinite(features).all():

@@ -18,6 +18,24 @@ from recon_fast.viz.html import page, table, write_page
 from recon_fast.viz.run_log import Run, curve, curve_names, differences, read_run
 from recon_fast.viz.settings import ReportConfig
 
+_SILENT = 900  # seconds without a line after which a run may be dead
+_CURVES = """
+<div class="controls"><span id="legend"></span>
+<label><input type="checkbox" id="log"> logarithmic</label>
+<label>smoothing <input type="range" id="smooth" min="0" max="0.95" step="0.05" value="0"></label></div>
+<div class="grid" id="curves" style="--cell:340px;--tall:230px"></div>
+"""
+_MAP = """
+<h2>Map of embeddings</h2><p class="soft" id="map-note"></p>
+<div class="controls"><label>layout <select id="layout"></select></label>
+<label>class <select id="class"></select></label>
+<label>shape <input type="range" id="shape" min="0" value="0" step="1"></label></div>
+<div class="card">
+<div class="plot" id="map" style="--tall:520px" role="img" aria-label="map of embeddings"></div></div>
+<p id="shape-name" aria-live="polite"></p>
+<figure class="card float" id="hover" aria-hidden="true"><canvas></canvas><figcaption></figcaption></figure>
+"""
+
 
 def report(paths: Sequence[Path], config: ReportConfig, console: Console) -> Path:
     """Write the page, with `follow` again and again until all runs have ended; returns its path.
@@ -99,25 +117,6 @@ def run_page(
     title = "Run " + runs[0].name if len(runs) == 1 else f"{len(runs)} runs"
     scripts = ["thumbs.js", "run.js"]
     return page(title, "".join(parts), data=data, scripts=scripts, plotly=True)
-
-
-_SILENT = 900  # seconds without a line after which a run may be dead
-_CURVES = """
-<div class="controls"><span id="legend"></span>
-<label><input type="checkbox" id="log"> logarithmic</label>
-<label>smoothing <input type="range" id="smooth" min="0" max="0.95" step="0.05" value="0"></label></div>
-<div class="grid" id="curves" style="--cell:340px;--tall:230px"></div>
-"""
-_MAP = """
-<h2>Map of embeddings</h2><p class="soft" id="map-note"></p>
-<div class="controls"><label>layout <select id="layout"></select></label>
-<label>class <select id="class"></select></label>
-<label>shape <input type="range" id="shape" min="0" value="0" step="1"></label></div>
-<div class="card">
-<div class="plot" id="map" style="--tall:520px" role="img" aria-label="map of embeddings"></div></div>
-<p id="shape-name" aria-live="polite"></p>
-<figure class="card float" id="hover" aria-hidden="true"><canvas></canvas><figcaption></figcaption></figure>
-"""
 
 
 def _seconds(value: float) -> str:

@@ -122,6 +122,17 @@ class Browser:
         keys = [{"type": kind, "value": key} for key in text for kind in ("keyDown", "keyUp")]
         self._ask("POST", "/actions", {"actions": [{"type": "key", "id": "keys", "actions": keys}]})
 
+    def drag(self, selector, across):
+        """Press the mouse in the middle of an element, move it so many pixels to the right, release it."""
+        box = "const r = document.querySelector(arguments[0]).getBoundingClientRect();"
+        x, y = self.run(f"{box} return [r.x + r.width / 2, r.y + r.height / 2].map(Math.round)", selector)
+        moves = [
+            {"type": "pointerMove", "x": x + across * i // 5, "y": y, "duration": 50} for i in range(1, 6)
+        ]
+        actions = [{"type": "pointerMove", "x": x, "y": y}, {"type": "pointerDown", "button": 0}, *moves]
+        actions.append({"type": "pointerUp", "button": 0})
+        self._ask("POST", "/actions", {"actions": [{"type": "pointer", "id": "mouse", "actions": actions}]})
+
     def complaints(self):
         """Warnings and errors of the console since the last call.
 
