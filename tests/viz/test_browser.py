@@ -66,7 +66,7 @@ def test_show_draws_turns_and_selects(browser, show_page):
     turned = settled(browser, "#views .card:nth-child(4) .plot", rebuilt)
     browser.type("#views .card:nth-child(1) .plot", "\ue012")
     settled(browser, "#views .card:nth-child(4) .plot", turned)
-    eyes = "[...new Set(state.plots.map(v => v.plot._fullLayout.scene.camera.eye.x.toFixed(6)))]"
+    eyes = "[...new Set(state.plots.map(v => v.plot._fullLayout.scene._scene.getCamera().eye.x.toFixed(4)))]"
     (before,) = browser.run(f"return {eyes}")
     browser.drag("#views .card:nth-child(2) .plot", 60)
     browser.until(f"return {eyes}.length === 1 && {eyes}[0] !== '{before}'")

@@ -50,15 +50,26 @@ function addView(parent, title, traces) {
   state.plots.push({ plot, heading, title, traces, ready: false });
 }
 
-let settling = false;
+// The views take over the camera of one of them, or of the buttons (source null). What comes while they do so is
+// done afterwards; their own events, which only repeat what they were told, are not listened to.
+let settling = false, waiting = null;
 function follow(source, camera) {
-  if (settling || !camera) return;
+  if (!camera || (source && source.led)) return;
   state.camera = structuredClone(camera);
+  if (settling) { waiting = { source }; return; }
   settling = true;
   requestAnimationFrame(() => {
-    const others = state.plots.filter((view) => view.ready && view.plot !== source);
-    Promise.all(others.map((view) => Plotly.relayout(view.plot, { "scene.camera": state.camera })))
-      .finally(() => { settling = false; });
+    const others = state.plots.filter((view) => view.ready && view !== source);
+    Promise.all(others.map((view) => {
+      view.led = true;
+      return Plotly.relayout(view.plot, { "scene.camera": structuredClone(state.camera) })
+        .finally(() => { view.led = false; });
+    })).finally(() => {
+      settling = false;
+      const next = waiting;
+      waiting = null;
+      if (next) follow(next.source, state.camera);
+    });
   });
 }
 
@@ -90,7 +101,7 @@ function draw() {
     view.ready = true;
     drawn.then(() => {
       for (const event of ["plotly_relayouting", "plotly_relayout"]) {
-        view.plot.on(event, (change) => follow(view.plot, change["scene.camera"]));
+        view.plot.on(event, (change) => follow(view, change["scene.camera"]));
       }
     });
   }
