@@ -1,57 +1,43 @@
 """Captions nearest to what the text token says of a cloud."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
+from rich.console import Console
 
-from recon_fast.errors import InputError
-from recon_fast.teachers.config import TeacherConfig
-from recon_fast.teachers.prompts import prompts
-from recon_fast.teachers.text import TextTeacher
+from recon_fast.tasks.embed import PointEncoder
+from recon_fast.tasks.frozen_config import QueryTeacherConfig
+from recon_fast.tasks.text_space import is_standardized, query_teacher, text_features
 
 MOST = 500  # captions that are encoded; of more, evenly spaced ones
-_PROMPTS = 4  # of each caption
-_BATCH = 64
+_PROMPTS = 4  # of each caption, at most
+_ENOUGH = 8  # clouds whose mean prediction says something
 
 
-def teacher_config(teacher: dict[str, Any]) -> TeacherConfig:
-    """The text teacher that a checkpoint names.
+def nearest_captions(
+    tokens: NDArray[np.float32], captions: Sequence[str], encoder: PointEncoder, console: Console
+) -> tuple[list[list[tuple[str, float]]], bool]:
+    """The captions nearest to each text token.
 
-    Raises:
-        InputError: it names none.
-    """
-    if not teacher.get("text"):
-        raise InputError("the checkpoint names no text teacher")
-    random = teacher.get("weights") == "random"
-    return TeacherConfig(
-        image=None,
-        text=teacher["text"],
-        weights="random" if random else "local",
-        text_pretrained=teacher.get("text_pretrained") or TeacherConfig.text_pretrained,
-        prompts=min(int(teacher.get("prompts", _PROMPTS)), _PROMPTS),
-        seed=int(teacher.get("seed", 0)),
-    )
+    Args:
+        tokens: [B, D], in the text teacher's space.
+        captions: distinct ones.
+        encoder: the checkpoint that the tokens are of.
+        console: where lines go.
 
-
-def caption_features(captions: Sequence[str], teacher: dict[str, Any]) -> NDArray[np.float32]:
-    """Features [U, D] of captions, averaged over prompts, in the space that the text token was trained for.
-
-    Random teachers' features were standardised in training; here the statistics are those of `captions`.
+    Returns:
+        Of each token its captions with their cosine, and whether the tokens' mean was taken off them: it is
+        error where features were standardised in training, once there are clouds enough to know it.
 
     Raises:
-        InputError: the teacher's weights are not on this machine.
+        InputError: the text teacher's weights are not on this machine, or are others than the checkpoint's.
     """
-    config = teacher_config(teacher)
-    encode = TextTeacher(config)
-    texts = [prompt for caption in captions for prompt in prompts(caption, config.prompts)]
-    parts = [encode(texts[i : i + _BATCH]) for i in range(0, len(texts), _BATCH)]
-    features = torch.cat(parts).view(len(captions), config.prompts, -1)
-    if teacher.get("standardized"):
-        features = (features - features.mean(0)) / features.std(0, correction=0).clamp_min(1e-6)
-    return features.mean(1).numpy()
+    prompts = min(int((encoder.teacher or {}).get("prompts") or _PROMPTS), _PROMPTS)
+    teacher = query_teacher(QueryTeacherConfig(prompts=prompts), encoder)
+    features = text_features(captions, teacher, encoder, console)
+    centred = is_standardized(encoder) and len(tokens) >= _ENOUGH
+    return nearest(tokens - tokens.mean(0) if centred else tokens, features, captions), centred
 
 
 def nearest(

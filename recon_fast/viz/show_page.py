@@ -11,13 +11,12 @@ from recon_fast.console import ProgressBars, say
 from recon_fast.errors import InputError
 from recon_fast.tasks.embed import PointEncoder, load
 from recon_fast.viz.attention import TOKENS
-from recon_fast.viz.captions import MOST, caption_features, nearest
+from recon_fast.viz.captions import MOST, nearest_captions
 from recon_fast.viz.clouds import Picked, pick_clouds, spread
 from recon_fast.viz.html import packed, page, write_page
 from recon_fast.viz.reconstruction import Seen, look, sampled
 from recon_fast.viz.settings import ShowConfig
 
-_ENOUGH = 8  # clouds whose mean prediction says something
 _CONTROLS = """
 <div class="controls">
 <label>cloud <select id="cloud"></select></label>
@@ -73,7 +72,7 @@ def show(checkpoint: Path, names: list[str], config: ShowConfig, console: Consol
             seen.append(look(encoder.model, points.to(encoder.device), config.seed))
             bars("looking at clouds", i + 1, len(picked))
     notes = _notes(encoder)
-    texts, note = _nearest_captions(encoder, seen, captions)
+    texts, note = _captions_of(encoder, seen, captions, console)
     notes += [note] if note else []
     for note in notes:
         say(console, note, style="yellow")
@@ -110,8 +109,8 @@ def _notes(encoder: PointEncoder) -> list[str]:
     return notes
 
 
-def _nearest_captions(
-    encoder: PointEncoder, seen: list[Seen], captions: list[str]
+def _captions_of(
+    encoder: PointEncoder, seen: list[Seen], captions: list[str], console: Console
 ) -> tuple[list[list[tuple[str, float]]] | None, str | None]:
     """The captions nearest to each cloud's text token, None for none, and what to know of that."""
     tokens = [one.text for one in seen if one.text is not None]
@@ -119,16 +118,11 @@ def _nearest_captions(
         return None, None
     captions = [captions[i] for i in spread(np.arange(len(captions)), MOST)]
     try:
-        features = caption_features(captions, encoder.teacher or {})
+        texts, centred = nearest_captions(np.stack(tokens), captions, encoder, console)
     except InputError as error:
         return None, f"No nearest captions: {error}"
-    if features.shape[1] != tokens[0].shape[0]:
-        return None, f"No nearest captions: the teacher has {features.shape[1]} features, the model another."
-    told = np.stack(tokens)
-    if (encoder.teacher or {}).get("standardized") and len(told) >= _ENOUGH:
-        note = "Nearest captions: the mean of all clouds was taken off each, as the zero-shot probe does."
-        return nearest(told - told.mean(0), features, captions), note
-    return nearest(told, features, captions), None
+    note = "Nearest captions: the mean of all clouds was taken off each, as the zero-shot probe does."
+    return texts, note if centred else None
 
 
 def show_page(

@@ -1,5 +1,7 @@
 """What is seen of a cloud, against the model's own output; the page and the PNGs made of it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,10 +12,10 @@ from tiny import TINY_MODEL, Lines
 from recon_fast.cli import main
 from recon_fast.errors import InputError
 from recon_fast.kernels import chamfer_distance
-from recon_fast.models import Classifier, TwoTower
+from recon_fast.models import Classifier, TwoTower, build_model
 from recon_fast.models.blocks import CrossAttention, merge_heads, split_heads
 from recon_fast.viz.attention import attention_weights, encode_and_attend
-from recon_fast.viz.captions import nearest, teacher_config
+from recon_fast.viz.captions import nearest
 from recon_fast.viz.clouds import pick_clouds, spread
 from recon_fast.viz.reconstruction import look, sampled
 from recon_fast.viz.settings import ShowConfig
@@ -138,8 +140,6 @@ def test_nearest_captions(tmp_path):
     features = np.eye(3, dtype=np.float32)
     found = nearest(np.array([[0.1, 2, 0]], np.float32), features, ["a", "b", "c"], 2)
     assert [text for text, _ in found[0]] == ["b", "a"]
-    with pytest.raises(InputError, match="names no text teacher"):
-        teacher_config({})
     file = tmp_path / "captions.txt"
     file.write_text("a chair\n\na table\na chair\n")
     assert read_captions(file) == ["a chair", "a table"]
@@ -150,10 +150,6 @@ def test_nearest_captions(tmp_path):
 
 def test_captions_of_a_random_teacher(model, clouds, tmp_path):
     torch.manual_seed(0)
-    from dataclasses import replace
-
-    from recon_fast.models import build_model
-
     wide = build_model(replace(TINY_MODEL, text_dim=256))
     teacher = {"text": "tiny", "weights": "random", "prompts": 2, "seed": 0, "standardized": True}
     file = write_model(tmp_path / "model.safetensors", wide, teacher)
@@ -164,6 +160,23 @@ def test_captions_of_a_random_teacher(model, clouds, tmp_path):
     found = page_data(text)["clouds"][0]["nearest"]
     assert sorted(caption for caption, _ in found) == sorted(["a chair", NASTY, "a round table"])
     assert "random" in text
+    assert "was taken off" not in text
+    many = [str(cloud) for cloud in clouds.rglob("*.npy")]
+    assert "the mean of all clouds was taken off" in show(file, many, config, Lines()).read_text()
+
+
+def test_captions_of_a_teacher_that_is_not_here(clouds, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    torch.manual_seed(0)
+    wide = build_model(replace(TINY_MODEL, text_dim=512))
+    file = write_model(tmp_path / "model.safetensors", wide, {"text": "ViT-B-32", "weights": "local"})
+    console = Lines()
+    config = ShowConfig(out=str(tmp_path / "s.html"), count=1, device="cpu")
+    text = show(file, [str(clouds)], config, console).read_text()
+    assert console.has("No nearest captions:")
+    assert "No nearest captions:" in text
+    assert page_data(text)["clouds"][0]["nearest"] is None
 
 
 @pytest.mark.parametrize(
