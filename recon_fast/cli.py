@@ -23,6 +23,9 @@ COMMANDS = {
     "partseg": "train a part segmenter from a checkpoint, and test it",
     "fewshot": "few-shot classification: mean and deviation over folds",
     "table": "results of runs in the paper's tables, its numbers beside them",
+    "show": "what a model rebuilds and looks at, as a page",
+    "report": "curves, probes, settings and hardware of runs, as a page",
+    "inspect": "sizes, classes, duplicates and thumbnails of a data set, as a page",
     "pack": "pack a folder of clouds into one HDF5 file",
     "convert": "bring an official checkpoint into our format, or ours into the official one",
     "svm": "test frozen features: linear SVM and nearest neighbours",
@@ -191,6 +194,45 @@ def run_table(argv: list[str]) -> int:
     given = parser.parse_args(argv)
     rows = collect([Path(run) for run in given.runs], given.published == "true")
     print(render(rows, given.format), end="")
+    return 0
+
+
+def run_show(argv: list[str]) -> int:
+    """`recon-fast show CKPT CLOUD...`."""
+    from recon_fast.viz.settings import parse_show
+
+    checkpoint, clouds, config = parse_show(argv)
+    from rich.console import Console
+
+    from recon_fast.viz.show_page import show
+
+    print(show(checkpoint, clouds, config, Console(stderr=True)))
+    return 0
+
+
+def run_report(argv: list[str]) -> int:
+    """`recon-fast report RUN...`."""
+    from recon_fast.viz.settings import parse_report
+
+    runs, config = parse_report(argv)
+    from rich.console import Console
+
+    from recon_fast.viz.run_page import report
+
+    print(report(runs, config, Console(stderr=True)))
+    return 0
+
+
+def run_inspect(argv: list[str]) -> int:
+    """`recon-fast inspect DATA`."""
+    from recon_fast.viz.settings import parse_inspect
+
+    data, config = parse_inspect(argv)
+    from rich.console import Console
+
+    from recon_fast.viz.data_page import inspect
+
+    print(inspect(data, config, Console(stderr=True)))
     return 0
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import plot, report
+from benchmarks import history, plot, report
 from benchmarks.scaling import fit_exponent
 
 RECORDED = Path(__file__).parent / "recorded.json"
@@ -114,6 +114,27 @@ def test_page_is_escaped_and_loads_nothing(recorded):
     assert "http" not in text
     assert checker.tags.count("svg") >= 3
     assert "&lt;script&gt;" in text
+
+
+def test_history_of_a_device_over_commits():
+    def results(when, commit, ours, other, **head):
+        return report.Results(
+            {"cpu": "CPU", "threads": 2, "when": when, "commit": commit} | head,
+            [row("ours", ours), row("peer", other), row("ours", 1.0, shape=when)],
+        )
+
+    new, old = results("2026-02-01", "b" * 40, 2e-3, 3e-3), results("2026-01-01", "a" * 40, 1e-3, 4e-3)
+    devices = history.by_device([new, old, results("2026-01-01", "a", 1e-3, 1e-3, gpu="GPU")])
+    assert {name: len(files) for name, files in devices.items()} == {"CPU, 2 threads": 2, "GPU": 1}
+    assert devices["CPU, 2 threads"] == [old, new]
+    ((key, line),) = history.history([old, new])
+    assert key == ("fps", "1x8 to 4", "cube", "forward")
+    assert [(point.median, round(point.ratio, 2)) for point in line] == [(1e-3, 4), (2e-3, 1.5)]
+    text = plot.page([new, old])
+    for part in ("2026-01-01 aaaaaaa", '<b class="lost">+100 %</b>, ratio 1.50', "slower at 0 of 1 inputs"):
+        assert part in text
+    assert history.table([old]) == ""
+    assert history.overview([report.Results({}, [row("peer", 1.0)])]) == ""
 
 
 def test_command(recorded, tmp_path, capsys):

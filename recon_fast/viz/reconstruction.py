@@ -1,0 +1,96 @@
+"""What a pretrained model makes of single clouds: groups, masking, rebuilt points, attention."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from recon_fast.data.transforms import unit_sphere
+from recon_fast.errors import InputError
+from recon_fast.kernels import chamfer_distance, farthest_point_sample
+from recon_fast.models import AnyModel, PretrainModel
+from recon_fast.models.recon import group_points
+from recon_fast.models.tokenizer import take_groups
+from recon_fast.viz.attention import encode_and_attend
+
+_POINTS_PER_GROUP = 16  # as in all official protocols
+
+
+@dataclass
+class Seen:
+    """One cloud as a model sees it; N points, G groups of K points, M of them masked."""
+
+    points: NDArray[np.float32]  # [N, 3], in the unit sphere
+    groups: NDArray[np.int64]  # [G, K]: rows of `points`
+    masked: NDArray[np.int64] | None  # [M]: which groups the model rebuilt; None without a decoder
+    rebuilt: NDArray[np.float32] | None  # [M, K, 3], in the place of `points`
+    chamfer: NDArray[np.float32] | None  # [M]: squared Chamfer distance of each rebuilt group
+    attention: NDArray[np.float32] | None  # [blocks, H, 3, G], nothing masked
+    text: NDArray[np.float32] | None  # [D]: the text token in the text teacher's space, nothing masked
+
+
+def sampled(cloud: NDArray, model: AnyModel, name: str) -> Tensor:
+    """A cloud [N, 3] as training sees it: unit sphere, farthest-point sample of 16 points a group.
+
+    Returns:
+        float32 [1, min(N, 16 G), 3], on the CPU.
+
+    Raises:
+        InputError: fewer points than groups or a group has, or points that are not finite.
+    """
+    config = model.config
+    least = max(config.num_group, config.group_size)
+    if cloud.ndim != 2 or cloud.shape[1] != 3 or len(cloud) < least:
+        raise InputError(
+            f"{name} must be [N, 3] with at least {least} points for this model, got {list(cloud.shape)}"
+        )
+    if not np.isfinite(cloud).all():
+        raise InputError(f"{name} must be finite, got NaN or inf")
+    points = unit_sphere(torch.from_numpy(np.array(cloud, np.float64))[None]).float()
+    wanted = max(_POINTS_PER_GROUP * config.num_group, config.group_size)
+    if len(cloud) > wanted:
+        idx = farthest_point_sample(points, wanted, skip_near_origin=config.skip_near_origin)
+        points = take_groups(points, idx)
+    return points
+
+
+@torch.inference_mode()
+def look(model: AnyModel, points: Tensor, seed: int = 0) -> Seen:
+    """Run the model on one cloud, masked for the reconstruction and whole for the rest.
+
+    Args:
+        model: in evaluation mode.
+        points: [1, N, 3] float32, from `sampled`, on the model's device.
+        seed: of the mask.
+    """
+    groups = group_points(points, model.config)
+    encoding, weights = encode_and_attend(model, points)
+    masked = rebuilt = chamfer = text = None
+    if isinstance(model, PretrainModel):
+        noise = torch.rand(1, model.config.num_group, generator=torch.Generator().manual_seed(seed))
+        output = model(points, mask_noise=noise.to(points.device), label=_no_label(model, points))
+        picked = output.masking.masked
+        centers = take_groups(output.groups.centers, picked)  # [1, M, 3]
+        target = take_groups(output.groups.neighborhoods, picked)[0]  # [M, K, 3]
+        relative = output.rebuilt[0].float()
+        chamfer = chamfer_distance(relative, target, reduction="none").cpu().numpy()
+        rebuilt = (relative + centers[0][:, None]).cpu().numpy()
+        masked = picked[0].cpu().numpy()
+        if model.text_proj is not None:
+            text = model.text_proj(encoding.global_tokens[:, -1])[0].float().cpu().numpy()
+    return Seen(
+        points=points[0].cpu().numpy(),
+        groups=groups.neighbor_idx[0].cpu().numpy(),
+        masked=masked,
+        rebuilt=rebuilt,
+        chamfer=chamfer,
+        attention=None if weights is None else weights[:, 0].cpu().numpy(),
+        text=text,
+    )
+
+
+def _no_label(model: PretrainModel, points: Tensor) -> Tensor | None:
+    """A label for models that want one for a loss which is not looked at."""
+    return torch.zeros(1, dtype=torch.int64, device=points.device) if model.config.single_modal else None
