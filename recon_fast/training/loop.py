@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from recon_fast.data.resident import Batch
+from recon_fast.training.memory import keep_freed_memory
 from recon_fast.training.metrics import Metrics
 from recon_fast.training.optim import num_epochs
 from recon_fast.training.step import (
@@ -61,6 +62,7 @@ class Loop:
         self.step, self.skipped_in_a_row = step, skipped_in_a_row
         self.last_good = last_good
         self.buffers = KeptBuffers(losses)
+        keep_freed_memory()
 
     def advance(self, received: Sequence[int] = (), part: Part = untimed) -> StepValues:
         """One step; the host has not waited for it."""
