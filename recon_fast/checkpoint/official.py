@@ -199,7 +199,7 @@ def infer_architecture(
         decoder_depth=1 + max((int(m[1]) for m in map(decoder.match, state) if m), default=3),
         decoder_num_heads=num_heads,
         num_group=num_group or (128 if task["kind"] == "segmenter" else 64),
-        group_size=group_size or (rebuilt // 3 if rebuilt else 32),
+        group_size=rebuilt // 3 if rebuilt else group_size or 32,
         image_dim=width("img_proj.weight"),
         text_dim=width("text_proj.weight"),
         single_modal="cls_proj.0.weight" in state,

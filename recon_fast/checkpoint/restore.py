@@ -116,14 +116,9 @@ def restore(
     file = find_weights(path)
     ours = read_metadata(file)
     if ours is not None:
-        config = replace(
-            ours.config,
-            num_heads=num_heads or ours.config.num_heads,
-            num_group=num_group or ours.config.num_group,
-            group_size=group_size or ours.config.group_size,
-        )
-        model = _build(file, config, ours.task)
+        model = _build(file, replace(ours.config, num_heads=num_heads or ours.config.num_heads), ours.task)
         load_weights(file, model)
+        _regroup(model, num_group, group_size)
         return Restored(model, ours.teacher, None, file, ours.conventions)
     official = read_official(file)
     model = _build(file, *infer_architecture(official, num_heads, num_group, group_size))
@@ -131,6 +126,7 @@ def restore(
     partial = any(key.startswith(_DECODER) for key in report.loaded)
     _refuse_missing(file, [key for key in report.missing if partial or not key.startswith(_DECODER)])
     model.load_state_dict(update, strict=False)
+    _regroup(model, num_group, group_size)
     return Restored(model, None, report, file, dict(OFFICIAL_CONVENTIONS))
 
 
@@ -139,6 +135,18 @@ def _build(file: Path, config: ReConConfig, task: dict[str, Any]) -> AnyModel:
         return build(config, task)
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{file} is of a model that this version does not have: {error}") from error
+
+
+def _regroup(model: AnyModel, num_group: int | None, group_size: int | None) -> None:
+    """Let the encoder divide clouds otherwise than in training; the decoder rebuilds groups as before."""
+    config = replace(
+        model.config,
+        num_group=num_group or model.config.num_group,
+        group_size=group_size or model.config.group_size,
+    )
+    for part in (model, model.encoder):
+        if hasattr(part, "config"):
+            part.config = config
 
 
 def load_encoder(path: str | Path, model: AnyModel) -> LoadReport:

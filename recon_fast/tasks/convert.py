@@ -44,6 +44,12 @@ def convert(source: str | Path, out: str | Path, config: ConvertConfig | None = 
     restored = restore(
         source, num_heads=config.num_heads, num_group=config.num_group, group_size=config.group_size
     )
+    decoder = getattr(restored.model, "reconstruction", None)
+    if decoder is not None and decoder.group_size != restored.model.config.group_size:
+        raise InputError(
+            f"group_size must be {decoder.group_size}, that of the decoder in {restored.file}, "
+            f"got {config.group_size}"
+        )
     aside = written.with_name(f".{written.name}.tmp")
     try:
         written.parent.mkdir(parents=True, exist_ok=True)

@@ -42,7 +42,7 @@ def start_model(
         size = getattr(ReConConfig, "base" if m.size == "auto" else m.size)
         say(console, "no checkpoint: the encoder starts at random", style="yellow")
         return _made(make, size(**changes)), {}
-    restored = restore(config.checkpoint, num_group=m.num_group, group_size=m.group_size)
+    restored = restore(config.checkpoint)
     architecture = restored.model.config
     if m.size != "auto" and getattr(ReConConfig, m.size)().dim != architecture.dim:
         raise InputError(

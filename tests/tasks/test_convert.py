@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 from golden_data import golden, official_state
-from tiny import TINY_MODEL
+from tiny import TINY_MODEL, Lines, tiny_config, tiny_shapes
 
 from recon_fast.checkpoint import export_official
 from recon_fast.checkpoint.restore import restore
@@ -14,6 +14,7 @@ from recon_fast.config import ConvertConfig
 from recon_fast.errors import InputError
 from recon_fast.models import ReCon
 from recon_fast.tasks.convert import convert
+from recon_fast.training.pretrain import pretrain
 
 
 @pytest.mark.parametrize("name", ["pretrain_cdl1_smc", "classify_full", "classify_linear", "partseg"])
@@ -90,3 +91,12 @@ def test_a_refused_source_leaves_nothing(tmp_path):
         convert(
             tmp_path / "right.pth", tmp_path / "ours" / "deep.pth", ConvertConfig(num_heads=2, num_group=8)
         )
+
+
+def test_the_decoder_says_the_size_of_a_group(tmp_path):
+    pretrain(
+        tiny_config(tmp_path / "run", optim__epochs=1, optim__warmup_epochs=0), None, Lines(), tiny_shapes()
+    )
+    with pytest.raises(InputError, match="group_size must be 8, that of the decoder"):
+        convert(tmp_path / "run", tmp_path / "out", ConvertConfig(group_size=4))
+    assert not (tmp_path / "out").exists()

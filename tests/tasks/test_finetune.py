@@ -106,6 +106,20 @@ def test_a_frozen_encoder_stays_but_for_the_class_token(tmp_path, pretrained):
     assert changed == {"cls_token", "cls_pos"}
 
 
+def test_groups_may_be_others_than_in_pretraining(tmp_path, pretrained):
+    groups = EncoderConfig(num_group=16, group_size=4, drop_path=0.1)
+    once = OptimConfig(epochs=1, batch_size=6, warmup_epochs=0)
+    result = run(config(tmp_path / "run", pretrained, model=groups, optim=once))
+    model = restore(tmp_path / "run" / "best").model
+    assert (model.config.num_group, model.config.group_size) == (16, 4)
+    again = run(config(tmp_path / "again", tmp_path / "run" / "best", evaluate=True, model=groups))
+    np.testing.assert_array_equal(again.scores.confusion, result.scores.confusion)
+    regrouped = restore(pretrained, num_group=16, group_size=4).model.eval()
+    points = torch.randn(2, 64, 3)
+    assert regrouped.encode(points).local_tokens.shape[1] == 16
+    assert regrouped.encoder.encode(points).local_tokens.shape[1] == 16
+
+
 def weights(folder):
     return {name: value.clone() for name, value in load_file(folder / "model.safetensors").items()}
 
