@@ -94,6 +94,12 @@ def list_checkpoints(run: Path) -> list[Path]:
     return sorted(path for path in (run / "checkpoints").glob("step-*") if path.is_dir())
 
 
+def last_good(run: Path) -> str:
+    """Which checkpoint of a run is left, as text for errors."""
+    kept = list_checkpoints(run)
+    return f"the last good checkpoint is {kept[-1]}" if kept else "there is no checkpoint yet"
+
+
 def find_checkpoint(path: Path) -> tuple[Path, dict[str, Any], list[str]]:
     """The checkpoint that `path` names, its state, and what was wrong with newer ones that were passed over.
 

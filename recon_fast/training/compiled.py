@@ -7,11 +7,36 @@ import torch
 from rich.console import Console
 
 from recon_fast.console import say
+from recon_fast.data.resident import Batch
 from recon_fast.errors import InputError
 from recon_fast.training.distributed import Terms
+from recon_fast.training.step import StepConfig, rehearse
 
 _REHEARSALS = 3  # with CUDA graphs the first warms up, the second records, the third replays
 _TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 3e-2}
+
+
+def compile_if_wanted(
+    setting: str,
+    terms: Terms,
+    first_batch: Callable[[], Batch],
+    config: StepConfig,
+    device: torch.device,
+    dtype: torch.dtype,
+    console: Console,
+) -> None:
+    """Compile `terms` if `setting` ("auto", "on", "off") wants that on `device`, tried on the first batch."""
+    if not wants_compile(setting, device):
+        return
+    batch = first_batch()
+    compile_terms(
+        terms,
+        lambda: rehearse(terms, batch, config.seed, dtype),
+        device,
+        dtype,
+        config.optim.accumulate,
+        console,
+    )
 
 
 def wants_compile(setting: str, device: torch.device) -> bool:

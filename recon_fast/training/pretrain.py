@@ -15,7 +15,7 @@ from recon_fast.console import say
 from recon_fast.data.conventions import training_conventions
 from recon_fast.data.placement import choose_placement, describe_placement
 from recon_fast.data.prepare import fingerprint, prepare_shapes, verify_shards_of
-from recon_fast.data.resident import Draw, ResidentShapes
+from recon_fast.data.resident import Batch, Draw, ResidentShapes
 from recon_fast.data.shapes import Shapes
 from recon_fast.data.stream import VERSION, BatchStream
 from recon_fast.errors import InputError
@@ -25,12 +25,12 @@ from recon_fast.tasks.probe import ProbeResult
 from recon_fast.training.checkpoint import (
     SaveFailed,
     checkpoint_folder,
-    list_checkpoints,
+    last_good,
     load_optimizer,
     save_checkpoint,
     set_damaged_aside,
 )
-from recon_fast.training.compiled import compile_terms, wants_compile
+from recon_fast.training.compiled import compile_if_wanted
 from recon_fast.training.device import resolve_precision
 from recon_fast.training.distributed import Terms, averaged, from_first, lost_ranks, process_group
 from recon_fast.training.loop import Loop
@@ -51,7 +51,6 @@ from recon_fast.training.setup import (
     split_probe,
 )
 from recon_fast.training.signals import signals_as_flag
-from recon_fast.training.step import rehearse
 
 
 @dataclass
@@ -202,57 +201,10 @@ def _pretrain(
         try:
             return save_checkpoint(run, model, optimizer, state, config.save.keep)
         except SaveFailed as error:
-            raise SaveFailed(f"{error}; {last_good()}") from error
-
-    def last_good() -> str:
-        kept = list_checkpoints(run)
-        return f"the last good checkpoint is {kept[-1]}" if kept else "there is no checkpoint yet"
+            raise SaveFailed(f"{error}; {last_good(run)}") from error
 
     def where() -> str:
-        return f"in step {loop.step + 1}; {last_good()}"
-
-    def compile_if_wanted() -> None:
-        if wants_compile(config.compile, device):
-            rows = batches.rows(torch.tensor([step * accumulate]))[0]
-            batch = train_set.batch(rows, step, how)
-            compile_terms(
-                terms,
-                lambda: rehearse(terms, batch, config.seed, dtype),
-                device,
-                dtype,
-                accumulate,
-                console,
-            )
-
-    how = Draw(config.data.num_points, config.data.rotate, config.model.num_group, config.seed)
-    accumulate = config.optim.accumulate
-    if profile_steps:
-        folder = run / "profile" if first else None
-        stop = step + steps_profiled(profile_steps)
-        with BatchStream(train_set, how, batch_size, accumulate, step, stop) as batches, lost_ranks(where):
-            model.train()
-            compile_if_wanted()
-            losses = averaged(terms, device)
-            loop = Loop(config, losses, optimizer, batches, device, dtype, steps_per_epoch, step)
-            return PretrainResult(
-                None, None, None, profile=profile(loop, terms, profile_steps, folder, console)
-            )
-
-    batches = BatchStream(train_set, how, batch_size, accumulate, step, total)
-    model.train()
-    compile_if_wanted()
-    loop = Loop(
-        config,
-        averaged(terms, device),
-        optimizer,
-        batches,
-        device,
-        dtype,
-        steps_per_epoch,
-        step,
-        skipped_in_a_row,
-        last_good,
-    )
+        return f"in step {loop.step + 1}; {last_good(run)}"
 
     def probe_due(epoch: int) -> bool:
         return config.probe.every > 0 and epoch % config.probe.every == 0 and probe_data is not None
@@ -275,24 +227,52 @@ def _pretrain(
             except SaveFailed as error:
                 say(console, f"{error}; training goes on", style="yellow")
 
-    described = describe_data(shapes, config.data.path) | placed if first else {}
-    record = RunRecord(run if first else None, device, described, teacher, step)
-    log = Metrics(run if first else None, console, config.save.log_every, config.save.tensorboard, step)
-    with closing(log), closing(batches), record.running(lambda: loop.step):
-        with signals_as_flag() as received, log.showing(total, step), lost_ranks(where):
-            stopped = loop.run(log, received, due, after_epoch, record.watch)
-            checkpoint = save() if first else checkpoint_folder(run, loop.step)
-        stopped_by = None
-        if stopped or received:
-            stopped_by = signal.Signals(received[0] if received else signal.SIGTERM).name
-        record.update(loop.step, stopped_by or "finished")
-        if stopped_by is not None or probe_data is None:
-            return PretrainResult(checkpoint, before, None, stopped_by)
-        try:
-            with lost_ranks(lambda: f"in the last probe; {last_good()}"):
-                after = run_probe(model, probe_data, config, dtype, console, "now")
-        except KeyboardInterrupt:
-            return PretrainResult(checkpoint, before, None, "SIGINT")
-        log.write(loop.step, after.scores())
-        show_probe(console, probe_data, before, after)
-        return PretrainResult(checkpoint, before, after)
+    how = Draw(config.data.num_points, config.data.rotate, config.model.num_group, config.seed)
+    accumulate = config.optim.accumulate
+    stop = step + steps_profiled(profile_steps) if profile_steps else total
+    with BatchStream(train_set, how, batch_size, accumulate, step, stop) as batches:
+
+        def first_batch() -> Batch:
+            rows = batches.rows(torch.tensor([step * accumulate]))[0]
+            return train_set.batch(rows, step, how)
+
+        model.train()
+        compile_if_wanted(config.compile, terms, first_batch, config, device, dtype, console)
+        loop = Loop(
+            config,
+            averaged(terms, device),
+            optimizer,
+            batches,
+            device,
+            dtype,
+            steps_per_epoch,
+            step,
+            skipped_in_a_row,
+            lambda: last_good(run),
+        )
+        if profile_steps:
+            folder = run / "profile" if first else None
+            with lost_ranks(where):
+                costs = profile(loop, terms, profile_steps, folder, console)
+            return PretrainResult(None, None, None, profile=costs)
+        described = describe_data(shapes, config.data.path) | placed if first else {}
+        record = RunRecord(run if first else None, device, described, teacher, step)
+        log = Metrics(run if first else None, console, config.save.log_every, config.save.tensorboard, step)
+        with closing(log), record.running(lambda: loop.step):
+            with signals_as_flag() as received, log.showing(total, step), lost_ranks(where):
+                stopped = loop.run(log, received, due, after_epoch, record.watch)
+                checkpoint = save() if first else checkpoint_folder(run, loop.step)
+            stopped_by = None
+            if stopped or received:
+                stopped_by = signal.Signals(received[0] if received else signal.SIGTERM).name
+            record.update(loop.step, stopped_by or "finished")
+            if stopped_by is not None or probe_data is None:
+                return PretrainResult(checkpoint, before, None, stopped_by)
+            try:
+                with lost_ranks(lambda: f"in the last probe; {last_good(run)}"):
+                    after = run_probe(model, probe_data, config, dtype, console, "now")
+            except KeyboardInterrupt:
+                return PretrainResult(checkpoint, before, None, "SIGINT")
+            log.write(loop.step, after.scores())
+            show_probe(console, probe_data, before, after)
+            return PretrainResult(checkpoint, before, after)

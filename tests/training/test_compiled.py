@@ -6,19 +6,18 @@ from safetensors.torch import load_file
 from tiny import Lines, tiny_config, tiny_shapes
 
 from recon_fast.training import compiled
-from recon_fast.training import pretrain as pretrain_module
 from recon_fast.training.pretrain import pretrain
 
 
 def run(folder, monkeypatch, backend, **changes):
     """A run whose `compile: on` goes to another backend than inductor, which takes a minute."""
-    calls = []
+    real, calls = compiled.compile_terms, []
 
     def compile_terms(*arguments):
-        calls.append(compiled.compile_terms(*arguments, backend=backend))
+        calls.append(real(*arguments, backend=backend))
         return calls[-1]
 
-    monkeypatch.setattr(pretrain_module, "compile_terms", compile_terms)
+    monkeypatch.setattr(compiled, "compile_terms", compile_terms)
     console = Lines()
     config = tiny_config(folder, compile="on", **changes)
     result = pretrain(config, None, console, tiny_shapes())
