@@ -140,9 +140,8 @@ class Tokenizer(nn.Module):
         def statistics() -> tuple[Tensor, Tensor]:
             mean, cov, centers = Moments.apply(lifted, len(shared))
             spread = shared - shared.mean(0)
-            covs = weight @ cov + (2 / len(shared)) * (
-                spread.T @ (centers - mean)
-            )  # with the point, with the group
+            with_group = spread.T @ (centers - mean) / len(shared)
+            covs = weight @ cov + 2 * with_group
             return weight @ mean + shared.mean(0), (covs * weight).sum(1) + spread.square().mean(0)
 
         with torch.autocast(lifted.device.type, enabled=False):
