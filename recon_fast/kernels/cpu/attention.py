@@ -18,10 +18,10 @@ from recon_fast.kernels.cpu.simd import (
     LANES,
     PAIRED,
     ROUNDS_TO_BF16,
-    combine,
     four_dots,
     four_paired_dots,
     prefetch,
+    spread_half_rows,
     spread_rows,
     sum_rows,
 )
@@ -154,13 +154,15 @@ def outer(factors, rows, keys, out):
     D = out.shape[1]
     if keys.shape[0] < out.shape[0]:
         out[:] = 0
-    if D % PAIRED == 0:
-        for d in range(0, D, PAIRED):
-            spread_rows(factors, rows, keys, d, out)
+    whole = D - D % PAIRED
+    for d in range(0, whole, PAIRED):
+        spread_rows(factors, rows, keys, d, out)
+    if D - whole >= LANES:
+        spread_half_rows(factors, rows, keys, whole, out)
+    if D % LANES == 0:
         return
     for j in range(keys.shape[0]):
         row = out[keys[j]]
-        combine(rows, factors, j, row)
         for d in range(D - D % LANES, D):
             total = np.float32(0)
             for q in range(4):
