@@ -34,8 +34,8 @@ def _pairwise(queries: Tensor, points: Tensor) -> Tensor:
     return d2.nan_to_num_(nan=float("inf"), posinf=float("inf"))
 
 
-def _query_chunks(queries: Tensor, num_points: int) -> Iterator[Tensor]:
-    """Split [B, M, 3] along M so that a chunk's distance matrix stays small."""
+def query_chunks(queries: Tensor, num_points: int) -> Iterator[Tensor]:
+    """Split [B, M, ...] along M so that a chunk's distance matrix stays small."""
     rows = max(1, _CHUNK // (queries.shape[0] * num_points))
     return iter(queries.split(rows, dim=1))
 
@@ -102,7 +102,7 @@ def knn(
     N = points.shape[1]
     with torch.no_grad():
         chunks = []
-        for chunk in _query_chunks(queries, N):
+        for chunk in query_chunks(queries, N):
             d2 = _pairwise(chunk, points)  # [B, m, N]
             if lengths is not None:
                 d2.masked_fill_(~_valid(lengths, N)[:, None], float("inf"))
@@ -148,7 +148,7 @@ def ball_query(
     point, bound = torch.arange(N, device=points.device), squared_radius(radius, dtype)
     with torch.no_grad():
         chunks = []
-        for chunk in _query_chunks(queries, N):
+        for chunk in query_chunks(queries, N):
             inside = _pairwise(chunk, points) < bound  # [B, m, N]
             if lengths is not None:
                 inside &= _valid(lengths, N)[:, None]
@@ -245,7 +245,7 @@ def nearest_neighbor(
     target = torch.arange(M, device=dst.device)
     with torch.no_grad():
         chunks = []
-        for chunk in _query_chunks(src, M):
+        for chunk in query_chunks(src, M):
             d2 = _pairwise(chunk, dst)  # [B, n, M]
             if dst_lengths is not None:
                 d2.masked_fill_(~_valid(dst_lengths, M)[:, None], float("inf"))
