@@ -107,8 +107,6 @@ def test_step(benchmark, size, precision, model_of):
     wrong = own.recv()
     if wrong:
         pytest.skip(f"torch.compile of the step: {wrong}")
-    loss = benchmark.pedantic(ask, args=("step",), rounds=7, warmup_rounds=1)
-    assert 0 < loss < 100
     info = columns(
         benchmark,
         model_of,
@@ -117,9 +115,10 @@ def test_step(benchmark, size, precision, model_of):
         shape=f"{size}, batch {BATCH}, {str(precision).removeprefix('torch.')}",
         data="sphere",
         step="forward+backward+optimizer",
-        memory_mib=ask("memory"),
     )
-    benchmark.extra_info.update(info)
+    loss = benchmark.pedantic(ask, args=("step",), rounds=7, warmup_rounds=1)
+    assert 0 < loss < 100
+    benchmark.extra_info.update(info, memory_mib=ask("memory"))
     if benchmark.stats is not None:
         benchmark.extra_info["clouds_per_second"] = round(BATCH / benchmark.stats.stats.median, 1)
     own.send(None)
