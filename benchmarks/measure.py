@@ -76,6 +76,23 @@ def _plain(function: Callable[..., Any], *inputs: Any) -> Any:
     return function(*inputs)
 
 
+def columns(
+    benchmark: Any,
+    provider: str,
+    device: str,
+    *,
+    operator: str,
+    shape: str,
+    data: str,
+    step: str,
+    **more: Any,
+) -> dict[str, Any]:
+    """The first columns of a row; groups it with the other providers' at this input."""
+    info: dict[str, Any] = {"operator": operator, "shape": shape, "data": data, "pass": step}
+    benchmark.group = " ".join(info.values())
+    return info | {"provider": provider, "device": device, "threads": torch.get_num_threads(), **more}
+
+
 class Bench:
     """What a benchmark test calls: `measure`, once."""
 
@@ -99,9 +116,8 @@ class Bench:
         """Refuse a wrong result, then time `wrap(function, *inputs)` and keep the row."""
         if pairs > provider.limit * (100 if self.kind == "cuda" else 1):
             pytest.skip(f"{provider.name} takes too long with so many points")
-        info: dict[str, Any] = {"operator": provider.operator, "shape": shape, "data": data, "pass": step}
-        self.benchmark.group = " ".join(info.values())
-        info |= {"provider": provider.name, "device": self.kind, "threads": torch.get_num_threads(), **more}
+        what = {"operator": provider.operator, "shape": shape, "data": data, "step": step}
+        info = columns(self.benchmark, provider.name, self.kind, **what, **more)
         if provider.compiles:
             torch.compiler.reset()  # many shapes of one function would end in the eager fallback
         with backend_of(provider, self.kind):

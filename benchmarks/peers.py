@@ -76,6 +76,12 @@ def per_cloud(function: Callable[..., Any], *clouds: Tensor) -> list[Any]:
     return [function(*one) for one in zip(*arrays, strict=True)]
 
 
+def packed(clouds: Tensor) -> tuple[Tensor, Tensor]:
+    """Points [B * N, 3] and which of the clouds [B, N, 3] each belongs to."""
+    B, N, _ = clouds.shape
+    return clouds.reshape(-1, 3), torch.arange(B, device=clouds.device).repeat_interleave(N)
+
+
 # --- Farthest-point sampling
 
 
@@ -106,8 +112,7 @@ def _torch_fps(torch_fps, xyz, num_samples):
 @peer("fps", "torch_cluster", modules=("torch_cluster",), limit=1e8)
 def _torch_cluster_fps(torch_cluster, xyz, num_samples):
     B, N, _ = xyz.shape
-    batch = torch.arange(B, device=xyz.device).repeat_interleave(N)
-    idx = torch_cluster.fps(xyz.reshape(-1, 3), batch, ratio=num_samples / N, random_start=False)
+    idx = torch_cluster.fps(*packed(xyz), ratio=num_samples / N, random_start=False)
     return idx.view(B, num_samples) - N * torch.arange(B, device=xyz.device)[:, None]
 
 
@@ -159,10 +164,9 @@ def _scipy(spatial, queries, points, k, balanced):
 @peer("knn", "torch_cluster", modules=("torch_cluster",), limit=1e8)
 def _torch_cluster_knn(torch_cluster, queries, points, k):
     (B, M, _), N = queries.shape, points.shape[1]
-    cloud = torch.arange(B, device=points.device)
-    batches = cloud.repeat_interleave(N), cloud.repeat_interleave(M)
-    flat = torch_cluster.knn(points.reshape(-1, 3), queries.reshape(-1, 3), k, *batches)[1]
-    idx = flat.view(B, M, k) - N * cloud[:, None, None]
+    (x, batch_x), (y, batch_y) = packed(points), packed(queries)
+    flat = torch_cluster.knn(x, y, k, batch_x, batch_y)[1]
+    idx = flat.view(B, M, k) - N * torch.arange(B, device=points.device)[:, None, None]
     diff = queries[:, :, None] - reference.gather_points(points, idx)
     return diff.square().sum(-1), idx
 
@@ -191,12 +195,8 @@ def _pytorch3d_knn(ops, queries, points, k):
 
 @peer("ball", "torch_cluster", modules=("torch_cluster",), limit=1e9)
 def _torch_cluster_radius(torch_cluster, queries, points, radius, k):
-    (B, M, _), N = queries.shape, points.shape[1]
-    cloud = torch.arange(B, device=points.device)
-    batches = cloud.repeat_interleave(N), cloud.repeat_interleave(M)
-    return torch_cluster.radius(
-        points.reshape(-1, 3), queries.reshape(-1, 3), radius, *batches, max_num_neighbors=k
-    )
+    (x, batch_x), (y, batch_y) = packed(points), packed(queries)
+    return torch_cluster.radius(x, y, radius, batch_x, batch_y, max_num_neighbors=k)
 
 
 @peer("ball", "pytorch3d", modules=("pytorch3d.ops",), limit=5e8)

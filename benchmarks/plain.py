@@ -104,7 +104,7 @@ class ReConBlock(Block):
         self.norm1_contrast, self.norm2_contrast = nn.LayerNorm(dim), nn.LayerNorm(dim)
         self.attn_contrast, self.mlp_contrast = CrossAttention(dim, heads), Mlp(dim)
 
-    def forward(self, queries: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+    def forward(self, queries: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]  # two streams
         queries, x = self.norm1_contrast(queries), self.norm1(x)
         queries, x = queries + self.attn_contrast(queries, x.detach()), x + self.attn(x)
         queries, x = self.norm2_contrast(queries), self.norm2(x)

@@ -127,12 +127,10 @@ def page(every: list[Results]) -> str:
     parts = [
         "<!doctype html><html lang='en'><meta charset='utf-8'><title>recon-fast benchmarks</title>",
         "<meta name='viewport' content='width=device-width, initial-scale=1'>",
+        f"<style>{_STYLE}</style><h1>Benchmarks</h1>",
+        "<p class='key'>Medians, logarithmic axis; the thin line spans the quartiles. A ratio is a median",
+        " over ours: above 1 ours is faster.</p>",
     ]
-    parts += [f"<style>{_STYLE}</style><h1>Benchmarks</h1>"]
-    parts += [
-        "<p class='key'>Medians, logarithmic axis; the thin line spans the quartiles. A ratio is a median"
-    ]
-    parts += [" over ours: above 1 ours is faster.</p>"]
     for name, files in by_device(every).items():
         parts += [f"<h2>{escape(name)}</h2>", overview(files), table(files)]
         for results in reversed(files):  # the newest is open

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 import recon_fast
+from benchmarks.measure import columns
 from benchmarks.plain import PlainReCon
 from recon_fast.checkpoint import export_official, weights_metadata
 from recon_fast.config import ReConConfig
@@ -63,16 +64,18 @@ def test_embed(benchmark, problem, model_of):
     want, got = embed_plainly(plain, points[:BATCH], torch.float32), run()[:BATCH]
     error = float((got - want).norm() / want.norm())
     assert error <= TOLERANCE[dtype], f"{error:.3g} of the norm off, allowed is {TOLERANCE[dtype]:.0e}"
+    info = columns(
+        benchmark,
+        model_of,
+        device.type,
+        operator="embed",
+        shape=f"base, {CLOUDS} x {POINTS}, batch {BATCH}",
+        data="ellipsoids",
+        step="forward",
+        precision=str(dtype).removeprefix("torch."),
+        relative_error=error,
+    )
+    benchmark.extra_info.update(info)
     benchmark.pedantic(run, rounds=5, warmup_rounds=1)
-    info = {
-        "operator": "embed",
-        "shape": f"base, {CLOUDS} x {POINTS}, batch {BATCH}",
-        "data": "ellipsoids",
-        "pass": "forward",
-    }
-    benchmark.group = " ".join(info.values())
-    benchmark.extra_info.update(info, provider=model_of, device=device.type, threads=torch.get_num_threads())
-    benchmark.extra_info["precision"] = str(dtype).removeprefix("torch.")
-    benchmark.extra_info["relative_error"] = error
     if benchmark.stats is not None:
         benchmark.extra_info["clouds_per_second"] = round(CLOUDS / benchmark.stats.stats.median, 1)

@@ -13,7 +13,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from benchmarks.measure import peak_memory
+from benchmarks.measure import columns, peak_memory
 from benchmarks.plain import PlainReCon
 from recon_fast.checkpoint import export_official
 from recon_fast.config import OptimConfig, ReConConfig
@@ -107,17 +107,18 @@ def test_step(benchmark, size, precision, model_of):
     wrong = own.recv()
     if wrong:
         pytest.skip(f"torch.compile of the step: {wrong}")
+    info = columns(
+        benchmark,
+        model_of,
+        device.type,
+        operator="training step",
+        shape=f"{size}, batch {BATCH}, {str(precision).removeprefix('torch.')}",
+        data="sphere",
+        step="forward+backward+optimizer",
+    )
     loss = benchmark.pedantic(ask, args=("step",), rounds=7, warmup_rounds=1)
     assert 0 < loss < 100
-    info = {
-        "operator": "training step",
-        "shape": f"{size}, batch {BATCH}, {str(precision).removeprefix('torch.')}",
-        "data": "sphere",
-        "pass": "forward+backward+optimizer",
-    }
-    benchmark.group = " ".join(info.values())
-    benchmark.extra_info.update(info, provider=model_of, device=device.type, threads=torch.get_num_threads())
-    benchmark.extra_info["memory_mib"] = ask("memory")
+    benchmark.extra_info.update(info, memory_mib=ask("memory"))
     if benchmark.stats is not None:
         benchmark.extra_info["clouds_per_second"] = round(BATCH / benchmark.stats.stats.median, 1)
     own.send(None)

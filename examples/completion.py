@@ -10,13 +10,13 @@ import recon_fast.compat
 
 recon_fast.compat.install()
 
-import argparse  # noqa: E402
+import argparse
 
-import torch  # noqa: E402
-from extensions.chamfer_dist import ChamferDistanceL1, ChamferDistanceL2  # noqa: E402
-from knn_cuda import KNN  # noqa: E402
-from pointnet2_ops.pointnet2_utils import furthest_point_sample, gather_operation  # noqa: E402
-from torch import Tensor, nn  # noqa: E402
+import torch
+from extensions.chamfer_dist import ChamferDistanceL1, ChamferDistanceL2
+from knn_cuda import KNN
+from pointnet2_ops.pointnet2_utils import furthest_point_sample, gather_operation
+from torch import Tensor, nn
 
 
 def ellipsoids(count: int, points: int, random: torch.Generator) -> Tensor:

@@ -9,13 +9,13 @@ import recon_fast.compat
 
 recon_fast.compat.install()
 
-import argparse  # noqa: E402
-import math  # noqa: E402
+import argparse
+import math
 
-import torch  # noqa: E402
-import torch.nn.functional as F  # noqa: E402
-from pointnet2_ops.pointnet2_modules import PointnetSAModule, PointnetSAModuleMSG  # noqa: E402
-from torch import Tensor, nn  # noqa: E402
+import torch
+import torch.nn.functional as F
+from pointnet2_ops.pointnet2_modules import PointnetSAModule, PointnetSAModuleMSG
+from torch import Tensor, nn
 
 SHAPES = ("sphere", "cube", "cylinder", "torus", "disc")
 

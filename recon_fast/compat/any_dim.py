@@ -5,8 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from recon_fast import kernels
-
-_CHUNK = 1 << 24  # pairs of points held at once
+from recon_fast.kernels.reference import query_chunks
 
 
 def to_3d(points: Tensor) -> Tensor:
@@ -44,12 +43,11 @@ def knn(
 
 def _knn_plain(queries: Tensor, points: Tensor, k: int, lengths: Tensor | None, norm: int) -> Tensor:
     found = []
-    rows = max(1, _CHUNK // (points.shape[0] * points.shape[1]))
-    outside = None
+    points, outside = points.float(), None
     if lengths is not None:
         outside = (torch.arange(points.shape[1], device=points.device) >= lengths[:, None])[:, None]
-    for chunk in queries.float().split(rows, dim=1):
-        dist = torch.cdist(chunk, points.float(), p=float(norm), compute_mode="donot_use_mm_for_euclid_dist")
+    for chunk in query_chunks(queries.float(), points.shape[1]):
+        dist = torch.cdist(chunk, points, p=float(norm), compute_mode="donot_use_mm_for_euclid_dist")
         if outside is not None:
             dist = dist.masked_fill(outside, float("inf"))
         found.append(dist.topk(k, largest=False).indices)
@@ -68,10 +66,10 @@ def packed_knn(
     example = torch.arange(len(query_lengths), device=queries.device)
     of_query = example.repeat_interleave(query_lengths, output_size=len(queries))
     of_point = example.repeat_interleave(point_lengths, output_size=len(points))
-    some, rows = min(k, len(points)), max(1, _CHUNK // len(points))
-    found = []
-    for chunk, own in zip(queries.split(rows), of_query.split(rows), strict=True):
-        dist = torch.cdist(chunk.float(), points.float(), compute_mode="donot_use_mm_for_euclid_dist")
+    some, points, found = min(k, len(points)), points.float(), []
+    chunks = (query_chunks(rows[None], len(points)) for rows in (queries.float(), of_query))
+    for (chunk,), (own,) in zip(*chunks, strict=True):
+        dist = torch.cdist(chunk, points, compute_mode="donot_use_mm_for_euclid_dist")
         found.append(dist.masked_fill(own[:, None] != of_point, float("inf")).topk(some, largest=False))
     dist = torch.cat([f.values for f in found]).square()
     idx = torch.cat([f.indices for f in found]).masked_fill(dist.isinf(), -1)

@@ -109,10 +109,10 @@ def chamfer_distance(
             raise ValueError("weights must be of shape (N,).")
         if not torch.compiler.is_compiling() and not (weights >= 0).all():
             raise ValueError("weights cannot be negative.")
-    x, y = zero_padding(x, x_lengths), zero_padding(y, y_lengths)
     if norm == 2 and x.shape[2] == 3 and not single_directional:
+        clouds = zero_padding(x, x_lengths), zero_padding(y, y_lengths)
         forth, forth_idx, back, back_idx = kernels.mutual_nearest(
-            x, y, src_lengths=x_lengths, dst_lengths=y_lengths
+            *clouds, src_lengths=x_lengths, dst_lengths=y_lengths
         )
         found = [(forth, forth_idx), (back, back_idx)]
     else:

@@ -24,6 +24,22 @@ def check_same_device(**tensors: Tensor | None) -> None:
         )
 
 
+def in_one_dtype(**tensors: Tensor) -> tuple[Tensor, ...]:
+    """The tensors as autocast wants them; raise unless they have one floating point dtype then."""
+    first = next(iter(tensors.values()))
+    kind, given = first.device.type, tuple(tensors.values())
+    if first.is_floating_point() and first.dtype != torch.float64 and torch.is_autocast_enabled(kind):
+        given = tuple(t.to(torch.get_autocast_dtype(kind)) for t in given)
+    dtypes = [t.dtype for t in given]
+    if len(set(dtypes)) > 1 or not given[0].is_floating_point():
+        *most, last = tensors
+        raise ValueError(
+            f"{', '.join(most)} and {last} must have one floating point dtype, "
+            f"got {', '.join(map(str, dtypes))}"
+        )
+    return given
+
+
 def check_lengths(name: str, lengths: Tensor | None, batch: int) -> None:
     """Raise unless `lengths` is None or an integer [B]. Does not read the values (no sync)."""
     if lengths is None:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from recon_fast.kernels import backend, reference
-from recon_fast.kernels._check import check_same_device
+from recon_fast.kernels._check import check_same_device, in_one_dtype
 
 # Queries up to which reading each key once beats matrix products on a CPU; ReCon asks three.
 _FEW = 4
@@ -142,15 +142,7 @@ def masked_cross_attention(
         raise ValueError(f"key must be [{B}, {H}, S, {D}] to match query, got {tuple(key.shape)}")
     if value.shape != key.shape:
         raise ValueError(f"value must be {tuple(key.shape)} like key, got {tuple(value.shape)}")
-    floating = query.is_floating_point() and query.dtype != torch.float64
-    if floating and torch.is_autocast_enabled(query.device.type):
-        dtype = torch.get_autocast_dtype(query.device.type)
-        query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
-    if not query.dtype == key.dtype == value.dtype or not query.is_floating_point():
-        raise ValueError(
-            "query, key and value must have one floating point dtype, "
-            f"got {query.dtype}, {key.dtype}, {value.dtype}"
-        )
+    query, key, value = in_one_dtype(query=query, key=key, value=value)
     if key.shape[2] == 0:
         raise ValueError(f"key must hold at least one key, got {tuple(key.shape)}")
     if key_mask is not None and (key_mask.dtype != torch.bool or key_mask.shape != (B, key.shape[2])):

@@ -1,6 +1,5 @@
 """The first points of a cloud within a radius of each query (PointNet++, section 3.2)."""
 
-import math
 from typing import Literal
 
 import torch
@@ -8,7 +7,7 @@ from torch import Tensor
 
 from recon_fast.kernels import backend, reference
 from recon_fast.kernels._check import check_cloud, check_lengths, check_same_device
-from recon_fast.kernels.distance import distance_backward
+from recon_fast.kernels.distance import empty_search, search_backward, setup_search
 
 PADDINGS = ("none", "first")
 
@@ -28,23 +27,10 @@ def _(queries, points, radius, k, lengths, padding):
 
 @_ball_query.register_fake
 def _(queries, points, radius, k, lengths, padding):
-    shape = (*queries.shape[:2], k)
-    dtype = reference.geometry_dtype(queries)
-    return queries.new_empty(shape, dtype=dtype), queries.new_empty(shape, dtype=torch.int64)
+    return empty_search(queries, k)
 
 
-def _setup_context(ctx, inputs, output):
-    ctx.save_for_backward(inputs[0], inputs[1], output[1])
-    ctx.set_materialize_grads(False)
-
-
-def _backward(ctx, grad, _):
-    if grad is None:
-        return (None,) * 6
-    return *distance_backward(grad, *ctx.saved_tensors), None, None, None, None
-
-
-_ball_query.register_autograd(_backward, setup_context=_setup_context)
+_ball_query.register_autograd(search_backward, setup_context=setup_search)
 
 
 def ball_query(
@@ -81,7 +67,7 @@ def ball_query(
     check_cloud("points", points, batch=queries.shape[0])
     check_lengths("lengths", lengths, points.shape[0])
     check_same_device(queries=queries, points=points, lengths=lengths)
-    if not radius >= 0 or math.isnan(radius):
+    if not radius >= 0:  # nor NaN
         raise ValueError(f"radius must be 0 or more, got {radius}")
     if k < 1:
         raise ValueError(f"k must be 1 or more, got {k}")

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from recon_fast.kernels import backend, reference
 from recon_fast.kernels._check import check_cloud, check_lengths, check_same_device
-from recon_fast.kernels.distance import distance_backward, run_distance_backward
+from recon_fast.kernels.distance import distance_backward, run_distance_backward, setup_search
 
 NORMS = ("l2", "l1")
 REDUCTIONS = ("mean", "sum", "none")
@@ -37,11 +37,6 @@ def _(src, dst, dst_lengths):
     return src.new_empty(shape, dtype=dtype), src.new_empty(shape, dtype=torch.int64)
 
 
-def _setup_nearest(ctx, inputs, output):
-    ctx.save_for_backward(inputs[0], inputs[1], output[1])
-    ctx.set_materialize_grads(False)
-
-
 def _nearest_backward(ctx, grad, _):
     if grad is None:
         return None, None, None
@@ -49,7 +44,7 @@ def _nearest_backward(ctx, grad, _):
     return *distance_backward(grad[..., None], src, dst, idx[..., None]), None
 
 
-_nearest.register_autograd(_nearest_backward, setup_context=_setup_nearest)
+_nearest.register_autograd(_nearest_backward, setup_context=setup_search)
 
 
 def _both_ways(
@@ -63,8 +58,7 @@ def _both_ways(
 def _mutual_nearest(
     src: Tensor, dst: Tensor, src_lengths: Tensor | None, dst_lengths: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    forth = reference.nearest_neighbor(src, dst, dst_lengths=dst_lengths)
-    return *forth, *reference.nearest_neighbor(dst, src, dst_lengths=src_lengths)
+    return reference.mutual_nearest(src, dst, src_lengths=src_lengths, dst_lengths=dst_lengths)
 
 
 @_mutual_nearest.register_kernel(("cpu", "cuda"))
@@ -298,10 +292,8 @@ def chamfer_distance(
     check_same_device(pred=pred, weights=weights)
     weights = None if weights is None else weights.detach()
     if single_directional:
-        pred, target = (
-            reference.zero_padding(t, lengths)
-            for t, lengths in ((pred, pred_lengths), (target, target_lengths))
-        )
+        pred = reference.zero_padding(pred, pred_lengths)
+        target = reference.zero_padding(target, target_lengths)
         forth, _ = _nearest(pred, target, target_lengths)
         return reference.reduce_pairs(reference.one_way_loss(forth, pred_lengths, norm), reduction, weights)
     if torch.float64 in (pred.dtype, target.dtype):  # by parts, which are differentiable again

@@ -1,4 +1,7 @@
-"""The gradient kNN, nearest neighbour and Chamfer share: of squared distances between indexed points."""
+"""What kNN, ball query, nearest neighbour and Chamfer share: results and gradients of a search.
+
+A search gives squared distances of its first argument to points of its second, and their indices.
+"""
 
 import torch
 from torch import Tensor
@@ -28,3 +31,23 @@ def distance_backward(grad: Tensor, src: Tensor, dst: Tensor, idx: Tensor) -> tu
     if src.dtype == torch.float64:
         return reference.distance_backward(grad, src, dst, idx)
     return _distance_backward(grad, src, dst, idx)
+
+
+def empty_search(queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Distances and indices of k neighbours of queries [..., 3], for a fake kernel."""
+    shape = (*queries.shape[:-1], k)
+    dtype = reference.geometry_dtype(queries)
+    return queries.new_empty(shape, dtype=dtype), queries.new_empty(shape, dtype=torch.int64)
+
+
+def setup_search(ctx, inputs, output):
+    ctx.save_for_backward(inputs[0], inputs[1], output[1])
+    ctx.others = len(inputs) - 2
+    ctx.set_materialize_grads(False)
+
+
+def search_backward(ctx, grad, _):
+    """Gradients of a search in clouds [B, N, 3] with distances [B, M, k]."""
+    if grad is None:
+        return (None,) * (2 + ctx.others)
+    return *distance_backward(grad, *ctx.saved_tensors), *(None,) * ctx.others

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from recon_fast.kernels import backend, reference
 from recon_fast.kernels._check import check_cloud, check_count, check_lengths, check_same_device
-from recon_fast.kernels.distance import distance_backward
+from recon_fast.kernels.distance import empty_search, search_backward, setup_search
 from recon_fast.kernels.fps import farthest_point_sample
 
 
@@ -33,23 +33,10 @@ def _(queries, points, k, lengths):
 
 @_knn.register_fake
 def _(queries, points, k, lengths):
-    shape = (*queries.shape[:2], k)
-    dtype = reference.geometry_dtype(queries)
-    return queries.new_empty(shape, dtype=dtype), queries.new_empty(shape, dtype=torch.int64)
+    return empty_search(queries, k)
 
 
-def _setup_context(ctx, inputs, output):
-    ctx.save_for_backward(inputs[0], inputs[1], output[1])
-    ctx.set_materialize_grads(False)
-
-
-def _backward(ctx, grad, _):
-    if grad is None:
-        return None, None, None, None
-    return *distance_backward(grad, *ctx.saved_tensors), None, None
-
-
-_knn.register_autograd(_backward, setup_context=_setup_context)
+_knn.register_autograd(search_backward, setup_context=setup_search)
 
 
 @torch.library.custom_op("recon_fast::group", mutates_args=())

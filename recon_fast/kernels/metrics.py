@@ -99,12 +99,12 @@ def density_aware_chamfer(
     forth, forth_idx, back, back_idx = mutual_nearest(
         pred, target, src_lengths=pred_lengths, dst_lengths=target_lengths
     )
-    ways = (
-        (forth, forth_idx, _valid(forth, pred_lengths), _valid(back, target_lengths)),
-        (back, back_idx, _valid(back, target_lengths), _valid(forth, pred_lengths)),
-    )
+    of_pred, of_target = _valid(forth, pred_lengths), _valid(back, target_lengths)
     losses = []
-    for dist, idx, own, other in ways:
+    for dist, idx, own, other in (
+        (forth, forth_idx, of_pred, of_target),
+        (back, back_idx, of_target, of_pred),
+    ):
         count = torch.zeros_like(other, dtype=torch.int64).scatter_add(1, idx, own.long())
         share = count.gather(1, idx).clamp_min(1) ** count_power
         weight = other.sum(1, keepdim=True) / own.sum(1, keepdim=True) / share

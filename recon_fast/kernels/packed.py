@@ -12,7 +12,7 @@ from torch import Tensor
 
 from recon_fast.kernels import backend, reference
 from recon_fast.kernels._check import check_cloud, check_same_device
-from recon_fast.kernels.distance import distance_backward
+from recon_fast.kernels.distance import distance_backward, empty_search, setup_search
 
 _SPARE = 128  # points a cloud that padding may add on a CPU: they take as long as a call
 
@@ -113,22 +113,12 @@ def _packed_ball_query(
 
 @_packed_knn.register_fake
 def _(queries, points, k, query_lengths, point_lengths):
-    dtype = reference.geometry_dtype(queries)
-    shape = queries.shape[0], k
-    return queries.new_empty(shape, dtype=dtype), queries.new_empty(shape, dtype=torch.int64)
+    return empty_search(queries, k)
 
 
 @_packed_ball_query.register_fake
 def _(queries, points, radius, k, query_lengths, point_lengths):
-    dtype = reference.geometry_dtype(queries)
-    shape = queries.shape[0], k
-    return queries.new_empty(shape, dtype=dtype), queries.new_empty(shape, dtype=torch.int64)
-
-
-def _setup_context(ctx, inputs, output):
-    ctx.save_for_backward(inputs[0], inputs[1], output[1])
-    ctx.others = len(inputs) - 2
-    ctx.set_materialize_grads(False)
+    return empty_search(queries, k)
 
 
 def _backward(ctx, grad, _):
@@ -138,8 +128,8 @@ def _backward(ctx, grad, _):
     return *(g[0] for g in gradients), *(None,) * ctx.others
 
 
-_packed_knn.register_autograd(_backward, setup_context=_setup_context)
-_packed_ball_query.register_autograd(_backward, setup_context=_setup_context)
+_packed_knn.register_autograd(_backward, setup_context=setup_search)
+_packed_ball_query.register_autograd(_backward, setup_context=setup_search)
 
 
 @torch.library.custom_op("recon_fast::packed_farthest_point_sample", mutates_args=())
@@ -203,6 +193,17 @@ def _check_points(name: str, points: Tensor) -> None:
     check_cloud(name, points[None])
 
 
+def _check_search(
+    queries: Tensor, points: Tensor, k: int, query_lengths: Tensor, point_lengths: Tensor
+) -> None:
+    _check_points("queries", queries)
+    _check_points("points", points)
+    _check(points, query_lengths=query_lengths, point_lengths=point_lengths)
+    check_same_device(queries=queries, points=points)
+    if k < 1:
+        raise ValueError(f"k must be 1 or more, got {k}")
+
+
 def packed_knn(
     queries: Tensor, points: Tensor, k: int, query_lengths: Tensor, point_lengths: Tensor
 ) -> tuple[Tensor, Tensor]:
@@ -222,12 +223,7 @@ def packed_knn(
     Raises:
         ValueError: wrong shape, dtype or device; lengths that do not add up; k out of range.
     """
-    _check_points("queries", queries)
-    _check_points("points", points)
-    _check(points, query_lengths=query_lengths, point_lengths=point_lengths)
-    check_same_device(queries=queries, points=points)
-    if k < 1:
-        raise ValueError(f"k must be 1 or more, got {k}")
+    _check_search(queries, points, k, query_lengths, point_lengths)
     return _packed_knn(queries, points, k, query_lengths, point_lengths)
 
 
@@ -239,14 +235,9 @@ def packed_ball_query(
     Raises:
         ValueError: as `packed_knn`; a radius that is negative or NaN.
     """
-    _check_points("queries", queries)
-    _check_points("points", points)
-    _check(points, query_lengths=query_lengths, point_lengths=point_lengths)
-    check_same_device(queries=queries, points=points)
+    _check_search(queries, points, k, query_lengths, point_lengths)
     if not radius >= 0:
         raise ValueError(f"radius must be 0 or more, got {radius}")
-    if k < 1:
-        raise ValueError(f"k must be 1 or more, got {k}")
     return _packed_ball_query(queries, points, float(radius), k, query_lengths, point_lengths)
 
 

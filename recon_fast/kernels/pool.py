@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from recon_fast.kernels import backend, reference
-from recon_fast.kernels._check import check_same_device
+from recon_fast.kernels._check import check_same_device, in_one_dtype
 
 
 @torch.library.custom_op("recon_fast::linear_max", mutates_args=())
@@ -94,12 +94,7 @@ def linear_max(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     if bias.shape != weight.shape[:1]:
         raise ValueError(f"bias must be [{weight.shape[0]}] to match weight, got {tuple(bias.shape)}")
     check_same_device(x=x, weight=weight, bias=bias)
-    if torch.is_autocast_enabled(x.device.type) and x.is_floating_point() and x.dtype != torch.float64:
-        dtype = torch.get_autocast_dtype(x.device.type)
-        x, weight, bias = x.to(dtype), weight.to(dtype), bias.to(dtype)
-    if not x.dtype == weight.dtype == bias.dtype or not x.is_floating_point():
-        got = f"{x.dtype}, {weight.dtype}, {bias.dtype}"
-        raise ValueError(f"x, weight and bias must have one floating point dtype, got {got}")
+    x, weight, bias = in_one_dtype(x=x, weight=weight, bias=bias)
     # On a GPU the dense backward runs on tensor cores; in float64 it is differentiable again.
     if x.device.type != "cpu" or x.dtype == torch.float64:
         return reference.linear_max(x, weight, bias)

@@ -34,8 +34,8 @@ def _pairwise(queries: Tensor, points: Tensor) -> Tensor:
     return d2.nan_to_num_(nan=float("inf"), posinf=float("inf"))
 
 
-def _query_chunks(queries: Tensor, num_points: int) -> Iterator[Tensor]:
-    """Split [B, M, 3] along M so that a chunk's distance matrix stays small."""
+def query_chunks(queries: Tensor, num_points: int) -> Iterator[Tensor]:
+    """Split [B, M, ...] along M so that a chunk's distance matrix stays small."""
     rows = max(1, _CHUNK // (queries.shape[0] * num_points))
     return iter(queries.split(rows, dim=1))
 
@@ -102,7 +102,7 @@ def knn(
     N = points.shape[1]
     with torch.no_grad():
         chunks = []
-        for chunk in _query_chunks(queries, N):
+        for chunk in query_chunks(queries, N):
             d2 = _pairwise(chunk, points)  # [B, m, N]
             if lengths is not None:
                 d2.masked_fill_(~_valid(lengths, N)[:, None], float("inf"))
@@ -148,7 +148,7 @@ def ball_query(
     point, bound = torch.arange(N, device=points.device), squared_radius(radius, dtype)
     with torch.no_grad():
         chunks = []
-        for chunk in _query_chunks(queries, N):
+        for chunk in query_chunks(queries, N):
             inside = _pairwise(chunk, points) < bound  # [B, m, N]
             if lengths is not None:
                 inside &= _valid(lengths, N)[:, None]
@@ -245,7 +245,7 @@ def nearest_neighbor(
     target = torch.arange(M, device=dst.device)
     with torch.no_grad():
         chunks = []
-        for chunk in _query_chunks(src, M):
+        for chunk in query_chunks(src, M):
             d2 = _pairwise(chunk, dst)  # [B, n, M]
             if dst_lengths is not None:
                 d2.masked_fill_(~_valid(dst_lengths, M)[:, None], float("inf"))
@@ -323,10 +323,9 @@ def chamfer_distance(
     single_directional: bool = False,
 ) -> Tensor:  # [] or [B]
     pred, target = zero_padding(pred, pred_lengths), zero_padding(target, target_lengths)
-    if single_directional:
-        forth, _ = nearest_neighbor(pred, target, dst_lengths=target_lengths)
-        return reduce_pairs(one_way_loss(forth, pred_lengths, norm), reduction, weights)
     forth, _ = nearest_neighbor(pred, target, dst_lengths=target_lengths)
+    if single_directional:
+        return reduce_pairs(one_way_loss(forth, pred_lengths, norm), reduction, weights)
     back, _ = nearest_neighbor(target, pred, dst_lengths=pred_lengths)
     return chamfer_loss(forth, back, pred_lengths, target_lengths, norm, reduction, weights)
 
@@ -340,10 +339,8 @@ def chamfer_loss(
     reduction: str,
     weights: Tensor | None = None,  # [B]
 ) -> Tensor:  # [] or [B]
-    if norm == "l1":
-        forth, back = _root(forth) / 2, _root(back) / 2
-    loss = _mean_over_points(forth, pred_lengths) + _mean_over_points(back, target_lengths)
-    return reduce_pairs(loss, reduction, weights)
+    loss = one_way_loss(forth, pred_lengths, norm) + one_way_loss(back, target_lengths, norm)
+    return reduce_pairs(loss / 2 if norm == "l1" else loss, reduction, weights)
 
 
 def one_way_loss(forth: Tensor, lengths: Tensor | None, norm: str) -> Tensor:  # [B, N], [B] -> [B]
@@ -439,18 +436,23 @@ def _inside(idx: Tensor, size: int) -> tuple[Tensor, Tensor]:
     return valid, idx.where(valid, 0).long()
 
 
+def _features_at(features: Tensor, idx: Tensor) -> tuple[Tensor, Tensor]:
+    """Features [B, C, M, K] at the indices [B, M, K], in the dtype of sums, and which indices exist."""
+    valid, places = _inside(idx, features.shape[2])
+    places = places.flatten(1)[:, None].expand(-1, features.shape[1], -1)
+    found = features.to(geometry_dtype(features)).gather(2, places)
+    return found.unflatten(2, idx.shape[1:]), valid
+
+
 def sum_features(
     features: Tensor,  # [B, C, N]
     idx: Tensor,  # [B, M, K], what is not in [0, N) adds 0
     weights: Tensor | None = None,  # [B, M, K]
 ) -> Tensor:  # [B, C, M]
     """Sum over K of the features at `idx`, times their weights."""
-    valid, places = _inside(idx, features.shape[2])
-    dtype = geometry_dtype(features)
-    places = places.flatten(1)[:, None].expand(-1, features.shape[1], -1)
-    found = features.to(dtype).gather(2, places).unflatten(2, idx.shape[1:])  # [B, C, M, K]
+    found, valid = _features_at(features, idx)
     if weights is not None:
-        found = found * weights.to(dtype)[:, None]
+        found = found * weights.to(found.dtype)[:, None]
     return found.masked_fill(~valid[:, None], 0).sum(-1).to(features.dtype)
 
 
@@ -488,8 +490,5 @@ def match_features(
     idx: Tensor,  # [B, M, K]
 ) -> Tensor:  # [B, M, K]
     """Gradient of `sum_features` in the weights."""
-    valid, places = _inside(idx, features.shape[2])
-    dtype = geometry_dtype(features)
-    places = places.flatten(1)[:, None].expand(-1, features.shape[1], -1)
-    found = features.to(dtype).gather(2, places).unflatten(2, idx.shape[1:])
-    return (values.to(dtype)[..., None] * found).masked_fill(~valid[:, None], 0).sum(1)
+    found, valid = _features_at(features, idx)
+    return (values.to(found.dtype)[..., None] * found).masked_fill(~valid[:, None], 0).sum(1)

@@ -12,16 +12,16 @@ from numba import types
 from numba.extending import overload
 from torch import Tensor
 
-from recon_fast.kernels.cpu.bits import bits_of, narrow, widen
+from recon_fast.kernels.cpu.bits import bits_of, kept, narrow, widen
 from recon_fast.kernels.cpu.launch import compiled_loose, empty, next_item, run
 from recon_fast.kernels.cpu.simd import (
     LANES,
     PAIRED,
     ROUNDS_TO_BF16,
-    combine,
     four_dots,
     four_paired_dots,
     prefetch,
+    spread_half_rows,
     spread_rows,
     sum_rows,
 )
@@ -154,13 +154,15 @@ def outer(factors, rows, keys, out):
     D = out.shape[1]
     if keys.shape[0] < out.shape[0]:
         out[:] = 0
-    if D % PAIRED == 0:
-        for d in range(0, D, PAIRED):
-            spread_rows(factors, rows, keys, d, out)
+    whole = D - D % PAIRED
+    for d in range(0, whole, PAIRED):
+        spread_rows(factors, rows, keys, d, out)
+    if D - whole >= LANES:
+        spread_half_rows(factors, rows, keys, whole, out)
+    if D % LANES == 0:
         return
     for j in range(keys.shape[0]):
         row = out[keys[j]]
-        combine(rows, factors, j, row)
         for d in range(D - D % LANES, D):
             total = np.float32(0)
             for q in range(4):
@@ -267,9 +269,7 @@ def _attention_backward(
 
 def _flat(tensor: Tensor) -> tuple[np.ndarray, tuple[int, ...]]:
     """One-dimensional view of all the memory a tensor [B, H, S, D] lies in, and its first three strides."""
-    tensor = tensor.detach()
-    if tensor.dtype not in (torch.float32, torch.bfloat16):
-        tensor = tensor.float()
+    tensor = tensor.detach().to(kept(tensor.dtype))
     if tensor.stride(-1) != 1:
         tensor = tensor.contiguous()
     strides = tensor.stride()
@@ -291,8 +291,7 @@ def masked_cross_attention_forward(
     scale: float,
 ) -> tuple[Tensor, Tensor]:  # [B, H, Q, D], [B, H, Q] float32
     B, H = query.shape[:2]
-    kept = query.dtype if query.dtype == torch.bfloat16 else torch.float32
-    out, logsumexp = torch.empty(query.shape, dtype=kept), torch.empty(query.shape[:3])
+    out, logsumexp = torch.empty(query.shape, dtype=kept(query.dtype)), torch.empty(query.shape[:3])
     inputs = (*_flat(query), *_flat(key), *_flat(value), _seen(key, key_mask), np.float32(scale))
     run(_attention, B * H, *inputs, bits_of(out), logsumexp.numpy())
     return out.to(value.dtype), logsumexp
@@ -310,9 +309,8 @@ def masked_cross_attention_backward(
     need_key_grad: bool = True,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:  # shapes of query, key, value
     B, H = query.shape[:2]
-    kept = query.dtype if query.dtype == torch.bfloat16 else torch.float32
     shapes = (query.shape, *((key.shape, value.shape) if need_key_grad else ((0, 0, 0, 0),) * 2))
-    grads = empty(shapes, kept)
+    grads = empty(shapes, kept(query.dtype))
     inputs = (*_flat(query), *_flat(key), *_flat(value), _seen(key, key_mask), np.float32(scale))
     run(
         _attention_backward, B * H, *_flat(grad.to(query.dtype)), *inputs, *map(bits_of, grads), need_key_grad

@@ -13,14 +13,13 @@ from torch import Tensor
 from recon_fast.kernels.cpu.knn import sort_smallest
 from recon_fast.kernels.cpu.launch import as_lengths, as_points, compiled, empty, next_item, run
 from recon_fast.kernels.cpu.masks import RUN, lowest_bit, within
-from recon_fast.kernels.cpu.spatial import FAN, INF, LEAF, Ordered, box_distances, columns_of
+from recon_fast.kernels.cpu.spatial import FAN, INF, LEAF, Ordered, box_distances, columns_of_clouds
 
 _QUERIES = 16  # queries of one item of work
 _PRUNE_FROM = 8192  # points
 _QUERIES_FROM = 1024  # queries of a cloud from which putting it in order pays
 _SAMPLE = 512  # points that tell how full a ball is
 _PROBES = 32  # queries of a cloud that tell whether balls are full
-NAN = np.float32(np.nan)
 
 
 @compiled
@@ -107,18 +106,6 @@ def _full_balls(counter, items, queries, lengths, bound, k, columns, full):
 
 
 @compiled
-def _columns(counter, items, xyz, lengths, columns):
-    """Columns [B, 3, .] of the clouds, NaN behind them."""
-    while True:
-        b = next_item(counter)
-        if b >= items:
-            break
-        n = lengths[b]
-        columns_of(xyz[b], columns[b, 0, :n], columns[b, 1, :n], columns[b, 2, :n])
-        columns[b, :, n:] = NAN
-
-
-@compiled
 def _ball_query(
     counter, items, queries, xyz, lengths, bound, first, columns, prune,
     ordered, order, leaves, branches, dist, idx,
@@ -165,8 +152,7 @@ def ball_query(
     N = p.shape[1]
     (dist,), (idx,) = empty([(B, M, k)]), empty([(B, M, k)], torch.int64)
     valid = as_lengths(lengths, B, N)
-    columns = np.empty((B, 3, -(-N // RUN) * RUN), np.float32)
-    run(_columns, B, p, valid, columns, threads=None if B * N > 65536 else 1)
+    columns = columns_of_clouds(p, valid, -(-N // RUN) * RUN)
     with np.errstate(over="ignore"):
         bound = np.float32(radius) * np.float32(radius)
     prune = N >= RUN and N >= _PRUNE_FROM and M >= _QUERIES_FROM

@@ -14,6 +14,11 @@ def bits_of(tensor: Tensor) -> np.ndarray:
     return (tensor.view(torch.uint16) if tensor.dtype == torch.bfloat16 else tensor).numpy()
 
 
+def kept(dtype: torch.dtype) -> torch.dtype:
+    """What a kernel writes for inputs of this dtype: bfloat16, or float32."""
+    return dtype if dtype == torch.bfloat16 else torch.float32
+
+
 def widen(value):
     """float32 of a float32, or of the 16 bits of a bfloat16."""
     raise NotImplementedError

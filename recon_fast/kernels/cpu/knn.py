@@ -19,7 +19,7 @@ from recon_fast.kernels.cpu.spatial import (
     LEAF,
     Ordered,
     box_distances,
-    columns_of,
+    columns_of_clouds,
     position_of_smallest,
 )
 
@@ -223,17 +223,6 @@ def write(keys, k, cloud, q, idx, dist):
 
 
 @compiled
-def _columns(counter, items, xyz, lengths, columns):
-    """Columns [B, 3, N] of the clouds."""
-    while True:
-        b = next_item(counter)
-        if b >= items:
-            break
-        n = lengths[b]
-        columns_of(xyz[b], columns[b, 0, :n], columns[b, 1, :n], columns[b, 2, :n])
-
-
-@compiled
 def _knn(counter, items, queries, xyz, lengths, prune, columns, order, leaves, branches, dist, idx):
     M, N, K = queries.shape[1], xyz.shape[1], idx.shape[2]
     parts = (M + _QUERIES - 1) // _QUERIES
@@ -282,9 +271,8 @@ def knn(
         ordered = Ordered(p, valid)
         points_of = ordered.columns, ordered.order, ordered.leaves, ordered.branches
     else:
-        columns, no_boxes = np.empty((B, 3, N), np.float32), np.empty((B, 6, 0), np.float32)
-        run(_columns, B, p, valid, columns, threads=None if B * N > 65536 else 1)
-        points_of = columns, np.empty((B, 0), np.int32), no_boxes, no_boxes
+        no_boxes = np.empty((B, 6, 0), np.float32)
+        points_of = columns_of_clouds(p, valid, N), np.empty((B, 0), np.int32), no_boxes, no_boxes
     items = B * -(-M // _QUERIES)
     run(_knn, items, q, p, valid, prune, *points_of, dist.numpy(), idx.numpy())
     return dist, idx

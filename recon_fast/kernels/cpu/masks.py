@@ -6,6 +6,8 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from recon_fast.kernels.cpu.simd import spread, vector_at
+
 RUN = 32  # points looked at together
 _POINTS = ir.VectorType(ir.FloatType(), RUN)
 
@@ -17,19 +19,14 @@ def _within(typing_context, x, y, z, start, qx, qy, qz, bound):
     """
 
     def generate(context, builder, signature, args):
-        def spread(value):
-            one = builder.insert_element(ir.Constant(_POINTS, ir.Undefined), value, ir.IntType(32)(0))
-            zeros = ir.Constant(ir.VectorType(ir.IntType(32), RUN), [0] * RUN)
-            return builder.shuffle_vector(one, ir.Constant(_POINTS, ir.Undefined), zeros)
-
         squares = []
         for kind, column, query in zip(signature.args[:3], args[:3], args[4:7], strict=True):
             data = context.make_array(kind)(context, builder, column).data
-            pointer = builder.bitcast(builder.gep(data, [args[3]]), _POINTS.as_pointer())
-            difference = builder.fsub(spread(query), builder.load(pointer, align=4))
+            points = builder.load(vector_at(builder, data, args[3], _POINTS), align=4)
+            difference = builder.fsub(spread(builder, query, RUN), points)
             squares.append(builder.fmul(difference, difference))
         distance = builder.fadd(builder.fadd(squares[0], squares[1]), squares[2])
-        inside = builder.fcmp_ordered("<", distance, spread(args[7]))
+        inside = builder.fcmp_ordered("<", distance, spread(builder, args[7], RUN))
         return builder.zext(builder.bitcast(inside, ir.IntType(RUN)), ir.IntType(64))
 
     f32 = types.float32

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recon_fast.kernels.cpu.bits import bits_of, narrow, widen
+from recon_fast.kernels.cpu.bits import bits_of, kept, narrow, widen
 from recon_fast.kernels.cpu.launch import compiled_loose, empty, next_item, run
 
 _GROUPS = 16  # of one item of work
@@ -125,14 +125,13 @@ def _weight_gradient(counter, items, grad, idx, x, to_weight):
 
 def _readable(tensor: Tensor) -> np.ndarray:
     """Contiguous float32, or the bits of bfloat16."""
-    tensor = tensor.detach()
-    return bits_of((tensor if tensor.dtype == torch.bfloat16 else tensor.float()).contiguous())
+    return bits_of(tensor.detach().to(kept(tensor.dtype)).contiguous())
 
 
 def group_max(values: Tensor) -> tuple[Tensor, Tensor]:  # [G, K, O] -> [G, O], [G, O] int32
     """Largest member of each group and which one it is, the first of equal ones; a NaN is the largest."""
     G, _, O = values.shape
-    out = torch.empty(G, O, dtype=torch.bfloat16 if values.dtype == torch.bfloat16 else torch.float32)
+    out = torch.empty(G, O, dtype=kept(values.dtype))
     idx = torch.empty(G, O, dtype=torch.int32)
     run(_group_max, -(-G // _GROUPS), _readable(values), bits_of(out), idx.numpy())
     return out.to(values.dtype), idx
@@ -144,8 +143,7 @@ def linear_max_backward(
     x: Tensor,  # [G, K, C]
     weight: Tensor,  # [O, C]
 ) -> tuple[Tensor, Tensor, Tensor]:  # [G, K, C], [O, C], [O]
-    kept = x.dtype if x.dtype == torch.bfloat16 else torch.float32
-    (to_x,) = empty([x.shape], kept)
+    (to_x,) = empty([x.shape], kept(x.dtype))
     to_weight = torch.empty(weight.shape)
     flow, index = _readable(grad), idx.contiguous().numpy()
     run(_input_gradient, -(-x.shape[0] // _GROUPS), flow, index, _readable(weight), bits_of(to_x))

@@ -21,6 +21,24 @@ def _shuffle(builder, a, b, lanes):
     return builder.shuffle_vector(a, b, mask)
 
 
+def spread(builder, value, lanes):
+    """A vector of that many lanes with the value in each."""
+    kind = ir.VectorType(value.type, lanes)
+    one = builder.insert_element(ir.Constant(kind, ir.Undefined), value, ir.IntType(32)(0))
+    return _shuffle(builder, one, one, [0] * lanes)
+
+
+def vector_at(builder, data, place, kind):
+    """Pointer to the vector of type `kind` that begins at data[place]."""
+    return builder.bitcast(builder.gep(data, [place]), kind.as_pointer())
+
+
+def _zeros(builder, kind):
+    """Four vectors of zeros to sum up in."""
+    zero = ir.Constant(kind, [0.0] * kind.count)
+    return [cgutils.alloca_once_value(builder, zero) for _ in range(4)]
+
+
 def _fold(builder, a, b, width):
     """Add the two halves of every `width` lanes, of a and of b; they take turns in the result."""
     half = width // 2
@@ -51,17 +69,12 @@ def _four_dots(typing_context, row, rows, out, at):
         size = builder.extract_value(row.shape, 0)
         index = size.type
 
-        def load(data, position):
-            pointer = builder.bitcast(builder.gep(data, [position]), _VECTOR.as_pointer())
-            return builder.load(pointer, align=4)
-
-        zero = ir.Constant(_VECTOR, [0.0] * LANES)
-        sums = [cgutils.alloca_once_value(builder, zero) for _ in range(4)]
-        step = ir.Constant(index, LANES)
-        with cgutils.for_range_slice(builder, index(0), size, step, index) as (d, _):
-            factor = load(row.data, d)
+        sums = _zeros(builder, _VECTOR)
+        with cgutils.for_range_slice(builder, index(0), size, index(LANES), index) as (d, _):
+            factor = builder.load(vector_at(builder, row.data, d, _VECTOR), align=4)
             for i, total in enumerate(sums):
-                other = load(rows.data, builder.add(builder.mul(index(i), size), d))
+                place = builder.add(builder.mul(index(i), size), d)
+                other = builder.load(vector_at(builder, rows.data, place, _VECTOR), align=4)
                 product = builder.fmul(factor, other, flags=_FAST)
                 builder.store(builder.fadd(builder.load(total), product, flags=_FAST), total)
         _store_sums(builder, sums, builder.gep(out.data, [args[3]]))
@@ -89,48 +102,6 @@ def _prefetch(typing_context, flat, at):
 
 
 prefetch: Any = intrinsic(_prefetch)
-
-
-def _combine(typing_context, rows, factors, at, out):
-    """out[d] = sum over q of factors[q, at] * rows[q, d] for four q, where full vectors lie in `out`.
-
-    `out` is float32, or the 16 bits of bfloat16; what is left behind the last full vector is not written.
-    """
-
-    def generate(context, builder, signature, args):
-        rows, factors, out = (
-            context.make_array(signature.args[i])(context, builder, args[i]) for i in (0, 1, 3)
-        )
-        size, width, stride = (
-            builder.extract_value(array.shape, axis) for array, axis in ((out, 0), (rows, 1), (factors, 1))
-        )
-        index = size.type
-        weights = []
-        for q in range(4):
-            place = builder.add(builder.mul(index(q), stride), args[2])
-            value = builder.load(builder.gep(factors.data, [place]))
-            one = builder.insert_element(ir.Constant(_VECTOR, ir.Undefined), value, ir.IntType(32)(0))
-            weights.append(_shuffle(builder, one, one, [0] * LANES))
-        last = builder.sub(size, builder.srem(size, index(LANES)))
-        with cgutils.for_range_slice(builder, index(0), last, index(LANES), index) as (d, _):
-            products = []
-            for q, weight in enumerate(weights):
-                place = builder.add(builder.mul(index(q), width), d)
-                pointer = builder.bitcast(builder.gep(rows.data, [place]), _VECTOR.as_pointer())
-                products.append(builder.fmul(weight, builder.load(pointer, align=4), flags=_FAST))
-            while len(products) > 1:
-                products = [builder.fadd(products[0], products[1], flags=_FAST), *products[2:]]
-            result = products[0]
-            if signature.args[3].dtype == types.uint16:
-                result = _bf16_bits(builder, result)
-            pointer = builder.bitcast(builder.gep(out.data, [d]), result.type.as_pointer())
-            builder.store(result, pointer, align=2)
-        return context.get_dummy_value()
-
-    return types.void(rows, factors, at, out), generate
-
-
-combine: Any = intrinsic(_combine)
 
 
 class _BFloat(ir.Type):
@@ -170,6 +141,7 @@ def _bf16_bits(builder, value):
 
 
 PAIRED = 2 * LANES  # bfloat16 values that one instruction multiplies
+_WIDE = ir.VectorType(ir.FloatType(), PAIRED)
 
 
 def _four_paired_dots(typing_context, row, flat, at0, at1, at2, at3, size, out, at):
@@ -184,22 +156,16 @@ def _four_paired_dots(typing_context, row, flat, at0, at1, at2, at3, size, out, 
             context.make_array(signature.args[i])(context, builder, args[i]).data for i in (0, 1, 7)
         )
         pairs = ir.VectorType(_BFloat(), PAIRED)
-        wide = ir.VectorType(ir.FloatType(), PAIRED)
         kind = ir.FunctionType(_VECTOR, [_VECTOR, pairs, pairs])
         multiply = cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.avx512bf16.dpbf16ps.512")
 
-        def load(pointer, position, kind, align):
-            pointer = builder.bitcast(builder.gep(pointer, [position]), kind.as_pointer())
-            return builder.load(pointer, align=align)
-
         size = args[6]
         index = size.type
-        zero = ir.Constant(_VECTOR, [0.0] * LANES)
-        sums = [cgutils.alloca_once_value(builder, zero) for _ in range(4)]
+        sums = _zeros(builder, _VECTOR)
         with cgutils.for_range_slice(builder, index(0), size, index(PAIRED), index) as (d, _):
-            factor = builder.fptrunc(load(row, d, wide, 4), pairs)
+            factor = builder.fptrunc(builder.load(vector_at(builder, row, d, _WIDE), align=4), pairs)
             for start, total in zip(args[2:6], sums, strict=True):
-                other = load(flat, builder.add(start, d), pairs, 2)
+                other = builder.load(vector_at(builder, flat, builder.add(start, d), pairs), align=2)
                 builder.store(builder.call(multiply, [builder.load(total), factor, other]), total)
         _store_sums(builder, sums, builder.gep(out, [args[8]]))
         return context.get_dummy_value()
@@ -224,31 +190,25 @@ def _sum_rows(typing_context, weights, flat, start, step, keys, d, out):
         index = d.type
         count = builder.extract_value(keys.shape, 0)
         stride, width = (builder.extract_value(array.shape, 1) for array in (weights, out))
-        wide = ir.VectorType(ir.FloatType(), PAIRED)
         narrow = signature.args[1].dtype == types.uint16
-        kind = ir.VectorType(ir.IntType(16), PAIRED) if narrow else wide
+        kind = ir.VectorType(ir.IntType(16), PAIRED) if narrow else _WIDE
         bits = ir.VectorType(ir.IntType(32), PAIRED)
-        sums = [cgutils.alloca_once_value(builder, ir.Constant(wide, [0.0] * PAIRED)) for _ in range(4)]
-        for total in sums:
-            builder.store(ir.Constant(wide, [0.0] * PAIRED), total)
+        sums = _zeros(builder, _WIDE)
         with cgutils.for_range_slice(builder, index(0), count, index(1), index) as (j, _):
             key = builder.load(builder.gep(keys.data, [j]))
             place = builder.add(builder.add(start, builder.mul(key, step)), d)
-            pointer = builder.bitcast(builder.gep(flat.data, [place]), kind.as_pointer())
-            row = builder.load(pointer, align=2 if narrow else 4)
+            row = builder.load(vector_at(builder, flat.data, place, kind), align=2 if narrow else 4)
             if narrow:
                 shift = ir.Constant(bits, [16] * PAIRED)
-                row = builder.bitcast(builder.shl(builder.zext(row, bits), shift), wide)
+                row = builder.bitcast(builder.shl(builder.zext(row, bits), shift), _WIDE)
             for q, total in enumerate(sums):
                 place = builder.add(builder.mul(index(q), stride), j)
                 weight = builder.load(builder.gep(weights.data, [place]))
-                one = builder.insert_element(ir.Constant(wide, ir.Undefined), weight, ir.IntType(32)(0))
-                product = builder.fmul(_shuffle(builder, one, one, [0] * PAIRED), row, flags=_FAST)
+                product = builder.fmul(spread(builder, weight, PAIRED), row, flags=_FAST)
                 builder.store(builder.fadd(builder.load(total), product, flags=_FAST), total)
         for q, total in enumerate(sums):
             place = builder.add(builder.mul(index(q), width), d)
-            pointer = builder.bitcast(builder.gep(out.data, [place]), wide.as_pointer())
-            builder.store(builder.load(total), pointer, align=4)
+            builder.store(builder.load(total), vector_at(builder, out.data, place, _WIDE), align=4)
         return context.get_dummy_value()
 
     return types.void(weights, flat, start, step, keys, d, out), generate
@@ -257,48 +217,51 @@ def _sum_rows(typing_context, weights, flat, start, step, keys, d, out):
 sum_rows: Any = intrinsic(_sum_rows)
 
 
-def _spread_rows(typing_context, factors, rows, keys, d, out):
-    """out[keys[j], d : d + PAIRED] = sum over four q of factors[q, j] * rows[q, d :], for all j.
+def _spread_rows(lanes):
+    """The intrinsic for vectors of that many lanes."""
 
-    `out` is float32, or the 16 bits of bfloat16. The rows stay in registers while all keys pass.
-    """
+    def spread_rows(typing_context, factors, rows, keys, d, out):
+        """out[keys[j], d : d + lanes] = sum over four q of factors[q, j] * rows[q, d :], for all j.
 
-    def generate(context, builder, signature, args):
-        factors, rows, keys, out = (
-            context.make_array(signature.args[i])(context, builder, args[i]) for i in (0, 1, 2, 4)
-        )
-        d = args[3]
-        index = d.type
-        count = builder.extract_value(keys.shape, 0)
-        stride, width, size = (builder.extract_value(a.shape, 1) for a in (factors, rows, out))
-        wide = ir.VectorType(ir.FloatType(), PAIRED)
-        held = []
-        for q in range(4):
-            place = builder.add(builder.mul(index(q), width), d)
-            pointer = builder.bitcast(builder.gep(rows.data, [place]), wide.as_pointer())
-            held.append(builder.load(pointer, align=4))
-        with cgutils.for_range_slice(builder, index(0), count, index(1), index) as (j, _):
-            products = []
-            for q, row in enumerate(held):
-                place = builder.add(builder.mul(index(q), stride), j)
-                factor = builder.load(builder.gep(factors.data, [place]))
-                one = builder.insert_element(ir.Constant(wide, ir.Undefined), factor, ir.IntType(32)(0))
-                products.append(builder.fmul(_shuffle(builder, one, one, [0] * PAIRED), row, flags=_FAST))
-            total = products[0]
-            for product in products[1:]:
-                total = builder.fadd(total, product, flags=_FAST)
-            if signature.args[4].dtype == types.uint16:
-                total = _bf16_bits(builder, total)
-            key = builder.load(builder.gep(keys.data, [j]))
-            place = builder.add(builder.mul(key, size), d)
-            pointer = builder.bitcast(builder.gep(out.data, [place]), total.type.as_pointer())
-            builder.store(total, pointer, align=2)
-        return context.get_dummy_value()
+        `out` is float32, or the 16 bits of bfloat16. The rows stay in registers while all keys pass.
+        """
 
-    return types.void(factors, rows, keys, d, out), generate
+        def generate(context, builder, signature, args):
+            factors, rows, keys, out = (
+                context.make_array(signature.args[i])(context, builder, args[i]) for i in (0, 1, 2, 4)
+            )
+            d = args[3]
+            index = d.type
+            count = builder.extract_value(keys.shape, 0)
+            stride, width, size = (builder.extract_value(a.shape, 1) for a in (factors, rows, out))
+            wide = ir.VectorType(ir.FloatType(), lanes)
+            held = []
+            for q in range(4):
+                place = builder.add(builder.mul(index(q), width), d)
+                held.append(builder.load(vector_at(builder, rows.data, place, wide), align=4))
+            with cgutils.for_range_slice(builder, index(0), count, index(1), index) as (j, _):
+                products = []
+                for q, row in enumerate(held):
+                    place = builder.add(builder.mul(index(q), stride), j)
+                    factor = builder.load(builder.gep(factors.data, [place]))
+                    products.append(builder.fmul(spread(builder, factor, lanes), row, flags=_FAST))
+                total = products[0]
+                for product in products[1:]:
+                    total = builder.fadd(total, product, flags=_FAST)
+                if signature.args[4].dtype == types.uint16:
+                    total = _bf16_bits(builder, total)
+                key = builder.load(builder.gep(keys.data, [j]))
+                place = builder.add(builder.mul(key, size), d)
+                builder.store(total, vector_at(builder, out.data, place, total.type), align=2)
+            return context.get_dummy_value()
+
+        return types.void(factors, rows, keys, d, out), generate
+
+    return intrinsic(spread_rows)
 
 
-spread_rows: Any = intrinsic(_spread_rows)
+spread_rows: Any = _spread_rows(PAIRED)
+spread_half_rows: Any = _spread_rows(LANES)
 
 
 def _round_to_bf16(typing_context, value):
@@ -338,13 +301,9 @@ def _search_run(typing_context, queries, x, y, z, number, start, end, best, foun
         def vector(pointer, kind):
             return builder.bitcast(pointer, kind.as_pointer())
 
-        def spread(pointer, position, kind):
+        def everywhere(pointer, position):
             """The value at `position` in every lane."""
-            value = builder.load(builder.gep(pointer, [position]))
-            one = builder.insert_element(ir.Constant(kind, ir.Undefined), value, lane(0))
-            return builder.shuffle_vector(
-                one, ir.Constant(kind, ir.Undefined), ir.Constant(_BITS, [0] * QUERIES)
-            )
+            return spread(builder, builder.load(builder.gep(pointer, [position])), QUERIES)
 
         at = [
             builder.load(vector(builder.gep(queries, [index(axis * QUERIES)]), _POINT), align=4)
@@ -352,17 +311,16 @@ def _search_run(typing_context, queries, x, y, z, number, start, end, best, foun
         ]
         near = cgutils.alloca_once_value(builder, ir.Constant(_POINT, [float("inf")] * QUERIES))
         which = cgutils.alloca_once_value(builder, ir.Constant(_BITS, [0] * QUERIES))
-        builder.store(ir.Constant(_POINT, [float("inf")] * QUERIES), near)
         with cgutils.for_range_slice(builder, start, end, index(1), index) as (i, _):
             squares = []
             for query, column in zip(at, (x, y, z), strict=True):
-                difference = builder.fsub(query, spread(column, i, _POINT))
+                difference = builder.fsub(query, everywhere(column, i))
                 squares.append(builder.fmul(difference, difference))
             distance = builder.fadd(builder.fadd(squares[0], squares[1]), squares[2])
             before = builder.load(near)
             nearer = builder.fcmp_ordered("<", distance, before)
             builder.store(builder.select(nearer, distance, before), near)
-            builder.store(builder.select(nearer, spread(number, i, _BITS), builder.load(which)), which)
+            builder.store(builder.select(nearer, everywhere(number, i), builder.load(which)), which)
         distance, point = builder.load(near), builder.load(which)
         before, old = (builder.load(vector(p, k), align=4) for p, k in ((best, _POINT), (found, _BITS)))
         nearer = builder.fcmp_ordered("<", distance, before)

@@ -6,6 +6,7 @@ from recon_fast.kernels.cpu.launch import compiled, next_item, run
 from recon_fast.kernels.cpu.simd import QUERIES
 
 INF = np.float32(np.inf)
+NAN = np.float32(np.nan)
 INF_BITS = np.int32(0x7F800000)  # bits of a non-negative float sort like the float
 NONE = np.int32(0x7FFFFFFF)  # sorts after every distance and every index
 LEAF = QUERIES  # points of the smallest box, which search together
@@ -223,6 +224,25 @@ def join_boxes(b, out):
 def columns_of(cloud, x, y, z):
     for i in range(x.shape[0]):
         x[i], y[i], z[i] = cloud[i, 0], cloud[i, 1], cloud[i, 2]
+
+
+@compiled
+def _columns(counter, items, xyz, lengths, columns):
+    while True:
+        b = next_item(counter)
+        if b >= items:
+            break
+        n = lengths[b]
+        columns_of(xyz[b], columns[b, 0, :n], columns[b, 1, :n], columns[b, 2, :n])
+        columns[b, :, n:] = NAN
+
+
+def columns_of_clouds(clouds: np.ndarray, lengths: np.ndarray, size: int) -> np.ndarray:
+    """Columns [B, 3, size] of the clouds [B, N, 3] up to their lengths, NaN behind them."""
+    B, N, _ = clouds.shape
+    columns = np.empty((B, 3, size), np.float32)
+    run(_columns, B, clouds, lengths, columns, threads=None if B * N > 65536 else 1)
+    return columns
 
 
 @compiled
