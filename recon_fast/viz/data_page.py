@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from recon_fast.console import ProgressBars, say
+from recon_fast.data.rows import turned
 from recon_fast.data.shapes import Shapes
 from recon_fast.viz.clouds import spread
 from recon_fast.viz.embedding_map import thumbnails
@@ -76,11 +77,7 @@ def _upright(found: Inspection, cloud: NDArray[np.floating]) -> NDArray[np.float
     """A cloud with the axis that is up, as stated or else as guessed, turned to y."""
     stated = found.shapes.conventions.up if found.shapes is not None else "unknown"
     up = found.up if stated == "unknown" else stated
-    if up == "x":
-        return np.stack([-cloud[:, 1], cloud[:, 0], cloud[:, 2]], 1)
-    if up == "z":
-        return np.stack([cloud[:, 0], cloud[:, 2], -cloud[:, 1]], 1)
-    return cloud
+    return turned(cloud, "xyz".index(up), 1) if up in ("x", "z") else cloud
 
 
 def _range(values: NDArray[Any]) -> str:
