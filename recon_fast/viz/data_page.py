@@ -14,7 +14,7 @@ from recon_fast.data.rows import turned
 from recon_fast.data.shapes import Shapes
 from recon_fast.viz.clouds import spread
 from recon_fast.viz.embedding_map import thumbnails
-from recon_fast.viz.html import page, table, write_page
+from recon_fast.viz.html import page, scrolling, table, write_page
 from recon_fast.viz.inspection import Inspection, class_counts, inspect_data
 from recon_fast.viz.settings import InspectConfig
 
@@ -155,10 +155,7 @@ def bars(header: Sequence[str], rows: Sequence[tuple[str, Sequence[int]]]) -> st
     head = "".join(
         f'<th scope="col"{" class=number" if i else ""}>{escape(text)}</th>' for i, text in enumerate(header)
     )
-    return (
-        '<div class="scroll" tabindex="0" role="region" aria-label="table with bars"><table>'
-        f"<thead><tr>{head}<th></th></tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
-    )
+    return scrolling(f"{head}<th></th>", "".join(lines), "table with bars")
 
 
 def _classes(shapes: Shapes) -> str:
