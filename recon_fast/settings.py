@@ -4,8 +4,9 @@ import argparse
 import difflib
 import re
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import jsonargparse
 import yaml
@@ -14,6 +15,10 @@ from recon_fast.config import ConvertConfig, PackConfig, PretrainConfig
 from recon_fast.errors import InputError
 from recon_fast.tasks.config import DownstreamConfig, FewshotConfig, FinetuneConfig, PartsegConfig
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+T = TypeVar("T", bound="DataclassInstance")
 DEFAULT_CONFIG = "quickstart"
 
 
@@ -67,6 +72,18 @@ def explain(error: Exception, parser: jsonargparse.ArgumentParser) -> InputError
     if wrong:
         return InputError(f"setting {wrong[1]}: {wrong[2].replace('typing.', '')}")
     return InputError(text)
+
+
+def command_parser(command: str, description: str) -> jsonargparse.ArgumentParser:
+    """The parser of `recon-fast COMMAND`, which raises errors and takes whole names alone."""
+    return jsonargparse.ArgumentParser(
+        prog=f"recon-fast {command}", description=description, exit_on_error=False, allow_abbrev=False
+    )
+
+
+def typed(kind: type[T], settings: Any) -> T:
+    """The settings of one dataclass among all that were parsed."""
+    return kind(**{field.name: settings[field.name] for field in fields(kind)})
 
 
 def parse(parser: jsonargparse.ArgumentParser, argv: list[str]) -> Any:
@@ -144,11 +161,9 @@ def parse_pretrain(argv: list[str]) -> tuple[PretrainConfig, Path | str | None, 
     """
     base, resume, rest = start_config(argv, "pretrain", DEFAULT_CONFIG)
     check_yaml(base)
-    parser = jsonargparse.ArgumentParser(
-        prog="recon-fast pretrain",
-        description=f"Pretrain ReCon; without --config '{DEFAULT_CONFIG}', on a procedural set in memory.",
-        exit_on_error=False,
-        allow_abbrev=False,
+    parser = command_parser(
+        "pretrain",
+        f"Pretrain ReCon; without --config '{DEFAULT_CONFIG}', on a procedural set in memory.",
     )
     names = ", ".join(packaged_configs("pretrain"))
     parser.add_argument("--config", action="config", help=f"a YAML file, or one of: {names}")
@@ -169,7 +184,7 @@ def parse_pretrain(argv: list[str]) -> tuple[PretrainConfig, Path | str | None, 
         raise InputError(f"profile must be a number of steps, got {settings['profile']}")
     if settings["resume"] is not None:
         raise InputError(f"resume must be given on the command line, got {settings['resume']} in {base}")
-    config = PretrainConfig(**{name: settings[name] for name in PretrainConfig.__dataclass_fields__})
+    config = typed(PretrainConfig, settings)
     if resume == "auto" and config.out is None:
         raise InputError("resume auto needs the folder of the run: --out RUN")
     return config, resume, settings["profile"]
@@ -179,9 +194,7 @@ def _downstream_parser(
     settings: type[DownstreamConfig], command: str, description: str
 ) -> jsonargparse.ArgumentParser:
     """The parser of a command that trains a downstream model."""
-    parser = jsonargparse.ArgumentParser(
-        prog=f"recon-fast {command}", description=description, exit_on_error=False, allow_abbrev=False
-    )
+    parser = command_parser(command, description)
     names = ", ".join(packaged_configs(command))
     parser.add_argument("--config", action="config", help=f"a YAML file, or one of: {names}")
     parser.add_argument("--resume", help="run folder (or its newest checkpoint) to continue; or auto")
@@ -206,7 +219,7 @@ def parse_finetune(argv: list[str], command: str) -> tuple[FinetuneConfig, Path 
     if given.get("protocol", protocol) != protocol:
         raise InputError(f"config {base} is of `recon-fast {given['protocol']}`, not of `{command}`")
     settings = parse(parser, ["--config", str(base), "--protocol", protocol, *rest])
-    config = FinetuneConfig(**{name: settings[name] for name in FinetuneConfig.__dataclass_fields__})
+    config = typed(FinetuneConfig, settings)
     if config.protocol != protocol:
         raise InputError(f"protocol is said by the command: `recon-fast {config.protocol}`, got --protocol")
     if resume == "auto" and config.out is None:
@@ -225,7 +238,7 @@ def parse_partseg(argv: list[str]) -> tuple[PartsegConfig, Path | str | None]:
         "Train a part segmenter, and test it; without --data.path on procedural shapes in memory.",
     )
     settings = parse(parser, ["--config", str(base), *rest])
-    config = PartsegConfig(**{name: settings[name] for name in PartsegConfig.__dataclass_fields__})
+    config = typed(PartsegConfig, settings)
     if resume == "auto" and config.out is None:
         raise InputError("resume auto needs the folder of the run: --out RUN")
     return config, resume
@@ -233,27 +246,23 @@ def parse_partseg(argv: list[str]) -> tuple[PartsegConfig, Path | str | None]:
 
 def parse_pack(argv: list[str]) -> tuple[Path, Path, PackConfig]:
     """Source, output and settings of `recon-fast pack`."""
-    parser = jsonargparse.ArgumentParser(
-        prog="recon-fast pack",
-        description="Pack a folder of clouds into one HDF5 file, or with --shard_size into many.",
-        exit_on_error=False,
-        allow_abbrev=False,
+    parser = command_parser(
+        "pack",
+        "Pack a folder of clouds into one HDF5 file, or with --shard_size into many.",
     )
     parser.add_argument("source", help="folder in an official layout, or any folder of clouds")
     parser.add_argument("out", help="the .h5 file to write, or the folder of shards")
     parser.add_class_arguments(PackConfig, as_group=False)
     settings = parse(parser, argv)
-    config = PackConfig(**{name: settings[name] for name in PackConfig.__dataclass_fields__})
+    config = typed(PackConfig, settings)
     return Path(settings["source"]), Path(settings["out"]), config
 
 
 def parse_convert(argv: list[str]) -> tuple[Path, Path, ConvertConfig]:
     """Source, output and settings of `recon-fast convert`."""
-    parser = jsonargparse.ArgumentParser(
-        prog="recon-fast convert",
-        description="Bring an official checkpoint into our format, or ours into the official one.",
-        exit_on_error=False,
-        allow_abbrev=False,
+    parser = command_parser(
+        "convert",
+        "Bring an official checkpoint into our format, or ours into the official one.",
     )
     parser.add_argument("source", help="official .pth, run folder, checkpoint folder or model.safetensors")
     parser.add_argument(
@@ -263,7 +272,7 @@ def parse_convert(argv: list[str]) -> tuple[Path, Path, ConvertConfig]:
     )
     parser.add_class_arguments(ConvertConfig, as_group=False)
     settings = parse(parser, argv)
-    config = ConvertConfig(**{name: settings[name] for name in ConvertConfig.__dataclass_fields__})
+    config = typed(ConvertConfig, settings)
     return Path(settings["source"]), Path(settings["out"]), config
 
 
@@ -272,19 +281,16 @@ def parse_fewshot(argv: list[str]) -> tuple[FewshotConfig, Path | str | None]:
     argv = ["--official_protocol=true" if arg == "--official-protocol" else arg for arg in argv]
     base, resume, rest = start_config(argv, "fewshot", "fewshot")
     check_yaml(base)
-    parser = jsonargparse.ArgumentParser(
-        prog="recon-fast fewshot",
-        description="Few-shot classification, mean and deviation over folds; of published folds, or of any "
-        "labelled set.",
-        exit_on_error=False,
-        allow_abbrev=False,
+    parser = command_parser(
+        "fewshot",
+        "Few-shot classification, mean and deviation over folds; of published folds, or of any labelled set.",
     )
     names = ", ".join(packaged_configs("fewshot"))
     parser.add_argument("--config", action="config", help=f"a YAML file, or one of: {names}")
     parser.add_argument("--resume", help="run folder to continue")
     parser.add_class_arguments(FewshotConfig, as_group=False)
     settings = parse(parser, ["--config", str(base), *rest])
-    config = FewshotConfig(**{name: settings[name] for name in FewshotConfig.__dataclass_fields__})
+    config = typed(FewshotConfig, settings)
     if resume == "auto":
         raise InputError("resume must name the folder of a run, got auto")
     return config, resume

@@ -1,27 +1,23 @@
 """From command-line arguments to the settings of the commands that only look at an encoder."""
 
 from pathlib import Path
-from typing import Any, TypeVar
 
 import jsonargparse
 
 from recon_fast.errors import InputError
-from recon_fast.settings import check_yaml, find_config, option, packaged_configs, parse, without_option
+from recon_fast.settings import (
+    check_yaml,
+    command_parser,
+    find_config,
+    option,
+    packaged_configs,
+    parse,
+    typed,
+    without_option,
+)
 from recon_fast.tasks.frozen_config import EmbedConfig, RetrieveConfig, SvmConfig, ZeroShotConfig
 
-T = TypeVar("T")
 _CHECKPOINT = "run folder, checkpoint folder, model.safetensors or official .pth"
-
-
-def _parser(command: str, description: str) -> jsonargparse.ArgumentParser:
-    return jsonargparse.ArgumentParser(
-        prog=f"recon-fast {command}", description=description, exit_on_error=False, allow_abbrev=False
-    )
-
-
-def _config(kind: type[T], settings: Any) -> T:
-    fields: dict[str, Any] = kind.__dataclass_fields__  # type: ignore[attr-defined]
-    return kind(**{name: settings[name] for name in fields})
 
 
 def _flag(argv: list[str], name: str) -> list[str]:
@@ -47,7 +43,7 @@ def _with_recipe(parser: jsonargparse.ArgumentParser, argv: list[str], command: 
 
 def parse_svm(argv: list[str]) -> SvmConfig:
     """Settings of `recon-fast svm`."""
-    parser = _parser(
+    parser = command_parser(
         "svm",
         "Linear SVM and nearest neighbours on frozen features of labelled shapes; without --data.path on a "
         "procedural set in memory.",
@@ -59,23 +55,23 @@ def parse_svm(argv: list[str]) -> SvmConfig:
     settings = parse(parser, _with_recipe(parser, argv, "svm"))
     if settings["checkpoint"] == "none":
         settings["checkpoint"] = None
-    return _config(SvmConfig, settings)
+    return typed(SvmConfig, settings)
 
 
 def parse_zeroshot(argv: list[str]) -> ZeroShotConfig:
     """Settings of `recon-fast zeroshot`."""
-    parser = _parser(
+    parser = command_parser(
         "zeroshot",
         "Classify shapes by the texts of their classes; without --data.path a procedural set in memory.",
     )
     parser.add_argument("checkpoint", help=f"of pretraining: {_CHECKPOINT}")
     parser.add_class_arguments(ZeroShotConfig, as_group=False, skip={"checkpoint"})
-    return _config(ZeroShotConfig, parse(parser, _with_recipe(parser, argv, "zeroshot")))
+    return typed(ZeroShotConfig, parse(parser, _with_recipe(parser, argv, "zeroshot")))
 
 
 def parse_embed(argv: list[str]) -> tuple[str, list[str], Path, EmbedConfig]:
     """Checkpoint, clouds, output and settings of `recon-fast embed`."""
-    parser = _parser("embed", "Write features of clouds into a file.")
+    parser = command_parser("embed", "Write features of clouds into a file.")
     parser.add_argument("checkpoint", help=_CHECKPOINT)
     parser.add_argument(
         "clouds", nargs="+", help="files of one cloud, folders, packed files, .h5 files, folders of shards"
@@ -83,13 +79,13 @@ def parse_embed(argv: list[str]) -> tuple[str, list[str], Path, EmbedConfig]:
     parser.add_argument("out", help="file to write: .h5, .hdf5 or .npz")
     parser.add_class_arguments(EmbedConfig, as_group=False)
     settings = parse(parser, _flag(argv, "overwrite"))
-    config = _config(EmbedConfig, settings)
+    config = typed(EmbedConfig, settings)
     return settings["checkpoint"], settings["clouds"], Path(settings["out"]), config
 
 
 def parse_retrieve(argv: list[str]) -> tuple[str, str | None, RetrieveConfig]:
     """The set, the query (None for captions) and settings of `recon-fast retrieve`."""
-    parser = _parser(
+    parser = command_parser(
         "retrieve", "Find the nearest shapes to a shape, a text or a picture; or score captions."
     )
     parser.add_argument("clouds", help="file that `recon-fast embed` wrote, or anything it embeds")
@@ -104,4 +100,4 @@ def parse_retrieve(argv: list[str]) -> tuple[str, str | None, RetrieveConfig]:
     settings = parse(parser, _flag(argv, "captions"))
     if settings["captions"] == (settings["text"] is not None):
         raise InputError("retrieve takes a query or --captions, one of both")
-    return settings["clouds"], settings["text"], _config(RetrieveConfig, settings)
+    return settings["clouds"], settings["text"], typed(RetrieveConfig, settings)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from recon_fast.errors import InputError
 
 SUFFIXES = (".npy", ".ply", ".off", ".obj", ".h5")
+FILES = (".npy", ".ply", ".off", ".obj", ".txt")  # one cloud each, where a user names them
 SURFACE_POINTS = 8192  # as many as ShapeNet55's own clouds have
 
 

@@ -37,8 +37,7 @@ def prepare_shapes(config: DataConfig, seed: int, console: Console, parts: bool 
 def _read_or_make(config: DataConfig, seed: int, console: Console, parts: bool) -> Shapes:
     # Imported here: readers of one layout need not be loaded for another.
     from recon_fast.data.loading import load, open_source
-    from recon_fast.data.packed import is_packed, read_packed
-    from recon_fast.data.shards import is_sharded, read_shards
+    from recon_fast.data.shards import open_packed
 
     if config.path is None:
         say(console, f"making {config.shapes} procedural shapes (the first time, 5 s more to compile)")
@@ -57,10 +56,9 @@ def _read_or_make(config: DataConfig, seed: int, console: Console, parts: bool) 
             finally:  # numba gives OpenMP, which torch shares, all cores
                 torch.set_num_threads(threads)
         path = Path(config.path).expanduser()
-        if path.is_file() and is_packed(path):
-            return read_packed(path, num_points=config.num_points, mapped=True)
-        if is_sharded(path):
-            return read_shards(path, num_points=config.num_points)
+        packed = open_packed(path, num_points=config.num_points)
+        if packed is not None:
+            return packed
         source = open_source(path, config.kind, held_out_fraction=config.held_out_fraction)
         shapes, left_out = load(
             source,

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recon_fast.data.loading import Progress, in_order, problem_table
-from recon_fast.data.packed import dataset_checksums, read_packed
+from recon_fast.data.packed import dataset_checksums, is_packed, read_packed
 from recon_fast.data.pictures import JoinedPictures
 from recon_fast.data.rows import Joined
 from recon_fast.data.shapes import Conventions, Features, Problem, Shapes
@@ -70,6 +70,17 @@ def read_shards(folder: Path, *, num_points: int = 1) -> Shapes:
         for shard in manifest["shards"]
     ]
     return _join(manifest, sets)
+
+
+def open_packed(path: Path, *, num_points: int = 1) -> Shapes | None:
+    """Shapes, mapped, of a packed file or a folder of shards; None where `path` is neither.
+
+    Raises:
+        InputError: as `read_packed` and `read_shards`.
+    """
+    if path.is_file() and is_packed(path):
+        return read_packed(path, num_points=num_points, mapped=True)
+    return read_shards(path, num_points=num_points) if is_sharded(path) else None
 
 
 def verify_shards(folder: Path, progress: Progress | None = None) -> None:

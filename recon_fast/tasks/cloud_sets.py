@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from recon_fast.console import ProgressBars
+from recon_fast.data.clouds import FILES
 from recon_fast.data.conventions import state_up, turn_up
 from recon_fast.data.loading import (
     DataProblems,
@@ -20,16 +21,14 @@ from recon_fast.data.loading import (
     stop_at_problems,
     without_clouds,
 )
-from recon_fast.data.packed import is_packed, read_packed
 from recon_fast.data.prepare import say_left_out
 from recon_fast.data.rows import turned
 from recon_fast.data.shapes import Entry, Shapes, Source
-from recon_fast.data.shards import is_sharded, read_shards
+from recon_fast.data.shards import open_packed
 from recon_fast.errors import InputError
 from recon_fast.tasks.frozen_config import ReadingConfig
 
 _FLAG = "--data.on_problem"
-FILES = (".npy", ".ply", ".off", ".obj", ".txt")  # one cloud each
 
 
 @dataclass
@@ -80,11 +79,7 @@ def open_clouds(paths: Sequence[str | Path], config: ReadingConfig, least: int, 
 
 
 def _of_path(path: Path, config: ReadingConfig, least: int, console: Console) -> CloudSet:
-    shapes = None
-    if path.is_file() and is_packed(path):
-        shapes = read_packed(path, num_points=least, mapped=True)
-    elif is_sharded(path):
-        shapes = read_shards(path, num_points=least)
+    shapes = open_packed(path, num_points=least)
     if shapes is None:
         source = open_source(path, config.kind, held_out_fraction=config.held_out_fraction)
         return _of_source(source, config, least, console)

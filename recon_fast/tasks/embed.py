@@ -24,7 +24,7 @@ from recon_fast.training.device import autocast, resolve_device, resolve_precisi
 KINDS: tuple[FeatureKind, ...] = get_args(FeatureKind)
 Cloud = NDArray | Tensor
 # Points of a cloud per group, as in all official protocols: 1024 and 64, 2048 and 128, 8192 and 512.
-_POINTS_PER_GROUP = 16
+POINTS_PER_GROUP = 16
 _BATCH = {"cpu": 16, "cuda": 256}  # on a CPU 4 to 32 are equally fast, within a tenth
 
 
@@ -61,7 +61,7 @@ class PointEncoder:
     @property
     def usual_points(self) -> int:
         """Points that larger clouds are reduced to, unless told otherwise."""
-        return max(_POINTS_PER_GROUP * self.model.config.num_group, self.model.config.group_size)
+        return max(POINTS_PER_GROUP * self.model.config.num_group, self.model.config.group_size)
 
     @property
     def usual_batch(self) -> int:

@@ -8,6 +8,7 @@ from rich.console import Console
 
 from recon_fast.tasks.embed import PointEncoder
 from recon_fast.tasks.frozen_config import QueryTeacherConfig
+from recon_fast.tasks.searched import unit
 from recon_fast.tasks.text_space import is_standardized, query_teacher, text_features
 
 MOST = 500  # captions that are encoded; of more, evenly spaced ones
@@ -44,10 +45,6 @@ def nearest(
     tokens: NDArray[np.float32], features: NDArray[np.float32], captions: Sequence[str], count: int = 5
 ) -> list[list[tuple[str, float]]]:
     """The `count` captions with the highest cosine to each token [B, D], and the cosine."""
-
-    def unit(x: NDArray[np.float32]) -> NDArray[np.float32]:
-        return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
-
     similarity = unit(tokens) @ unit(features).T
     order = np.argsort(-similarity, axis=1, kind="stable")[:, :count]
     return [[(captions[i], float(row[i])) for i in best] for row, best in zip(similarity, order, strict=True)]

@@ -7,17 +7,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from recon_fast.data.clouds import SUFFIXES, SURFACE_POINTS, read_cloud
+from recon_fast.data.clouds import FILES, SURFACE_POINTS, read_cloud
 from recon_fast.data.conventions import state_up, turn_up
 from recon_fast.data.loading import load, open_source
-from recon_fast.data.packed import is_packed, read_packed
 from recon_fast.data.shapes import Shapes
-from recon_fast.data.shards import is_sharded, read_shards
+from recon_fast.data.shards import open_packed
 from recon_fast.errors import InputError
 
 PROCEDURAL = "procedural"
 _PROCEDURAL_SEED = 1  # training's default is 0: these are other shapes of the same families
-_SINGLE = {".txt", *SUFFIXES} - {".h5"}
 
 
 @dataclass(frozen=True)
@@ -32,7 +30,7 @@ class Picked:
 
 def is_cloud_file(path: Path) -> bool:
     """Whether `path` is one cloud rather than a set of them."""
-    return path.suffix.lower() in _SINGLE and not path.is_dir()
+    return path.suffix.lower() in FILES and not path.is_dir()
 
 
 def spread(rows: NDArray[np.int64], count: int) -> NDArray[np.int64]:
@@ -60,10 +58,8 @@ def pick_shapes(name: str, count: int, kind: str = "auto", up: str = "auto") -> 
         # Whole rounds of the families: the last of them are held out.
         rounds = max(5, -(-count // len(FAMILIES)) * 5)
         shapes = procedural_shapes(rounds * len(FAMILIES), _PROCEDURAL_SEED, pictures=False)
-    elif path.is_file() and is_packed(path):
-        shapes = read_packed(path, mapped=True)
-    elif is_sharded(path):
-        shapes = read_shards(path)
+    elif (packed := open_packed(path)) is not None:
+        shapes = packed
     else:
         source = open_source(path, kind)
         held = np.array([entry.held_out for entry in source.entries], np.bool_)
@@ -112,7 +108,7 @@ def pick_clouds(
             continue
         if name != PROCEDURAL and not path.exists():
             raise InputError(
-                f"clouds must be files ({' '.join(sorted(_SINGLE))}), data sets or `{PROCEDURAL}`, got {name}"
+                f"clouds must be files ({' '.join(sorted(FILES))}), data sets or `{PROCEDURAL}`, got {name}"
             )
         shapes, more = pick_shapes(name, count, kind, up)
         if shapes.conventions.up == "unknown":

@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from recon_fast.console import ProgressBars, say
+from recon_fast.data.rows import turned
 from recon_fast.data.shapes import Shapes
 from recon_fast.viz.clouds import spread
 from recon_fast.viz.embedding_map import thumbnails
-from recon_fast.viz.html import page, table, write_page
+from recon_fast.viz.html import page, scrolling, table, write_page
 from recon_fast.viz.inspection import Inspection, class_counts, inspect_data
 from recon_fast.viz.settings import InspectConfig
 
@@ -76,11 +77,7 @@ def _upright(found: Inspection, cloud: NDArray[np.floating]) -> NDArray[np.float
     """A cloud with the axis that is up, as stated or else as guessed, turned to y."""
     stated = found.shapes.conventions.up if found.shapes is not None else "unknown"
     up = found.up if stated == "unknown" else stated
-    if up == "x":
-        return np.stack([-cloud[:, 1], cloud[:, 0], cloud[:, 2]], 1)
-    if up == "z":
-        return np.stack([cloud[:, 0], cloud[:, 2], -cloud[:, 1]], 1)
-    return cloud
+    return turned(cloud, "xyz".index(up), 1) if up in ("x", "z") else cloud
 
 
 def _range(values: NDArray[Any]) -> str:
@@ -158,10 +155,7 @@ def bars(header: Sequence[str], rows: Sequence[tuple[str, Sequence[int]]]) -> st
     head = "".join(
         f'<th scope="col"{" class=number" if i else ""}>{escape(text)}</th>' for i, text in enumerate(header)
     )
-    return (
-        '<div class="scroll" tabindex="0" role="region" aria-label="table with bars"><table>'
-        f"<thead><tr>{head}<th></th></tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
-    )
+    return scrolling(f"{head}<th></th>", "".join(lines), "table with bars")
 
 
 def _classes(shapes: Shapes) -> str:

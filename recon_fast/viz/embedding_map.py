@@ -45,17 +45,17 @@ def layouts(features: NDArray[np.floating]) -> tuple[dict[str, NDArray[np.float6
     features = np.asarray(features, np.float64)
     pca = PCA(2, svd_solver="full").fit(features)
     found = {"PCA": pca.transform(features)}
-    kept = 100 * float(pca.explained_variance_ratio_.sum())
+    note = f"the two PCA axes keep {100 * float(pca.explained_variance_ratio_.sum()):.0f} % of the variance"
     perplexity = min(30.0, (len(features) - 1) / 3)
     found["t-SNE"] = TSNE(2, perplexity=perplexity, init="pca", random_state=0).fit_transform(features)
     try:
         from umap import UMAP
     except ImportError:
-        return found, f"the two PCA axes keep {kept:.0f} % of the variance"
+        return found, note
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # UMAP warns that a seed takes its threads
         found["UMAP"] = UMAP(n_neighbors=min(15, len(features) - 1), random_state=0).fit_transform(features)
-    return found, f"the two PCA axes keep {kept:.0f} % of the variance"
+    return found, note
 
 
 def embedding_map(checkpoint: Path, config: ReportConfig) -> dict[str, Any]:
@@ -65,7 +65,7 @@ def embedding_map(checkpoint: Path, config: ReportConfig) -> dict[str, Any]:
         InputError: the checkpoint or the data cannot be used, or fewer than 4 shapes can be.
     """
     assert config.data is not None
-    encoder = load(checkpoint, None if config.device == "auto" else config.device)
+    encoder = load(checkpoint, config.device)
     picked, _ = pick_clouds([config.data], config.count, config.kind, config.up)
     return map_data(picked, encoder.embed([np.array(cloud.points) for cloud in picked]), checkpoint.name)
 

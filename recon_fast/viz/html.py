@@ -77,8 +77,13 @@ def table(header: Sequence[str], rows: Iterable[Sequence[Any]], numbers: Sequenc
     body = "".join(
         "<tr>" + "".join(cell("td", i, value) for i, value in enumerate(row)) + "</tr>" for row in rows
     )
+    return scrolling(head, body, "table")
+
+
+def scrolling(head: str, body: str, label: str) -> str:
+    """A table of HTML cells `head` and rows `body` that scrolls sideways on a narrow screen."""
     return (
-        '<div class="scroll" tabindex="0" role="region" aria-label="table">'
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{label}">'
         f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
 

@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 
 from recon_fast.data.conventions import radii
 from recon_fast.data.loading import DataProblems, load, open_source
-from recon_fast.data.packed import is_packed, read_packed
 from recon_fast.data.shapes import Problem, Shapes, Source
-from recon_fast.data.shards import is_sharded, read_shards
+from recon_fast.data.shards import open_packed
 from recon_fast.errors import InputError
 from recon_fast.viz.clouds import PROCEDURAL, spread
 
@@ -76,10 +75,8 @@ def inspect_data(
         from recon_fast.data.procedural import procedural_shapes
 
         shapes = procedural_shapes(_PROCEDURAL_SHAPES, pictures=False)
-    elif path.is_file() and is_packed(path):
-        shapes = read_packed(path, mapped=True)
-    elif is_sharded(path):
-        shapes = read_shards(path)
+    elif (packed := open_packed(path)) is not None:
+        shapes = packed
     else:
         source = open_source(path, kind)
         try:

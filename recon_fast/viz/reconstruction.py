@@ -13,9 +13,8 @@ from recon_fast.kernels import chamfer_distance, farthest_point_sample
 from recon_fast.models import AnyModel, PretrainModel
 from recon_fast.models.recon import group_points
 from recon_fast.models.tokenizer import take_groups
+from recon_fast.tasks.embed import POINTS_PER_GROUP
 from recon_fast.viz.attention import encode_and_attend
-
-_POINTS_PER_GROUP = 16  # as in all official protocols
 
 
 @dataclass
@@ -49,7 +48,7 @@ def sampled(cloud: NDArray, model: AnyModel, name: str) -> Tensor:
     if not np.isfinite(cloud).all():
         raise InputError(f"{name} must be finite, got NaN or inf")
     points = unit_sphere(torch.from_numpy(np.array(cloud, np.float64))[None]).float()
-    wanted = max(_POINTS_PER_GROUP * config.num_group, config.group_size)
+    wanted = max(POINTS_PER_GROUP * config.num_group, config.group_size)
     if len(cloud) > wanted:
         idx = farthest_point_sample(points, wanted, skip_near_origin=config.skip_near_origin)
         points = take_groups(points, idx)

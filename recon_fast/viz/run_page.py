@@ -98,7 +98,7 @@ def run_page(
     now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     parts = [f'<p class="soft">Written {now}. <span id="reload"></span></p>', _overview(runs)]
     parts += ["<h2>Curves</h2>", _CURVES if curves else "<p>Nothing is logged yet.</p>"]
-    parts += [_probes(runs), _results(runs)]
+    parts += [_probes(runs, names), _results(runs)]
     if places is not None:
         parts.append(_MAP)
     elif problem is not None:
@@ -156,8 +156,8 @@ def _overview(runs: Sequence[Run]) -> str:
     return table(header, rows, numbers=(2, 3, 4))
 
 
-def _probes(runs: Sequence[Run]) -> str:
-    names = [name for name in curve_names(runs) if name.startswith("probe_")]
+def _probes(runs: Sequence[Run], names: Sequence[str]) -> str:
+    names = [name for name in names if name.startswith("probe_")]
     if not names:
         return ""
     rows = [

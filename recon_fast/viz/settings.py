@@ -1,15 +1,12 @@
 """Settings of the commands that write pages, and their parsers."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
-
-import jsonargparse
+from typing import Literal
 
 from recon_fast.config import Kind
 from recon_fast.errors import InputError
-from recon_fast.settings import parse
+from recon_fast.settings import command_parser, parse, typed
 
 Up = Literal["auto", "x", "y", "z"]
 
@@ -100,41 +97,33 @@ class InspectConfig:
             raise InputError(f"workers must be at least 1 or null, got {self.workers}")
 
 
-def _parser(command: str, description: str) -> jsonargparse.ArgumentParser:
-    return jsonargparse.ArgumentParser(
-        prog=f"recon-fast {command}", description=description, exit_on_error=False, allow_abbrev=False
-    )
-
-
-def _settings(kind: Callable[..., Any], settings: Any) -> Any:
-    return kind(**{name: settings[name] for name in kind.__dataclass_fields__})  # type: ignore[attr-defined]
-
-
 def parse_show(argv: list[str]) -> tuple[Path, list[str], ShowConfig]:
     """Checkpoint, clouds and settings of `recon-fast show`."""
-    parser = _parser("show", "What a model rebuilds and looks at, as one page that needs no network.")
+    parser = command_parser("show", "What a model rebuilds and looks at, as one page that needs no network.")
     parser.add_argument("checkpoint", help="run, checkpoint, model.safetensors or official .pth")
     parser.add_argument(
         "clouds", nargs="+", help="files of clouds or meshes, data sets, or the word procedural"
     )
     parser.add_class_arguments(ShowConfig, as_group=False)
     settings = parse(parser, argv)
-    return Path(settings["checkpoint"]), settings["clouds"], _settings(ShowConfig, settings)
+    return Path(settings["checkpoint"]), settings["clouds"], typed(ShowConfig, settings)
 
 
 def parse_report(argv: list[str]) -> tuple[list[Path], ReportConfig]:
     """Runs and settings of `recon-fast report`."""
-    parser = _parser("report", "Curves, probes, settings and hardware of runs as one page.")
+    parser = command_parser("report", "Curves, probes, settings and hardware of runs as one page.")
     parser.add_argument("runs", nargs="+", help="folders of runs, finished or going on")
     parser.add_class_arguments(ReportConfig, as_group=False)
     settings = parse(parser, argv)
-    return [Path(run) for run in settings["runs"]], _settings(ReportConfig, settings)
+    return [Path(run) for run in settings["runs"]], typed(ReportConfig, settings)
 
 
 def parse_inspect(argv: list[str]) -> tuple[str, InspectConfig]:
     """Data and settings of `recon-fast inspect`."""
-    parser = _parser("inspect", "Sizes, classes, duplicates, broken files and thumbnails of a data set.")
+    parser = command_parser(
+        "inspect", "Sizes, classes, duplicates, broken files and thumbnails of a data set."
+    )
     parser.add_argument("data", help="folder, .h5, few-shot .pkl, packed set, or the word procedural")
     parser.add_class_arguments(InspectConfig, as_group=False)
     settings = parse(parser, argv)
-    return settings["data"], _settings(InspectConfig, settings)
+    return settings["data"], typed(InspectConfig, settings)

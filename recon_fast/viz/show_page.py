@@ -59,7 +59,7 @@ def show(checkpoint: Path, names: list[str], config: ShowConfig, console: Consol
     Raises:
         InputError: the checkpoint, a cloud or the captions cannot be used, or nothing can be written.
     """
-    encoder = load(checkpoint, None if config.device == "auto" else config.device, "fp32")
+    encoder = load(checkpoint, config.device, "fp32")
     picked, captions = pick_clouds(
         names, config.count, config.kind, config.up, lambda text: say(console, text, style="yellow")
     )

@@ -34,6 +34,16 @@ function make(tag, text, attributes) {
   return element;
 }
 
+// A card with a title and room for a plot.
+function addPlot(parent, title, attributes) {
+  const card = make("figure", undefined, { class: "card" });
+  const heading = make("h3", title);
+  const plot = make("div", undefined, { class: "plot", role: "img", ...attributes });
+  card.append(heading, plot);
+  parent.append(card);
+  return { heading, plot };
+}
+
 // Plotly reads some tags in labels; a text from the data is shown as it is.
 const plain = (text) => String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
 

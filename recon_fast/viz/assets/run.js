@@ -32,10 +32,7 @@ function smoothed(values, weight) {
 
 const charts = [];
 function addCurve(name, runs) {
-  const card = make("figure", undefined, { class: "card" });
-  const plot = make("div", undefined, { class: "plot", role: "img", "aria-label": `${name} against the step` });
-  card.append(make("h3", name), plot);
-  byId("curves").append(card);
+  const { plot } = addPlot(byId("curves"), name, { "aria-label": `${name} against the step` });
   charts.push(() => {
     const traces = runs.map(([x, y], i) => ({
       x, y: smoothed(y, kept.smooth), name: plain(pageData.runs[i]), type: "scatter",
@@ -136,11 +133,8 @@ function addMap(map) {
 }
 
 function addConfusion({ run, classes, counts }) {
-  const card = make("figure", undefined, { class: "card" });
-  const plot = make("div", undefined, { class: "plot", role: "img", "aria-label": `confusion matrix of ${run}`,
+  const { plot } = addPlot(byId("confusion"), run, { "aria-label": `confusion matrix of ${run}`,
     style: `--tall:${Math.min(200 + 22 * classes.length, 900)}px` });
-  card.append(make("h3", run), plot);
-  byId("confusion").append(card);
   const shares = counts.map((row) => {
     const sum = row.reduce((a, b) => a + b, 0) || 1;
     return row.map((n) => n / sum);

@@ -38,11 +38,7 @@ function layout() {
 }
 
 function addView(parent, title, traces) {
-  const card = make("figure", undefined, { class: "card" });
-  const heading = make("h3", title);
-  const plot = make("div", undefined, { class: "plot", tabindex: "0", role: "img", "aria-label": title });
-  card.append(heading, plot);
-  parent.append(card);
+  const { heading, plot } = addPlot(parent, title, { tabindex: "0", "aria-label": title });
   plot.addEventListener("keydown", (event) => {
     const turn = { ArrowLeft: "left", ArrowRight: "right", ArrowUp: "up", ArrowDown: "down", "+": "in", "-": "out" };
     if (turn[event.key]) { event.preventDefault(); moveCamera(turn[event.key]); }
@@ -115,8 +111,10 @@ function members(cloud, wanted) {
 
 function addReconstruction() {
   const parent = byId("views");
-  const hidden = (cloud) => new Set(cloud.masked);
-  const visible = (cloud) => range(cloud.shapes.groups[0]).filter((group) => !hidden(cloud).has(group));
+  const visible = (cloud) => {
+    const hidden = new Set(cloud.masked);
+    return range(cloud.shapes.groups[0]).filter((group) => !hidden.has(group));
+  };
   const faint = (cloud) => markers(cloud.points, members(cloud, visible(cloud)),
     { marker: { color: theme().soft, size: 1.6, opacity: 0.45 } });
   const colored = (cloud, points, rows) => {
@@ -149,7 +147,7 @@ function addReconstruction() {
 }
 
 function weightsOf(cloud, token) {
-  const [blocks, H, Q, G] = cloud.shapes.attention;
+  const [, H, Q, G] = cloud.shapes.attention;
   const heads = state.head === 0 ? range(H) : [state.head - 1];
   const weights = new Float64Array(G);
   for (const head of heads) {

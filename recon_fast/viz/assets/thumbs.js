@@ -1,10 +1,10 @@
 "use strict";
 // Small clouds on a canvas, painted from far to near; dragged or by arrow keys they turn.
-function thumbnail(canvas, points, first, count, turn) {
+const TURN = { angle: 0.6, tilt: 0.35 };
+function thumbnail(canvas, points, first, count, { angle, tilt } = TURN) {
   const side = Math.round(Math.max(canvas.clientWidth, 60) * Math.min(devicePixelRatio || 1, 2));
   canvas.width = canvas.height = side;
   const context = canvas.getContext("2d");
-  const { angle, tilt } = turn || { angle: 0.6, tilt: 0.35 };
   const [c, s, ct, st] = [Math.cos(angle), Math.sin(angle), Math.cos(tilt), Math.sin(tilt)];
   const drawn = [];
   for (let i = first; i < first + count; i++) {
@@ -25,23 +25,23 @@ function thumbnail(canvas, points, first, count, turn) {
 
 // A canvas that is drawn when it comes into view and can be turned.
 function turnable(canvas, points, index, count) {
-  const turn = { angle: 0.6, tilt: 0.35 };
+  const turn = { ...TURN };
   const draw = () => thumbnail(canvas, points, index * count, count, turn);
+  const turnBy = (angle, tilt) => {
+    turn.angle += angle;
+    turn.tilt = Math.min(Math.max(turn.tilt + tilt, -1.5), 1.5);
+    draw();
+  };
   canvas.tabIndex = 0;
   canvas.addEventListener("pointerdown", (event) => canvas.setPointerCapture(event.pointerId));
   canvas.addEventListener("pointermove", (event) => {
-    if (!event.buttons) return;
-    turn.angle -= event.movementX / 60;
-    turn.tilt = Math.min(Math.max(turn.tilt + event.movementY / 60, -1.5), 1.5);
-    draw();
+    if (event.buttons) turnBy(-event.movementX / 60, event.movementY / 60);
   });
   canvas.addEventListener("keydown", (event) => {
     const step = { ArrowLeft: [0.25, 0], ArrowRight: [-0.25, 0], ArrowUp: [0, 0.2], ArrowDown: [0, -0.2] }[event.key];
     if (!step) return;
     event.preventDefault();
-    turn.angle += step[0];
-    turn.tilt = Math.min(Math.max(turn.tilt + step[1], -1.5), 1.5);
-    draw();
+    turnBy(...step);
   });
   return draw;
 }
