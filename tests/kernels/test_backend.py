@@ -130,6 +130,21 @@ def test_runs_in_a_forked_child():
     assert result.get()
 
 
+def test_helpers_end_with_the_interpreter():
+    code = """
+import atexit, threading
+atexit.register(lambda: print([t.name for t in threading.enumerate() if t.name.startswith("recon_fast")]))
+import torch
+from recon_fast import kernels
+from recon_fast.kernels.cpu import launch
+torch.set_num_threads(3)
+kernels.farthest_point_sample(torch.rand(7, 100, 3), 20)
+print(len(launch._threads))
+"""
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.splitlines() == ["2", "[]"]
+
+
 @pytest.mark.usefixtures("three_threads")
 def test_an_error_in_a_helper_reaches_the_caller(monkeypatch):
     caller = threading.current_thread()
