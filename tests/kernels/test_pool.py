@@ -23,7 +23,8 @@ def with_gradients(function, x, weight, bias, grad):
 
 @each_backend
 @pytest.mark.parametrize(
-    "shape", [(1, 1, 1, 1), (5, 7, 33, 19), (17, 32, 16, 40), (40, 3, 70, 250), (0, 4, 3, 2)]
+    "shape",
+    [(1, 1, 1, 1), (5, 7, 33, 19), (17, 32, 16, 40), (40, 3, 70, 250), (0, 4, 3, 2), (19, 6, 256, 33)],
 )
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_equals_the_dense_form(shape, dtype):

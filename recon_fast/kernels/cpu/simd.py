@@ -176,6 +176,89 @@ def _four_paired_dots(typing_context, row, flat, at0, at1, at2, at3, size, out, 
 four_paired_dots: Any = intrinsic(_four_paired_dots)
 
 
+BLOCK = 4 * PAIRED  # channels whose sums over rows of bfloat16 stay in registers
+
+
+def _sum_bf16_rows(typing_context, factors, flat, starts, count, d, out):
+    """Sums over j < count of factors[j] * flat[starts[j] + d :], BLOCK values of each row.
+
+    Factors and `flat` are the bits of bfloat16; two rows are multiplied at once, so nothing is widened. Where
+    `out` holds such bits, out[d : d + BLOCK] = the sums. Where it is float32 they are added to it, and the
+    values of each PAIRED channels stand there as two halves of four times four: channel 8 n + 4 half + k at
+    16 half + 4 n + k. Only where ROUNDS_TO_BF16.
+    """
+
+    def generate(context, builder, signature, args):
+        factors, flat, starts, out = (
+            context.make_array(signature.args[i])(context, builder, args[i]).data for i in (0, 1, 2, 5)
+        )
+        count, d = args[3], args[4]
+        index, lane = d.type, ir.IntType(32)
+        pairs, words = ir.VectorType(_BFloat(), PAIRED), ir.VectorType(ir.IntType(16), PAIRED)
+        kind = ir.FunctionType(_VECTOR, [_VECTOR, pairs, pairs])
+        multiply = cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.avx512bf16.dpbf16ps.512")
+        adds = signature.args[5].dtype == types.float32
+        none = ir.Constant(_VECTOR, [0.0] * LANES)
+        sums = []
+        for i in range(BLOCK // LANES):
+            place = vector_at(builder, out, builder.add(d, index(i * LANES)), _VECTOR)
+            sums.append(cgutils.alloca_once_value(builder, none))
+            builder.store(builder.load(place, align=4) if adds else none, sums[-1])
+
+        def row(j):
+            """Where in `flat` the block of row j begins."""
+            start = builder.load(builder.gep(starts, [j]))
+            return builder.add(builder.sext(start, index) if start.type != index else start, d)
+
+        def add(factor, first, second):
+            """Add factor's two halves times the rows that begin at `first` and `second` (None: no row)."""
+            factor = builder.bitcast(spread(builder, factor, LANES), pairs)
+            for i in range(BLOCK // PAIRED):
+                both = [
+                    ir.Constant(words, [0] * PAIRED)
+                    if at is None
+                    else builder.load(
+                        vector_at(builder, flat, builder.add(at, index(i * PAIRED)), words), align=2
+                    )
+                    for at in (first, second)
+                ]
+                for half in range(2):
+                    # In each eighth of the vector by itself, which is one instruction.
+                    lanes = [
+                        8 * n + 4 * half + k + PAIRED * r
+                        for n in range(4)
+                        for k in range(4)
+                        for r in range(2)
+                    ]
+                    values = builder.bitcast(_shuffle(builder, both[0], both[1], lanes), pairs)
+                    total = sums[2 * i + half]
+                    builder.store(builder.call(multiply, [builder.load(total), values, factor]), total)
+
+        even = builder.and_(count, index(-2))
+        with cgutils.for_range_slice(builder, index(0), even, index(2), index) as (j, _):
+            factor = builder.bitcast(builder.gep(factors, [j]), lane.as_pointer())
+            add(builder.load(factor, align=2), row(j), row(builder.add(j, index(1))))
+        with builder.if_then(builder.icmp_signed("!=", even, count)):
+            add(builder.zext(builder.load(builder.gep(factors, [even])), lane), row(even), None)
+        for i in range(0, len(sums), 2):
+            low, high = builder.load(sums[i]), builder.load(sums[i + 1])
+            at = builder.add(d, index(i * LANES))
+            if adds:
+                builder.store(low, vector_at(builder, out, at, _VECTOR), align=4)
+                at = builder.add(at, index(LANES))
+                builder.store(high, vector_at(builder, out, at, _VECTOR), align=4)
+            else:
+                lanes = [4 * n + k + LANES * r for n in range(4) for r in range(2) for k in range(4)]
+                bits = _bf16_bits(builder, _shuffle(builder, low, high, lanes))
+                builder.store(bits, vector_at(builder, out, at, bits.type), align=2)
+        return context.get_dummy_value()
+
+    return types.void(factors, flat, starts, count, d, out), generate
+
+
+sum_bf16_rows: Any = intrinsic(_sum_bf16_rows)
+
+
 def _sum_rows(typing_context, weights, flat, start, step, keys, d, out):
     """out[q, d : d + PAIRED] = sum over j of weights[q, j] * flat[start + keys[j] * step + d :], for four q.
 
