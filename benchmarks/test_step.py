@@ -60,6 +60,8 @@ def serve(connection, size: str, precision: torch.dtype, model_of: str, threads:
     if model_of == "ours, compiled":
         loss_of = torch.compile(loss_of, options={"triton.cudagraphs": device.type == "cuda"})
     optimizer = build_optimizer(model, OptimConfig())
+    if model_of == "ours" and device.type == "cpu" and precision == torch.bfloat16:
+        optimizer.multiply_copies(model)  # as `Loop` does
 
     def step():
         with autocast(device, precision):

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recon_fast.kernels import masked_cross_attention
+from recon_fast.kernels.reference import geometry_dtype
 
 
 def split_heads(x: Tensor, num_heads: int) -> Tensor:
@@ -15,6 +15,30 @@ def split_heads(x: Tensor, num_heads: int) -> Tensor:
 def merge_heads(x: Tensor) -> Tensor:
     """[B, H, S, D] -> [B, S, H D]."""
     return x.transpose(1, 2).flatten(2)
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, scale: float | None = None) -> Tensor:
+    """softmax(scale * query key^T) value: query [B, H, Q, D], key and value [B, H, S, D] -> [B, H, Q, D]."""
+    if query.is_cuda:
+        return F.scaled_dot_product_attention(query, key, value, scale=scale)
+    # At 26 to 64 tokens on a CPU plain matrix products are twice as fast.
+    scores = (query * (query.shape[-1] ** -0.5 if scale is None else scale)) @ key.mT
+    return scores.softmax(-1, dtype=geometry_dtype(scores)).to(value.dtype) @ value
+
+
+class Linear(nn.Linear):
+    """A linear layer that may train through a copy of its weight; see `recon_fast.training.adamw`."""
+
+    copy: Tensor | None = None
+
+    @property
+    def matrix(self) -> Tensor:
+        """What is multiplied by: the weight, or its copy in training."""
+        return self.weight if self.copy is None or not self.training else self.copy
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [..., C] -> [..., C']."""
+        return F.linear(x, self.matrix, self.bias)
 
 
 class DropPath(nn.Module):
@@ -37,8 +61,8 @@ class Mlp(nn.Module):
 
     def __init__(self, dim: int, ratio: int = 4) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(dim, ratio * dim)
-        self.fc2 = nn.Linear(ratio * dim, dim)
+        self.fc1 = Linear(dim, ratio * dim)
+        self.fc2 = Linear(ratio * dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.fc2(F.gelu(self.fc1(x)))
@@ -50,19 +74,15 @@ class SelfAttention(nn.Module):
     def __init__(self, dim: int, num_heads: int) -> None:
         super().__init__()
         self.num_heads = num_heads
-        self.qkv = nn.Linear(dim, 3 * dim, bias=False)
-        self.proj = nn.Linear(dim, dim)
+        self.qkv = Linear(dim, 3 * dim, bias=False)
+        self.proj = Linear(dim, dim)
 
     def forward(self, x: Tensor, last: int | None = None) -> Tensor:
         """x [B, S, C] -> [B, S, C]; with `last`, only those last positions ask: [B, last, C]."""
         query, key, value = (split_heads(t, self.num_heads) for t in self.qkv(x).chunk(3, dim=-1))
         if last is not None:
             query = query[:, :, -last:]
-        if x.is_cuda:
-            out = F.scaled_dot_product_attention(query, key, value)
-        else:  # at 26 to 64 tokens on a CPU plain matmuls are several times faster than SDPA
-            out = masked_cross_attention(query, key, value)
-        return self.proj(merge_heads(out))
+        return self.proj(merge_heads(attend(query, key, value)))
 
 
 class CrossAttention(nn.Module):
@@ -71,9 +91,9 @@ class CrossAttention(nn.Module):
     def __init__(self, dim: int, num_heads: int) -> None:
         super().__init__()
         self.num_heads = num_heads
-        self.q = nn.Linear(dim, dim, bias=False)
-        self.kv = nn.Linear(dim, 2 * dim, bias=False)
-        self.proj = nn.Linear(dim, dim)
+        self.q = Linear(dim, dim, bias=False)
+        self.kv = Linear(dim, 2 * dim, bias=False)
+        self.proj = Linear(dim, dim)
 
     def forward(self, queries: Tensor, x: Tensor) -> Tensor:
         """queries [B, Q, C], x [B, S, C] -> [B, Q, C].
@@ -83,12 +103,13 @@ class CrossAttention(nn.Module):
         """
         B, Q, C = queries.shape
         H = self.num_heads
-        to_key, to_value = self.kv.weight.view(2, H, C // H, C)  # [H, D, C] each
-        asked = torch.einsum("bqhd,hdc->bhqc", self.q(queries).view(B, Q, H, -1), to_key)
+        to_key, to_value = self.kv.matrix.view(2, H, C // H, C)  # [H, D, C] each
+        asked = self.q(queries).view(B * Q, H, -1).transpose(0, 1) @ to_key  # [H, B Q, C]
+        asked = asked.view(H, B, Q, C).transpose(0, 1).reshape(B, 1, H * Q, C)
         tokens = x[:, None]  # one head of width C, whose queries are those of all heads
-        seen = masked_cross_attention(asked.reshape(B, 1, H * Q, C), tokens, tokens, scale=(C // H) ** -0.5)
-        seen = torch.einsum("bhqc,hdc->bqhd", seen.view(B, H, Q, C), to_value)
-        return self.proj(seen.reshape(B, Q, C))
+        seen = attend(asked, tokens, tokens, scale=(C // H) ** -0.5)
+        seen = seen.view(B, H, Q, C).transpose(0, 1).reshape(H, B * Q, C) @ to_value.mT  # [H, B Q, D]
+        return self.proj(seen.view(H, B, Q, -1).permute(1, 2, 0, 3).reshape(B, Q, C))
 
 
 class Block(nn.Module):

@@ -117,7 +117,7 @@ class Tokenizer(nn.Module):
         if wanted is not None:
             lifted, offset = take_groups(lifted, wanted), take_groups(offset, wanted)
         mixed = F.linear(lifted, weight)  # [B, S, K, 512]
-        mixed = (mixed + offset[:, :, None].to(mixed.dtype)).relu_()
+        mixed = mixed.add_(offset[:, :, None].to(mixed.dtype)).relu_()
         tokens = linear_max(mixed.flatten(0, 1), self.out.weight, self.out.bias)
         return tokens.view(*offset.shape[:2], -1)
 
@@ -190,5 +190,6 @@ class Masking(NamedTuple):
 
 def take_groups(x: Tensor, idx: Tensor) -> Tensor:
     """Rows of x [B, G, ...] at idx [B, S] -> [B, S, ...]."""
-    index = idx.view(*idx.shape, *[1] * (x.ndim - 2)).expand(-1, -1, *x.shape[2:])
-    return x.gather(1, index)
+    B, G = x.shape[:2]
+    rows = idx + torch.arange(0, B * G, G, device=idx.device)[:, None]
+    return x.flatten(0, 1).index_select(0, rows.flatten()).unflatten(0, idx.shape)

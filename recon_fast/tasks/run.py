@@ -13,8 +13,6 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, Generic
 
-import torch
-
 from recon_fast.checkpoint import load_weights, save_weights, weights_metadata
 from recon_fast.console import say
 from recon_fast.data.conventions import check_conventions
@@ -24,6 +22,7 @@ from recon_fast.data.stream import VERSION
 from recon_fast.errors import InputError
 from recon_fast.models import Classifier, PartSegmenter
 from recon_fast.tasks.task import C, D, DownstreamResult, M, S, Task
+from recon_fast.training.adamw import AdamW
 from recon_fast.training.checkpoint import SaveFailed, list_checkpoints, load_optimizer, save_checkpoint
 from recon_fast.training.compiled import compile_terms, wants_compile
 from recon_fast.training.distributed import Terms
@@ -88,7 +87,7 @@ class _Training(Generic[C, M, D, S]):
         groups = downstream_groups(
             task.model, config.optim.lr, config.optim.weight_decay, config.head_factor, task.frozen
         )
-        self.optimizer = torch.optim.AdamW(groups, betas=(0.9, config.optim.beta2), fused=True)
+        self.optimizer = AdamW(groups, betas=(0.9, config.optim.beta2))
         self.first, skipped = 0, 0
         self.best: dict[str, Any] = {"epoch": 0, task.metric: -1.0}  # None where nothing is selected on
         if start is not None:

@@ -6,6 +6,8 @@ import torch
 from torch import nn
 
 from recon_fast.data.resident import Batch
+from recon_fast.training.adamw import AdamW
+from recon_fast.training.distributed import Terms
 from recon_fast.training.memory import keep_freed_memory
 from recon_fast.training.metrics import Metrics
 from recon_fast.training.optim import num_epochs
@@ -45,7 +47,7 @@ class Loop:
         self,
         config: StepConfig,
         losses: nn.Module,
-        optimizer: torch.optim.Optimizer,
+        optimizer: AdamW,
         batches: Iterator[Batch],
         device: torch.device,
         dtype: torch.dtype,
@@ -63,6 +65,9 @@ class Loop:
         self.last_good = last_good
         self.buffers = KeptBuffers(losses)
         keep_freed_memory()
+        uncompiled = isinstance(losses, Terms) and losses.run == losses.losses
+        if device.type == "cpu" and dtype == torch.bfloat16 and uncompiled and config.optim.accumulate == 1:
+            optimizer.multiply_copies(losses)
 
     def advance(self, received: Sequence[int] = (), part: Part = untimed) -> StepValues:
         """One step; the host has not waited for it."""

@@ -3,12 +3,12 @@
 import math
 from typing import Any
 
-import torch
 from torch import nn
 
 from recon_fast.checkpoint import official_names
 from recon_fast.config import OptimConfig
 from recon_fast.models import Classifier, PartSegmenter
+from recon_fast.training.adamw import AdamW
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
@@ -73,10 +73,9 @@ def downstream_groups(
     ]
 
 
-def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
-    """AdamW over the official groups, in its fused form."""
-    groups = parameter_groups(model, config.weight_decay)
-    return torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, config.beta2), fused=True)
+def build_optimizer(model: nn.Module, config: OptimConfig) -> AdamW:
+    """AdamW over the official groups."""
+    return AdamW(parameter_groups(model, config.weight_decay), (0.9, config.beta2), config.lr)
 
 
 def num_epochs(config: OptimConfig) -> int:

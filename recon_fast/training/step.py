@@ -13,6 +13,7 @@ from torch import nn
 from recon_fast.config import OptimConfig
 from recon_fast.data.resident import Batch
 from recon_fast.errors import InputError
+from recon_fast.training.adamw import AdamW
 from recon_fast.training.device import autocast, seed_step
 from recon_fast.training.distributed import mean_and_any
 from recon_fast.training.optim import learning_rate
@@ -90,7 +91,7 @@ def rehearse(terms: nn.Module, batch: Batch, seed: int, dtype: torch.dtype) -> d
 
 def train_step(
     losses: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    optimizer: AdamW,
     batches: Iterator[Batch],
     config: StepConfig,
     step: int,
@@ -99,7 +100,7 @@ def train_step(
     received: Sequence[int] = (),
     part: Part = untimed,
 ) -> StepValues:
-    """Gradients of one batch, clipped; the optimizer has not stepped yet.
+    """Gradients of one batch; the optimizer knows how to clip them, and has not stepped yet.
 
     Args:
         losses: from a batch to losses by name; see `Terms`.
@@ -133,9 +134,8 @@ def train_step(
         with part("backward"):
             loss.backward()
         terms.append(torch.stack([term.detach() for term in output.values()]))
-    limit = math.inf if config.optim.clip_grad is None else config.optim.clip_grad
     with part("optimizer"):
-        norm = torch.nn.utils.clip_grad_norm_(losses.parameters(), limit)
+        norm = optimizer.clip(config.optim.clip_grad)
 
     computed = mean_and_any(torch.cat([torch.stack(terms).mean(0), norm[None]]), bool(received))
     known = {
@@ -148,9 +148,9 @@ def train_step(
     return StepValues(known, [*output, "grad_norm"], computed, computed.isfinite().all())
 
 
-def finish_step(optimizer: torch.optim.Optimizer, buffers: KeptBuffers, finite: torch.Tensor) -> None:
+def finish_step(optimizer: AdamW, buffers: KeptBuffers, finite: torch.Tensor) -> None:
     """Let the optimizer step, unless `finite` (bool, 0-d, on the device) says that nothing may change."""
-    optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]  # as a GradScaler does for fused ones
+    optimizer.found_inf = (~finite).float()
     optimizer.step()
     buffers.restore_unless(finite)
 

@@ -1,0 +1,120 @@
+"""AdamW with bfloat16 copies, against torch's own and against training without them."""
+
+import copy
+import json
+
+import pytest
+import torch
+from rich.console import Console
+from tiny import tiny_config, tiny_shapes
+from torch import nn
+
+from recon_fast.config import OptimConfig
+from recon_fast.models.blocks import Linear, Mlp
+from recon_fast.training.adamw import AdamW
+from recon_fast.training.checkpoint import list_checkpoints, named_optimizer_state
+from recon_fast.training.optim import build_optimizer, parameter_groups
+from recon_fast.training.pretrain import pretrain
+
+
+def two_models(width=200):
+    """The same two linear layers twice, 40,000 values a weight: more than one item of the kernel's work."""
+    torch.manual_seed(0)
+    model = Mlp(width, 1)
+    return model, copy.deepcopy(model)
+
+
+def step_both(ours, theirs, optimizer, torch_optimizer, limit, scale=1.0):
+    """Give both the same gradients, ours in bfloat16 to the copies, and let both step; the two norms."""
+    for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+        grad = scale * torch.randn_like(b)
+        leaf = optimizer.copies.get(a, a)
+        leaf.grad = grad.to(leaf.dtype)
+        b.grad = leaf.grad.float()
+    norm = optimizer.clip(limit)
+    other = nn.utils.clip_grad_norm_(theirs.parameters(), float("inf") if limit is None else limit)
+    optimizer.step()
+    torch_optimizer.step()
+    return norm, other
+
+
+@pytest.mark.parametrize("limit", [None, 0.5])
+@pytest.mark.parametrize("copies", [True, False])
+def test_updates_are_those_of_torch(copies, limit):
+    ours, theirs = two_models()
+    config = OptimConfig(lr=1e-2, weight_decay=0.1, beta2=0.95)
+    optimizer = build_optimizer(ours, config)
+    torch_optimizer = torch.optim.AdamW(parameter_groups(theirs, 0.1), lr=1e-2, betas=(0.9, 0.95))
+    if copies:
+        optimizer.multiply_copies(ours)
+    assert len(optimizer.copies) == 2 * copies
+    for scale in (1.0, 1e-3, 30.0):
+        norms = step_both(ours, theirs, optimizer, torch_optimizer, limit, scale)
+        torch.testing.assert_close(*norms)
+        for group in (*optimizer.param_groups, *torch_optimizer.param_groups):
+            group["lr"] *= 0.7
+    for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+    got, want = named_optimizer_state(ours, optimizer), named_optimizer_state(theirs, torch_optimizer)
+    torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-7)
+    for weight, kept in optimizer.copies.items():
+        assert torch.equal(kept, weight.bfloat16())
+
+
+def test_a_step_that_is_not_finite_changes_nothing():
+    ours, theirs = two_models()
+    optimizer = build_optimizer(ours, OptimConfig())
+    optimizer.multiply_copies(ours)
+    optimizer.found_inf = torch.ones(())
+    step_both(ours, theirs, optimizer, torch.optim.AdamW(theirs.parameters()), None)
+    before = two_models()[0]
+    assert all(torch.equal(a, b) for a, b in zip(ours.parameters(), before.parameters(), strict=True))
+    assert all(torch.equal(kept, weight.bfloat16()) for weight, kept in optimizer.copies.items())
+    assert all(state["step"] == 0 for state in optimizer.state.values())
+    optimizer.zero_grad()
+    assert not optimizer.clip(None)
+
+
+def test_only_trained_layers_multiply_copies_and_only_in_training():
+    model = nn.Sequential(Linear(8, 8), Linear(8, 8), nn.Linear(8, 8))
+    model[1].weight.requires_grad_(False)
+    optimizer = AdamW([{"params": list(model.parameters())}], betas=(0.9, 0.999))
+    optimizer.multiply_copies(model)
+    assert set(optimizer.copies) == {model[0].weight}
+    assert model[0].matrix is model[0].copy
+    assert set(model.state_dict()) == set(dict(model.named_parameters()))
+    assert model.eval()[0].matrix is model[0].weight
+
+
+def losses(run):
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [row["loss"] for row in rows if "loss" in row]
+
+
+def test_training_is_the_same_with_and_without(tmp_path, monkeypatch):
+    multiplied = []
+    original = AdamW.multiply_copies
+
+    def counted(self, model):
+        original(self, model)
+        multiplied.append(len(self.copies))
+
+    def train(name, **changes):
+        config = tiny_config(tmp_path / name, precision="bf16", optim__lr=1e-4, **changes)
+        pretrain(config, None, Console(quiet=True), tiny_shapes())
+        return losses(tmp_path / name)
+
+    monkeypatch.setattr(AdamW, "multiply_copies", counted)
+    with_copies = train("copies")
+    assert len(multiplied) == 1
+    assert multiplied[0] > 10
+    again = train("again")
+    assert again == with_copies
+    train("parts", optim__accumulate=2, optim__epochs=1, optim__warmup_epochs=0)
+    assert len(multiplied) == 2  # gradients of several batches add up in float32
+    monkeypatch.setattr(AdamW, "multiply_copies", lambda self, model: None)
+    without = train("none")
+    assert with_copies[0] == without[0]
+    assert with_copies == pytest.approx(without, rel=2e-3)
+    files = [list_checkpoints(tmp_path / name)[-1] / "optimizer.safetensors" for name in ("copies", "none")]
+    assert files[0].stat().st_size == files[1].stat().st_size
