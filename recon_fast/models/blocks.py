@@ -4,8 +4,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recon_fast.kernels.reference import geometry_dtype
-
 
 def split_heads(x: Tensor, num_heads: int) -> Tensor:
     """[B, S, C] -> [B, H, S, C / H]."""
@@ -23,22 +21,21 @@ def attend(query: Tensor, key: Tensor, value: Tensor, scale: float | None = None
         return F.scaled_dot_product_attention(query, key, value, scale=scale)
     # At 26 to 64 tokens on a CPU plain matrix products are twice as fast.
     scores = (query * (query.shape[-1] ** -0.5 if scale is None else scale)) @ key.mT
-    return scores.softmax(-1, dtype=geometry_dtype(scores)).to(value.dtype) @ value
+    return scores.softmax(-1) @ value  # in float32 inside, whatever the dtype
 
 
 class Linear(nn.Linear):
-    """A linear layer that may train through a copy of its weight; see `recon_fast.training.adamw`."""
+    """A linear layer that may train through copies of its parameters; see `recon_fast.training.adamw`."""
 
-    copy: Tensor | None = None
+    copies: tuple[Tensor, Tensor | None] | None = None
 
-    @property
-    def matrix(self) -> Tensor:
-        """What is multiplied by: the weight, or its copy in training."""
-        return self.weight if self.copy is None or not self.training else self.copy
+    def in_use(self) -> tuple[Tensor, Tensor | None]:
+        """Weight and bias, in training their copies if there are any."""
+        return (self.weight, self.bias) if self.copies is None or not self.training else self.copies
 
     def forward(self, x: Tensor) -> Tensor:
         """x [..., C] -> [..., C']."""
-        return F.linear(x, self.matrix, self.bias)
+        return F.linear(x, *self.in_use())
 
 
 class DropPath(nn.Module):
@@ -103,7 +100,7 @@ class CrossAttention(nn.Module):
         """
         B, Q, C = queries.shape
         H = self.num_heads
-        to_key, to_value = self.kv.matrix.view(2, H, C // H, C)  # [H, D, C] each
+        to_key, to_value = self.kv.in_use()[0].view(2, H, C // H, C)  # [H, D, C] each
         asked = self.q(queries).view(B * Q, H, -1).transpose(0, 1) @ to_key  # [H, B Q, C]
         asked = asked.view(H, B, Q, C).transpose(0, 1).reshape(B, 1, H * Q, C)
         tokens = x[:, None]  # one head of width C, whose queries are those of all heads

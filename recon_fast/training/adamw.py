@@ -1,4 +1,4 @@
-"""AdamW (Loshchilov & Hutter, 2019) that can train weights through bfloat16 copies."""
+"""AdamW (Loshchilov & Hutter, 2019) that can train parameters through bfloat16 copies."""
 
 import math
 from collections.abc import Iterable
@@ -14,12 +14,12 @@ class AdamW(torch.optim.AdamW):
     """torch's AdamW in its fused form, and on a CPU a way to spare autocast its casts.
 
     Autocast casts every weight in every step, and its gradient back. After `multiply_copies` the linear
-    layers of the blocks multiply by bfloat16 copies, which get the gradients, and the update writes weight
+    layers of the blocks compute with bfloat16 copies, which get the gradients, and the update writes weight
     and copy in one pass: 4 % less of a step of the base model (batch 16, two CPU cores). Gradients have the
     same values either way; weights and moments are the same to the rounding of the update.
 
     Attributes:
-        copies: of the weights that have one.
+        copies: of the parameters that have one.
         grad_scale: what the next step divides gradients by, 0-d; None is 1.
         found_inf: above 0 where the next step must change nothing, 0-d; None is 0.
     """
@@ -35,16 +35,20 @@ class AdamW(torch.optim.AdamW):
         self.grad_scale = self.found_inf = None
 
     def multiply_copies(self, model: nn.Module) -> None:
-        """Give the `Linear` layers of the model that this optimizer trains copies to multiply by."""
-        trained = {id(weight) for weight in self._trained() if weight.requires_grad}
+        """Give the `Linear` layers of the model that this optimizer trains copies to compute with."""
+        trained = {id(parameter) for parameter in self._trained() if parameter.requires_grad}
+
+        def copy_of(parameter: Tensor) -> Tensor:
+            return self.copies.setdefault(parameter, parameter.detach().to(torch.bfloat16).requires_grad_())
+
         for module in model.modules():
             if isinstance(module, Linear) and id(module.weight) in trained:
-                module.copy = module.weight.detach().to(torch.bfloat16).requires_grad_()
-                self.copies[module.weight] = module.copy
+                bias = module.bias
+                module.copies = copy_of(module.weight), None if bias is None else copy_of(bias)
 
     def clip(self, limit: float | None) -> Tensor:
         """The norm of all gradients, 0-d; the next step takes them divided by what it exceeds `limit` by."""
-        found = [self.copies.get(weight, weight).grad for weight in self._trained()]
+        found = [self.copies.get(parameter, parameter).grad for parameter in self._trained()]
         gradients = [grad for grad in found if grad is not None]
         half = [grad for grad in gradients if grad.dtype == torch.bfloat16]
         norm = nn.utils.get_total_norm([grad for grad in gradients if grad.dtype != torch.bfloat16])
@@ -62,39 +66,39 @@ class AdamW(torch.optim.AdamW):
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]  # no closure is called again
-        """Update every weight that has a gradient, itself or its copy."""
+        """Update every parameter that has a gradient, itself or its copy."""
         super().step(closure)
         if not self.copies or (self.found_inf is not None and self.found_inf > 0):
             return
         # numba is loaded where it is used.
-        from recon_fast.kernels.cpu.adamw import Matrix, Rates, adamw
+        from recon_fast.kernels.cpu.adamw import Rates, Update, adamw
 
-        matrices, rates = [], []
+        updates, rates = [], []
         for group in self.param_groups:
             beta1, beta2 = group["betas"]
-            for weight in group["params"]:
-                copy = self.copies.get(weight)
+            for parameter in group["params"]:
+                copy = self.copies.get(parameter)
                 if copy is None or copy.grad is None:
                     continue
-                state = self.state[weight]
+                state = self.state[parameter]
                 if not state:
                     state["step"] = torch.zeros(())
-                    state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(weight), torch.zeros_like(weight)
+                    state["exp_avg"] = torch.zeros_like(parameter)
+                    state["exp_avg_sq"] = torch.zeros_like(parameter)
                 state["step"] += 1
                 step = state["step"].item()
-                matrices.append(
-                    Matrix(weight, state["exp_avg"], state["exp_avg_sq"], copy, copy.grad.contiguous())
-                )
+                moments = state["exp_avg"], state["exp_avg_sq"]
+                updates.append(Update(parameter, *moments, copy, copy.grad.contiguous()))
                 rates.append(
                     Rates(
                         keep=1 - group["lr"] * group["weight_decay"],
                         size=group["lr"] / (1 - beta1**step),
-                        root=math.sqrt(1 - beta2**step),
+                        unbias=1 / math.sqrt(1 - beta2**step),
                     )
                 )
         scale = 1.0 if self.grad_scale is None else 1 / self.grad_scale.item()
-        if matrices:
-            adamw(matrices, rates, beta1, beta2, self.defaults["eps"], scale)
+        if updates:
+            adamw(updates, rates, beta1, beta2, self.defaults["eps"], scale)
 
     def _trained(self) -> Iterable[Tensor]:
-        return (weight for group in self.param_groups for weight in group["params"])
+        return (parameter for group in self.param_groups for parameter in group["params"])

@@ -47,7 +47,7 @@ def test_updates_are_those_of_torch(copies, limit):
     torch_optimizer = torch.optim.AdamW(parameter_groups(theirs, 0.1), lr=1e-2, betas=(0.9, 0.95))
     if copies:
         optimizer.multiply_copies(ours)
-    assert len(optimizer.copies) == 2 * copies
+    assert len(optimizer.copies) == 4 * copies
     for scale in (1.0, 1e-3, 30.0):
         norms = step_both(ours, theirs, optimizer, torch_optimizer, limit, scale)
         torch.testing.assert_close(*norms)
@@ -80,10 +80,10 @@ def test_only_trained_layers_multiply_copies_and_only_in_training():
     model[1].weight.requires_grad_(False)
     optimizer = AdamW([{"params": list(model.parameters())}], betas=(0.9, 0.999))
     optimizer.multiply_copies(model)
-    assert set(optimizer.copies) == {model[0].weight}
-    assert model[0].matrix is model[0].copy
+    assert set(optimizer.copies) == {model[0].weight, model[0].bias}
+    assert model[0].in_use() is model[0].copies
     assert set(model.state_dict()) == set(dict(model.named_parameters()))
-    assert model.eval()[0].matrix is model[0].weight
+    assert model.eval()[0].in_use() == (model[0].weight, model[0].bias)
 
 
 def losses(run):
