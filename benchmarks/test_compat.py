@@ -23,6 +23,7 @@ SIZES = {
     "32 of 1024": [1024] * 32,
     "8 of 4096": [4096] * 8,
     "16 of 100 to 3000": torch.randint(100, 3000, (16,), generator=torch.Generator().manual_seed(0)).tolist(),
+    "128 of 10 to 29": torch.randint(10, 30, (128,), generator=torch.Generator().manual_seed(0)).tolist(),
     "4 of 16": [16] * 4,
 }
 

@@ -11,8 +11,7 @@ __all__ = ["__version__", "fps", "knn", "knn_graph", "nearest", "radius", "radiu
 __version__ = "1.6.3"  # whose names and arguments these are
 
 
-@torch.library.custom_op("recon_fast::example_lengths", mutates_args=())
-def _lengths(
+def _count(
     x: Tensor, y: Tensor, batch_x: Tensor | None, batch_y: Tensor | None, batch_size: int | None
 ) -> tuple[Tensor, Tensor]:
     """How many points of x and of y belong to each example [B]: without a batch vector all to example 0."""
@@ -27,10 +26,21 @@ def _lengths(
     return lengths[0], lengths[1]
 
 
-@_lengths.register_fake
+_count_op = torch.library.custom_op("recon_fast::example_lengths", _count, mutates_args=())
+
+
+@_count_op.register_fake
 def _(x, y, batch_x, batch_y, batch_size):
     size = torch.library.get_ctx().new_dynamic_size() if batch_size is None else batch_size
     return x.new_empty(size, dtype=torch.int64), x.new_empty(size, dtype=torch.int64)
+
+
+def _lengths(
+    x: Tensor, y: Tensor, batch_x: Tensor | None, batch_y: Tensor | None, batch_size: int | None
+) -> tuple[Tensor, Tensor]:
+    """`_count`, by the operator where a graph is compiled: it takes 5 us more."""
+    count = _count_op if torch.compiler.is_compiling() else _count
+    return count(x, y, batch_x, batch_y, batch_size)
 
 
 def _pair(

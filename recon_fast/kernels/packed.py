@@ -5,6 +5,7 @@ a CPU one after the other where padding would take longer.
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import accumulate
 
 import torch
@@ -54,12 +55,24 @@ def _portions(*clouds: _Clouds) -> Iterator[tuple[int, int]]:
 
 
 def _search(
-    queries: Tensor, points: Tensor, k: int, query_lengths: Tensor, point_lengths: Tensor, find: Callable
+    queries: Tensor,
+    points: Tensor,
+    k: int,
+    query_lengths: Tensor,
+    point_lengths: Tensor,
+    find: Callable,
+    packed: Callable | None,
 ) -> tuple[Tensor, Tensor]:
-    """Neighbours [M, k] by `find(queries, points, at most k, lengths)` of the clouds, padded with -1."""
+    """Neighbours [M, k], padded with -1.
+
+    By `packed(query_sizes, point_sizes)` if it takes the clouds, else of some at a time by
+    `find(queries, points, at most k, lengths)`.
+    """
     q, p = _Clouds(queries, query_lengths, "query_lengths"), _Clouds(points, point_lengths, "point_lengths")
     if len(q.sizes) != len(p.sizes):
         raise ValueError(f"query_lengths and point_lengths must be as many, got {q.sizes} and {p.sizes}")
+    if packed is not None and (both := packed(q.sizes, p.sizes)) is not None:
+        return both
     found = []
     for first, last in _portions(q, p):
         some_queries, query_sizes, _ = q.dense(first, last)
@@ -97,7 +110,9 @@ def _nearest_of(queries: Tensor, points: Tensor, k: int, lengths: Tensor | None)
 def _packed_knn(
     queries: Tensor, points: Tensor, k: int, query_lengths: Tensor, point_lengths: Tensor
 ) -> tuple[Tensor, Tensor]:
-    return _search(queries, points, k, query_lengths, point_lengths, _nearest_of)
+    run = backend.kernel("knn", "packed_knn", queries)
+    packed = None if run is None else partial(run, queries, points, k)
+    return _search(queries, points, k, query_lengths, point_lengths, _nearest_of, packed)
 
 
 @torch.library.custom_op("recon_fast::packed_ball_query", mutates_args=())
@@ -108,7 +123,9 @@ def _packed_ball_query(
         run = backend.kernel("ball_query", "ball_query", queries) or reference.ball_query
         return run(queries, points, radius, some, lengths=lengths, padding="none")
 
-    return _search(queries, points, k, query_lengths, point_lengths, find)
+    run = backend.kernel("ball_query", "packed_ball_query", queries)
+    packed = None if run is None else partial(run, queries, points, radius, k)
+    return _search(queries, points, k, query_lengths, point_lengths, find, packed)
 
 
 @_packed_knn.register_fake

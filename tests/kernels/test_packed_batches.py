@@ -18,6 +18,8 @@ SIZES = {
     "one long": ([1, 9, 2], [2, 300, 5]),
     "an empty cloud": ([3, 4, 2], [6, 0, 8]),
     "one cloud": ([4], [30]),
+    "molecules": ([9] * 40, [7, 19, 33, 70] * 10),
+    "one of many points": ([3, 2], [9000, 5]),
 }
 
 

@@ -10,12 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recon_fast.kernels.cpu.knn import sort_smallest
-from recon_fast.kernels.cpu.launch import as_lengths, as_points, compiled, empty, next_item, run
+from recon_fast.kernels.cpu.flat import Flat, flat_batch, flat_packed
+from recon_fast.kernels.cpu.knn import RANKED, sort_smallest
+from recon_fast.kernels.cpu.launch import compiled, empty, next_item, run
 from recon_fast.kernels.cpu.masks import RUN, lowest_bit, within
-from recon_fast.kernels.cpu.spatial import FAN, INF, LEAF, Ordered, box_distances, columns_of_clouds
+from recon_fast.kernels.cpu.simd import LANES
+from recon_fast.kernels.cpu.spatial import FAN, INF, LEAF, Ordered, box_distances
 
 _QUERIES = 16  # queries of one item of work
+_ALONE = 1 << 16  # pairs of points up to which a second thread costs more than it helps
 _PRUNE_FROM = 8192  # points
 _QUERIES_FROM = 1024  # queries of a cloud from which putting it in order pays
 _SAMPLE = 512  # points that tell how full a ball is
@@ -24,9 +27,14 @@ _PROBES = 32  # queries of a cloud that tell whether balls are full
 
 @compiled
 def scan(x, y, z, q, bound, start, end, out, m, k):
-    """Append the points start:end inside to out[:m] until it holds k; their number then."""
+    """Append the points start:end inside to out[:m] until it holds k; their number then.
+
+    Reads whole runs, so up to RUN - 1 values of the columns behind `end`.
+    """
     for s in range(start, end, RUN):
         mask = within(x, y, z, s, q[0], q[1], q[2], bound)
+        if end - s < RUN:
+            mask &= (np.int64(1) << (end - s)) - 1
         while mask != 0:
             if m == k:
                 return m
@@ -88,55 +96,97 @@ def is_full(m, k, n, sample):
 
 
 @compiled
-def _full_balls(counter, items, queries, lengths, bound, k, columns, full):
-    """How many of _PROBES queries of each cloud find their ball full."""
+def _full_balls(counter, items, queries, starts, lengths, bound, k, columns, full):
+    """How many of _PROBES queries of each cloud find their ball full; queries [B, M, 3]."""
     found = np.empty(_SAMPLE, np.int64)
     while True:
         b = next_item(counter)
         if b >= items:
             break
-        n = lengths[b]
+        s, n = starts[b], lengths[b]
         sample = min(n, _SAMPLE)
         for i in range(_PROBES):
             j = i * queries.shape[1] // _PROBES
             q = (queries[b, j, 0], queries[b, j, 1], queries[b, j, 2])
             most = min(k, sample)
-            m = scan(columns[b, 0], columns[b, 1], columns[b, 2], q, bound, 0, sample, found, 0, most)
+            m = scan(columns[0, s:], columns[1, s:], columns[2, s:], q, bound, 0, sample, found, 0, most)
             full[b] += is_full(m, k, n, sample)
 
 
 @compiled
 def _ball_query(
-    counter, items, queries, xyz, lengths, bound, first, columns, prune,
+    counter, items, queries, xyz, ends, starts, lengths, columns, bound, first, most, absolute, dist, idx
+):
+    """Item: some consecutive queries. Indices count from the start of the cloud or, `absolute`, of all."""
+    M, K = idx.shape
+    found = np.empty(most, np.int64)
+    while True:
+        item = next_item(counter)
+        if item >= items:
+            break
+        i, last = item * _QUERIES, min(M, (item + 1) * _QUERIES)
+        b = np.searchsorted(ends, i, "right")
+        while i < last:
+            while i >= ends[b]:
+                b += 1
+            s, n, stop = starts[b], lengths[b], min(last, ends[b])
+            k, shift = min(K, n), s if absolute else 0
+            x, y, z, cloud = columns[0, s:], columns[1, s:], columns[2, s:], xyz[s:]
+            for j in range(i, stop):
+                q = (queries[j, 0], queries[j, 1], queries[j, 2])
+                m = scan(x, y, z, q, bound, 0, n, found, 0, k)
+                write(found, m, first, cloud, n, q, idx[j], dist[j])
+                for o in range(m):
+                    idx[j, o] += shift
+            i = stop
+
+
+@compiled
+def _ball_query_pruned(
+    counter, items, queries, xyz, starts, lengths, columns, bound, first,
     ordered, order, leaves, branches, dist, idx,
 ):  # fmt: skip
     M, N, K = queries.shape[1], xyz.shape[1], idx.shape[2]
     parts = (M + _QUERIES - 1) // _QUERIES
-    found = np.empty(N + min(K, N), np.int64)
+    found, ranks = np.empty(N + min(K, N) + LANES, np.int64), np.empty(RANKED, np.int64)
     gaps, near = np.empty(branches.shape[2], np.float32), np.empty(FAN, np.float32)
     while True:
         item = next_item(counter)
         if item >= items:
             break
         b = item // parts
-        n = lengths[b]
+        s, n = starts[b], lengths[b]
         k = min(K, n)
-        x, y, z = columns[b, 0], columns[b, 1], columns[b, 2]
+        x, y, z = columns[0, s:], columns[1, s:], columns[2, s:]
+        x_, y_, z_ = ordered[b, 0], ordered[b, 1], ordered[b, 2]
         sample = min(n, _SAMPLE)
         for i in range((item - b * parts) * _QUERIES, min(M, (item - b * parts + 1) * _QUERIES)):
             q = (queries[b, i, 0], queries[b, i, 1], queries[b, i, 2])
-            if prune:
-                m = scan(x, y, z, q, bound, 0, sample, found, 0, k)
-                if not is_full(m, k, n, sample):
-                    x_, y_, z_ = ordered[b, 0], ordered[b, 1], ordered[b, 2]
-                    m = search(x_, y_, z_, order[b], leaves[b], branches[b], n, q, bound, gaps, near, found)
-                    sort_smallest(found, m, min(m, k), found[m:])
-                    write(found[m:], min(m, k), first, xyz[b], n, q, idx[b, i], dist[b, i])
-                    continue
+            m = scan(x, y, z, q, bound, 0, sample, found, 0, k)
+            if is_full(m, k, n, sample):
                 m = scan(x, y, z, q, bound, sample, n, found, m, k)
+                write(found, m, first, xyz[b], n, q, idx[b, i], dist[b, i])
             else:
-                m = scan(x, y, z, q, bound, 0, n, found, 0, k)
-            write(found, m, first, xyz[b], n, q, idx[b, i], dist[b, i])
+                m = search(x_, y_, z_, order[b], leaves[b], branches[b], n, q, bound, gaps, near, found)
+                sort_smallest(found, m, min(m, k), ranks, found[m:])
+                write(found[m:], min(m, k), first, xyz[b], n, q, idx[b, i], dist[b, i])
+
+
+def _bound(radius: float) -> np.float32:
+    with np.errstate(over="ignore"):
+        return np.float32(radius) * np.float32(radius)
+
+
+def _search(
+    clouds: Flat, columns: np.ndarray, radius: float, k: int, padding: str, absolute: bool
+) -> tuple[Tensor, Tensor]:  # [M, k], [M, k] int64
+    M = len(clouds.queries)
+    (dist,), (idx,) = empty([(M, k)]), empty([(M, k)], torch.int64)
+    most = int(clouds.lengths.max())
+    settings = columns, _bound(radius), padding == "first", most, absolute
+    threads = None if M * most > _ALONE else 1
+    run(_ball_query, -(-M // _QUERIES), *clouds, *settings, dist.numpy(), idx.numpy(), threads=threads)
+    return dist, idx
 
 
 def ball_query(
@@ -147,26 +197,37 @@ def ball_query(
     lengths: Tensor | None = None,  # [B]
     padding: str = "none",
 ) -> tuple[Tensor, Tensor]:  # [B, M, k], [B, M, k] int64
-    q, p = as_points(queries), as_points(points)
-    B, M, _ = q.shape
-    N = p.shape[1]
-    (dist,), (idx,) = empty([(B, M, k)]), empty([(B, M, k)], torch.int64)
-    valid = as_lengths(lengths, B, N)
-    columns = columns_of_clouds(p, valid, -(-N // RUN) * RUN)
-    with np.errstate(over="ignore"):
-        bound = np.float32(radius) * np.float32(radius)
-    prune = N >= RUN and N >= _PRUNE_FROM and M >= _QUERIES_FROM
+    (B, M, _), N = queries.shape, points.shape[1]
+    clouds = flat_batch(queries, points, lengths)
+    columns, bound = clouds.columns(), _bound(radius)
+    q, p = clouds.queries.reshape(B, M, 3), clouds.points.reshape(B, N, 3)
+    prune = N >= _PRUNE_FROM and M >= _QUERIES_FROM
     if prune:
         full = np.zeros(B, np.int64)
-        run(_full_balls, B, q, valid, bound, k, columns, full)
+        run(_full_balls, B, q, clouds.starts, clouds.lengths, bound, k, columns, full)
         prune = bool(full.sum() * 4 < 3 * _PROBES * B)
-    if prune:
-        tree = Ordered(p, valid)
-        ordered = tree.columns, tree.order, tree.leaves, tree.branches
-    else:
-        no_boxes = np.empty((B, 6, 0), np.float32)
-        ordered = np.empty((B, 3, 0), np.float32), np.empty((B, 0), np.int32), no_boxes, no_boxes
-    items = B * -(-M // _QUERIES)
-    settings = q, p, valid, bound, padding == "first", columns, prune
-    run(_ball_query, items, *settings, *ordered, dist.numpy(), idx.numpy())
+    if not prune:
+        dist, idx = _search(clouds, columns, radius, k, padding, absolute=False)
+        return dist.view(B, M, k), idx.view(B, M, k)
+    (dist,), (idx,) = empty([(B, M, k)]), empty([(B, M, k)], torch.int64)
+    tree = Ordered(p, clouds.lengths)
+    boxes = tree.columns, tree.order, tree.leaves, tree.branches
+    settings = clouds.starts, clouds.lengths, columns, bound, padding == "first"
+    run(_ball_query_pruned, B * -(-M // _QUERIES), q, p, *settings, *boxes, dist.numpy(), idx.numpy())
     return dist, idx
+
+
+def packed_ball_query(
+    queries: Tensor,  # [M, 3]
+    points: Tensor,  # [N, 3]
+    radius: float,
+    k: int,
+    query_lengths: list[int],
+    point_lengths: list[int],
+) -> (
+    tuple[Tensor, Tensor] | None
+):  # [M, k], [M, k] int64; None where clouds are large and better searched one by one
+    if max(point_lengths, default=0) >= _PRUNE_FROM:
+        return None
+    clouds = flat_packed(queries, points, query_lengths, point_lengths)
+    return _search(clouds, clouds.columns(), radius, k, "none", absolute=True)

@@ -11,7 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from recon_fast.kernels.cpu.flat import Flat, flat_batch, flat_packed
 from recon_fast.kernels.cpu.launch import as_lengths, as_points, compiled, next_item, run
+from recon_fast.kernels.cpu.simd import LANES, rank_block
 from recon_fast.kernels.cpu.spatial import (
     FAN,
     INF,
@@ -19,13 +21,15 @@ from recon_fast.kernels.cpu.spatial import (
     LEAF,
     Ordered,
     box_distances,
-    columns_of_clouds,
     position_of_smallest,
 )
 
 _QUERIES = 16  # queries of one item of work
-_RANKED = 96  # candidates up to which counting ranks beats a heap
+_FEW = 64  # points that are all ranked, without a bound
+RANKED = 6 * LANES  # candidates up to which counting ranks beats a heap
+_ALONE = 1 << 14  # pairs of points up to which a second thread costs more than it helps
 _PRUNE_FROM = 8192  # points
+_PACKED_NEAREST = 512  # points of a cloud from which one nearest point is left to `nearest`
 
 
 @compiled
@@ -91,17 +95,17 @@ def push_down(heap, n, at):
 
 
 @compiled
-def sort_smallest(keys, n, k, out):
-    """The k smallest of the distinct keys[:n], ascending, into out[:k]."""
-    if n <= _RANKED:
-        few = keys[:n]
+def sort_smallest(keys, n, k, ranks, out):
+    """The k smallest of the distinct keys[:n], ascending, into out[:k].
+
+    Reads up to LANES - 1 values behind keys[:n]; `ranks` is scratch, int64 [RANKED].
+    """
+    if n <= RANKED:
+        for s in range(0, n, LANES):
+            rank_block(keys, s, n, ranks)
         for i in range(n):
-            key = few[i]
-            rank = np.int64(0)
-            for j in range(few.shape[0]):
-                rank += np.int64(few[j] < key)
-            if rank < k:
-                out[rank] = key
+            if ranks[i] < k:
+                out[ranks[i]] = keys[i]
         return
     heap = out[:k]
     heap[:] = keys[:k]
@@ -154,20 +158,26 @@ def select(bits, k, minima, picks, out):
 
 
 @compiled
-def select_all(points, q, k, buffer, minima, picks, keys):
+def select_all(points, q, k, buffer, minima, picks, ranks, keys):
     """Keys (distance bits << 32 | index) of the k nearest of all n points, in keys[n : n + k]."""
     x, y, z = points
     n = x.shape[0]
     bits = buffer.view(np.int32)
     distances(x, y, z, q[0], q[1], q[2], buffer[:n])
+    if k == 1:
+        i = position_of_smallest(bits[:n])
+        keys[n] = (np.int64(bits[i]) << 32) | i
+        return
     m = select(bits[:n], k, minima, picks, keys)
     for j in range(m):
         keys[j] |= np.int64(bits[keys[j]]) << 32
-    sort_smallest(keys, m, k, keys[n:])
+    sort_smallest(keys, m, k, ranks, keys[n:])
 
 
 @compiled
-def select_pruned(points, order, leaves, branches, q, k, gaps, near, seen, buffer, minima, picks, keys):
+def select_pruned(
+    points, order, leaves, branches, q, k, gaps, near, seen, buffer, minima, picks, ranks, keys
+):
     """The same keys; branches and leaves farther than a bound on the k-th distance are skipped."""
     x, y, z = points
     qx, qy, qz = q
@@ -207,7 +217,7 @@ def select_pruned(points, order, leaves, branches, q, k, gaps, near, seen, buffe
     for j in range(m):
         i = keys[j]
         keys[j] = (np.int64(bits[i]) << 32) | order[seen[i // LEAF] + i % LEAF]
-    sort_smallest(keys, m, k, keys[n:])
+    sort_smallest(keys, m, k, ranks, keys[n:])
 
 
 @compiled
@@ -223,10 +233,65 @@ def write(keys, k, cloud, q, idx, dist):
 
 
 @compiled
-def _knn(counter, items, queries, xyz, lengths, prune, columns, order, leaves, branches, dist, idx):
+def search_few(x, y, z, queries, i, k, buffer, keys, ranks, start, dist, idx):
+    """The k nearest of all points for query i, into row i of `dist` and `idx`; indices count from -start."""
+    n = x.shape[0]
+    qx, qy, qz = queries[i, 0], queries[i, 1], queries[i, 2]
+    for j in range(n):
+        dx = qx - x[j]
+        dy = qy - y[j]
+        dz = qz - z[j]
+        buffer[j] = dx * dx + dy * dy + dz * dz
+    for j in range(n):
+        v = buffer[j] if buffer[j] < INF else INF
+        keys[j] = (np.int64(np.float32(v).view(np.int32)) << 32) | j
+    for s in range(0, n, LANES):
+        rank_block(keys, s, n, ranks)
+    for j in range(n):
+        if ranks[j] < k:
+            dist[i, ranks[j]] = buffer[j]
+            idx[i, ranks[j]] = start + j
+
+
+@compiled
+def _knn(counter, items, queries, xyz, ends, starts, lengths, columns, most, absolute, dist, idx):
+    """Item: some consecutive queries. Indices count from the start of the cloud or, `absolute`, of all."""
+    M, K = idx.shape
+    keys, ranks = np.empty(most + K + LANES, np.int64), np.empty(RANKED, np.int64)
+    minima, picks = np.empty(most, np.int32), np.empty(most + 1, np.int32)
+    buffer = np.empty(most, np.float32)
+    while True:
+        item = next_item(counter)
+        if item >= items:
+            break
+        i, last = item * _QUERIES, min(M, (item + 1) * _QUERIES)
+        b = np.searchsorted(ends, i, "right")
+        while i < last:
+            while i >= ends[b]:
+                b += 1
+            s, n, stop = starts[b], lengths[b], min(last, ends[b])
+            e, k, shift = s + n, min(K, n), s if absolute else 0
+            x, y, z = columns[0, s:e], columns[1, s:e], columns[2, s:e]
+            for j in range(i, stop):
+                if n <= _FEW:
+                    search_few(x, y, z, queries, j, k, buffer, keys, ranks, shift, dist, idx)
+                else:
+                    q = (queries[j, 0], queries[j, 1], queries[j, 2])
+                    select_all((x, y, z), q, k, buffer, minima, picks, ranks, keys)
+                    write(keys[n:], k, xyz[s:], q, idx[j], dist[j])
+                    for o in range(k):
+                        idx[j, o] += shift
+                for o in range(k, K):
+                    idx[j, o] = -1
+                    dist[j, o] = INF
+            i = stop
+
+
+@compiled
+def _knn_pruned(counter, items, queries, xyz, lengths, columns, order, leaves, branches, dist, idx):
     M, N, K = queries.shape[1], xyz.shape[1], idx.shape[2]
     parts = (M + _QUERIES - 1) // _QUERIES
-    keys = np.empty(N + K + 1, np.int64)
+    keys, ranks = np.empty(N + K + LANES, np.int64), np.empty(RANKED, np.int64)
     minima, picks = np.empty(N, np.int32), np.empty(N + 1, np.int32)
     buffer = np.empty(N, np.float32)
     gaps, near = np.empty(branches.shape[2], np.float32), np.empty(FAN, np.float32)
@@ -242,16 +307,23 @@ def _knn(counter, items, queries, xyz, lengths, prune, columns, order, leaves, b
         for i in range((item - b * parts) * _QUERIES, min(M, (item - b * parts + 1) * _QUERIES)):
             q = (queries[b, i, 0], queries[b, i, 1], queries[b, i, 2])
             if k > 0:
-                if prune:
-                    select_pruned(
-                        points, order[b], leaves[b], branches[b], q, k,
-                        gaps, near, seen, buffer, minima, picks, keys,
-                    )  # fmt: skip
-                else:
-                    select_all(points, q, k, buffer, minima, picks, keys)
+                select_pruned(
+                    points, order[b], leaves[b], branches[b], q, k,
+                    gaps, near, seen, buffer, minima, picks, ranks, keys,
+                )  # fmt: skip
                 write(keys[n:], k, xyz[b], q, idx[b, i], dist[b, i])
             idx[b, i, k:] = -1
             dist[b, i, k:] = INF
+
+
+def _search(clouds: Flat, k: int, absolute: bool) -> tuple[Tensor, Tensor]:  # [M, k], [M, k] int64
+    M = len(clouds.queries)
+    dist, idx = torch.empty(M, k), torch.empty(M, k, dtype=torch.int64)
+    most = int(clouds.lengths.max())
+    settings = clouds.columns(), most, absolute
+    threads = None if M * most > _ALONE else 1
+    run(_knn, -(-M // _QUERIES), *clouds, *settings, dist.numpy(), idx.numpy(), threads=threads)
+    return dist, idx
 
 
 def knn(
@@ -260,19 +332,28 @@ def knn(
     k: int,
     lengths: Tensor | None = None,  # [B]
 ) -> tuple[Tensor, Tensor]:  # [B, M, k], [B, M, k] int64
-    q, p = as_points(queries), as_points(points)
-    B, M, _ = q.shape
-    N = p.shape[1]
-    dist = torch.empty(B, M, k)
-    idx = torch.empty(B, M, k, dtype=torch.int64)
-    valid = as_lengths(lengths, B, N)
-    prune = N >= _PRUNE_FROM and k <= N // 64
-    if prune:
-        ordered = Ordered(p, valid)
-        points_of = ordered.columns, ordered.order, ordered.leaves, ordered.branches
-    else:
-        no_boxes = np.empty((B, 6, 0), np.float32)
-        points_of = columns_of_clouds(p, valid, N), np.empty((B, 0), np.int32), no_boxes, no_boxes
-    items = B * -(-M // _QUERIES)
-    run(_knn, items, q, p, valid, prune, *points_of, dist.numpy(), idx.numpy())
+    (B, M, _), N = queries.shape, points.shape[1]
+    if N < _PRUNE_FROM or k > N // 64:
+        dist, idx = _search(flat_batch(queries, points, lengths), k, absolute=False)
+        return dist.view(B, M, k), idx.view(B, M, k)
+    q, p, valid = as_points(queries), as_points(points), as_lengths(lengths, B, N)
+    dist, idx = torch.empty(B, M, k), torch.empty(B, M, k, dtype=torch.int64)
+    tree = Ordered(p, valid)
+    boxes = tree.columns, tree.order, tree.leaves, tree.branches
+    run(_knn_pruned, B * -(-M // _QUERIES), q, p, valid, *boxes, dist.numpy(), idx.numpy())
     return dist, idx
+
+
+def packed_knn(
+    queries: Tensor,  # [M, 3]
+    points: Tensor,  # [N, 3]
+    k: int,
+    query_lengths: list[int],
+    point_lengths: list[int],
+) -> (
+    tuple[Tensor, Tensor] | None
+):  # [M, k], [M, k] int64; None where clouds are large and better searched one by one
+    largest = max(point_lengths, default=0)
+    if largest >= (_PACKED_NEAREST if k == 1 else _PRUNE_FROM):
+        return None
+    return _search(flat_packed(queries, points, query_lengths, point_lengths), k, absolute=True)

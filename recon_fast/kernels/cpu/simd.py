@@ -358,6 +358,31 @@ def _round_to_bf16(typing_context, value):
 
 round_to_bf16: Any = intrinsic(_round_to_bf16)
 
+
+def _rank_block(typing_context, keys, start, n, ranks):
+    """ranks[start + i] = how many of the int64 keys[:n] are below keys[start + i], for the LANES values of i.
+
+    Reads and writes LANES values from `start` on, also where these are not below n.
+    """
+
+    def generate(context, builder, signature, args):
+        keys, ranks = (context.make_array(signature.args[i])(context, builder, args[i]).data for i in (0, 3))
+        start, n = args[1], args[2]
+        index, kind = start.type, ir.VectorType(ir.IntType(64), LANES)
+        block = builder.load(vector_at(builder, keys, start, kind), align=8)
+        count = cgutils.alloca_once_value(builder, ir.Constant(kind, [0] * LANES))
+        with cgutils.for_range_slice(builder, index(0), n, index(1), index) as (j, _):
+            key = spread(builder, builder.load(builder.gep(keys, [j])), LANES)
+            below = builder.zext(builder.icmp_signed("<", key, block), kind)
+            builder.store(builder.add(builder.load(count), below), count)
+        builder.store(builder.load(count), vector_at(builder, ranks, start, kind), align=8)
+        return context.get_dummy_value()
+
+    return types.void(keys, start, n, ranks), generate
+
+
+rank_block: Any = intrinsic(_rank_block)
+
 QUERIES = 32  # that search together
 _POINT = ir.VectorType(ir.FloatType(), QUERIES)
 _BITS = ir.VectorType(ir.IntType(32), QUERIES)

@@ -227,25 +227,6 @@ def columns_of(cloud, x, y, z):
 
 
 @compiled
-def _columns(counter, items, xyz, lengths, columns):
-    while True:
-        b = next_item(counter)
-        if b >= items:
-            break
-        n = lengths[b]
-        columns_of(xyz[b], columns[b, 0, :n], columns[b, 1, :n], columns[b, 2, :n])
-        columns[b, :, n:] = NAN
-
-
-def columns_of_clouds(clouds: np.ndarray, lengths: np.ndarray, size: int) -> np.ndarray:
-    """Columns [B, 3, size] of the clouds [B, N, 3] up to their lengths, NaN behind them."""
-    B, N, _ = clouds.shape
-    columns = np.empty((B, 3, size), np.float32)
-    run(_columns, B, clouds, lengths, columns, threads=None if B * N > 65536 else 1)
-    return columns
-
-
-@compiled
 def _order(counter, items, clouds, lengths, columns, orders, leaves, branches):
     while True:
         b = next_item(counter)
