@@ -29,7 +29,7 @@ _FEW = 64  # points that are all ranked, without a bound
 RANKED = 6 * LANES  # candidates up to which counting ranks beats a heap
 _ALONE = 1 << 14  # pairs of points up to which a second thread costs more than it helps
 _PRUNE_FROM = 8192  # points
-_PACKED_NEAREST = 512  # points of a cloud from which one nearest point is left to `nearest`
+_PACKED_NEAREST = 16  # points of a cloud from which one nearest point is left to `nearest`
 
 
 @compiled
