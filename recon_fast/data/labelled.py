@@ -76,7 +76,6 @@ class SampledShapes:
         sizes = np.diff(shapes.offsets)[rows]
         listed = min(int(num_points * oversample), int(sizes.min()))
         self.points = torch.empty(len(rows), listed, 3, device=device)
-        self.listed = torch.empty(len(rows), listed, dtype=torch.int64)  # places in the clouds as they were
         for first in range(0, len(rows), _CHUNK):
             part = slice(first, first + _CHUNK)
             clouds = [torch.from_numpy(np.asarray(shapes.cloud(int(i)), np.float32)) for i in rows[part]]
@@ -86,7 +85,6 @@ class SampledShapes:
             lengths = torch.from_numpy(sizes[part]).to(device) if len(set(sizes[part])) > 1 else None
             idx = farthest_point_sample(padded, listed, lengths=lengths, skip_near_origin=skip_near_origin)
             self.points[part] = padded.gather(1, idx[..., None].expand(-1, -1, 3))
-            self.listed[part] = idx.cpu()
 
     def __len__(self) -> int:
         return len(self.points)

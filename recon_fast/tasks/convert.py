@@ -7,10 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 
-from recon_fast.checkpoint import export_official, weights_metadata
+from recon_fast.checkpoint import export_official, save_weights, weights_metadata
 from recon_fast.checkpoint.restore import WEIGHTS, Restored, restore
 from recon_fast.config import ConvertConfig
 from recon_fast.errors import InputError
@@ -57,10 +55,10 @@ def convert(source: str | Path, out: str | Path, config: ConvertConfig | None = 
             torch.save(_official_contents(restored), aside)
         else:
             metadata = weights_metadata(restored.model, restored.teacher, restored.conventions)
-            save_file({k: v.contiguous() for k, v in restored.model.state_dict().items()}, aside, metadata)
+            save_weights(restored.model, aside, metadata)
             (out / REPORT).write_text(json.dumps(_keys(restored), indent=1), encoding="utf-8")
         aside.replace(written)
-    except (OSError, RuntimeError, SafetensorError) as error:  # torch reports a full disk as RuntimeError
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
         with suppress(OSError):
             aside.unlink()
         raise InputError(f"{written} cannot be written: {str(error).splitlines()[0]}") from error

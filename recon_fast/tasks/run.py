@@ -23,8 +23,8 @@ from recon_fast.errors import InputError
 from recon_fast.models import Classifier, PartSegmenter
 from recon_fast.tasks.task import C, D, DownstreamResult, M, S, Task
 from recon_fast.training.adamw import AdamW
-from recon_fast.training.checkpoint import SaveFailed, list_checkpoints, load_optimizer, save_checkpoint
-from recon_fast.training.compiled import compile_terms, wants_compile
+from recon_fast.training.checkpoint import SaveFailed, last_good, load_optimizer, save_checkpoint
+from recon_fast.training.compiled import compile_if_wanted
 from recon_fast.training.distributed import Terms
 from recon_fast.training.loop import Loop
 from recon_fast.training.memory import recompute_blocks
@@ -33,7 +33,6 @@ from recon_fast.training.optim import downstream_groups
 from recon_fast.training.record import RunRecord, describe_data, versions
 from recon_fast.training.setup import Start, choose_run, run_folder
 from recon_fast.training.signals import signals_as_flag
-from recon_fast.training.step import rehearse
 
 
 def run_task(task: Task[C, M, D, S], resume: Path | str | None) -> DownstreamResult[S]:
@@ -98,16 +97,15 @@ class _Training(Generic[C, M, D, S]):
         if config.optim.recompute:
             recompute_blocks(task.model)
         task.model.train()
-        if wants_compile(config.compile, task.device):
-            batch = next(self._batches())
-            compile_terms(
-                self.terms,
-                lambda: rehearse(self.terms, batch, config.seed, task.dtype),
-                task.device,
-                task.dtype,
-                config.optim.accumulate,
-                task.console,
-            )
+        compile_if_wanted(
+            config.compile,
+            self.terms,
+            lambda: next(self._batches()),
+            config,
+            task.device,
+            task.dtype,
+            task.console,
+        )
         self.loop = Loop(
             config,
             self.terms,
@@ -118,7 +116,7 @@ class _Training(Generic[C, M, D, S]):
             len(train_set) // config.optim.batch_size,
             self.first,
             skipped,
-            self._last_good,
+            lambda: last_good(run),
         )
 
     def _batches(self) -> Iterator[Batch]:
@@ -127,10 +125,6 @@ class _Training(Generic[C, M, D, S]):
             self.train_set, self.task.change, self.config.seed, optim.batch_size, optim.accumulate, self.first
         )
         return iter(stream)
-
-    def _last_good(self) -> str:
-        kept = list_checkpoints(self.run)
-        return f"the last good checkpoint is {kept[-1]}" if kept else "there is no checkpoint yet"
 
     def result(self) -> DownstreamResult[S]:
         """Train and test."""

@@ -48,13 +48,14 @@ class AdamW(torch.optim.AdamW):
 
     def clip(self, limit: float | None) -> Tensor:
         """The norm of all gradients, 0-d; the next step takes them divided by what it exceeds `limit` by."""
-        found = [self.copies.get(parameter, parameter).grad for parameter in self._trained()]
-        gradients = [grad for grad in found if grad is not None]
-        half = [grad for grad in gradients if grad.dtype == torch.bfloat16]
-        norm = nn.utils.get_total_norm([grad for grad in gradients if grad.dtype != torch.bfloat16])
-        if half:  # summed up in float32
-            norms = [torch.linalg.vector_norm(grad, dtype=torch.float32) for grad in half]
-            norm = torch.linalg.vector_norm(torch.stack([norm, *norms]))
+        trained = [(parameter, self.copies.get(parameter)) for parameter in self._trained()]
+        norm = nn.utils.get_total_norm([p.grad for p, _ in trained if p.grad is not None])
+        half = [copy.grad.contiguous() for _, copy in trained if copy is not None and copy.grad is not None]
+        if half:
+            # numba is loaded where it is used.
+            from recon_fast.kernels.cpu.adamw import squared_norm
+
+            norm = (norm.square() + squared_norm(half)).sqrt()
         self.grad_scale = None if limit is None else ((norm + 1e-6) / limit).clamp_min(1)
         return norm
 
@@ -70,7 +71,6 @@ class AdamW(torch.optim.AdamW):
         super().step(closure)
         if not self.copies or (self.found_inf is not None and self.found_inf > 0):
             return
-        # numba is loaded where it is used.
         from recon_fast.kernels.cpu.adamw import Rates, Update, adamw
 
         updates, rates = [], []

@@ -50,7 +50,7 @@ def test_updates_are_those_of_torch(copies, limit):
     assert len(optimizer.copies) == 4 * copies
     for scale in (1.0, 1e-3, 30.0):
         norms = step_both(ours, theirs, optimizer, torch_optimizer, limit, scale)
-        torch.testing.assert_close(*norms)
+        torch.testing.assert_close(*norms, rtol=1e-5, atol=0)
         for group in (*optimizer.param_groups, *torch_optimizer.param_groups):
             group["lr"] *= 0.7
     for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):

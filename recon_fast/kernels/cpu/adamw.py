@@ -12,7 +12,7 @@ from numba.extending import intrinsic
 from torch import Tensor
 
 from recon_fast.kernels.cpu.bits import narrow, widen
-from recon_fast.kernels.cpu.launch import compiled_loose, next_item, run
+from recon_fast.kernels.cpu.launch import compiled, compiled_loose, next_item, run
 
 _PIECE = 1 << 15  # values of one item of work
 
@@ -64,21 +64,59 @@ def update_piece(parameter, exp_avg, exp_avg_sq, copy, grad, rates, beta1, beta2
 
 
 @compiled_loose
-def _adamw(counter, items, addresses, sizes, ends, rates, beta1, beta2, eps, scale):
-    """Item: a piece of one parameter; those of parameter t end at ends[t]."""
+def sum_of_squares(values):
+    total = np.float32(0)
+    for i in range(values.shape[0]):
+        v = widen(values[i])
+        total += v * v
+    return total
+
+
+@compiled
+def piece_of(item, sizes, ends):
+    """Which tensor an item is of, where it begins there and how many values it has."""
+    t = np.searchsorted(ends, item, "right")
+    first = (item - (ends[t - 1] if t > 0 else 0)) * _PIECE
+    return t, first, min(_PIECE, sizes[t] - first)
+
+
+@compiled
+def _squares(counter, items, addresses, sizes, ends, sums):
     while True:
         item = next_item(counter)
         if item >= items:
             break
-        t = np.searchsorted(ends, item, "right")
-        first = (item - (ends[t - 1] if t > 0 else 0)) * _PIECE
-        n = min(_PIECE, sizes[t] - first)
+        t, first, n = piece_of(item, sizes, ends)
+        sums[item] = sum_of_squares(carray(_halves(addresses[t] + 2 * first), n))
+
+
+@compiled_loose
+def _adamw(counter, items, addresses, sizes, ends, rates, beta1, beta2, eps, scale):
+    while True:
+        item = next_item(counter)
+        if item >= items:
+            break
+        t, first, n = piece_of(item, sizes, ends)
         parameter = carray(_floats(addresses[t, 0] + 4 * first), n)
         exp_avg = carray(_floats(addresses[t, 1] + 4 * first), n)
         exp_avg_sq = carray(_floats(addresses[t, 2] + 4 * first), n)
         copy = carray(_halves(addresses[t, 3] + 2 * first), n)
         grad = carray(_halves(addresses[t, 4] + 2 * first), n)
         update_piece(parameter, exp_avg, exp_avg_sq, copy, grad, rates[t], beta1, beta2, eps, scale)
+
+
+def _pieces(tensors: Sequence[Tensor]) -> tuple[np.ndarray, np.ndarray]:
+    """Sizes of the tensors, and which item is the first behind each."""
+    sizes = np.array([tensor.numel() for tensor in tensors], np.int64)
+    return sizes, np.cumsum(-(-sizes // _PIECE))
+
+
+def squared_norm(grads: Sequence[Tensor]) -> float:
+    """Sum of the squares of all values of contiguous bfloat16 tensors."""
+    sizes, ends = _pieces(grads)
+    sums = np.empty(ends[-1], np.float64)
+    run(_squares, len(sums), np.array([grad.data_ptr() for grad in grads]), sizes, ends, sums)
+    return float(sums.sum())
 
 
 def adamw(
@@ -90,8 +128,7 @@ def adamw(
     scale: float,  # factor on the gradients
 ) -> None:
     """One step of all parameters, in place."""
+    sizes, ends = _pieces([update.parameter for update in updates])
     addresses = np.array([[tensor.data_ptr() for tensor in update] for update in updates], np.int64)
-    sizes = np.array([update.parameter.numel() for update in updates], np.int64)
-    ends = np.cumsum(-(-sizes // _PIECE))
     constants = (np.float32(value) for value in (beta1, beta2, eps, scale))
     run(_adamw, int(ends[-1]), addresses, sizes, ends, np.array(rates, np.float32), *constants)
