@@ -74,8 +74,8 @@ class AdamW(torch.optim.AdamW):
         from recon_fast.kernels.cpu.adamw import Rates, Update, adamw
 
         updates, rates = [], []
+        beta1, beta2 = self.defaults["betas"]
         for group in self.param_groups:
-            beta1, beta2 = group["betas"]
             for parameter in group["params"]:
                 copy = self.copies.get(parameter)
                 if copy is None or copy.grad is None:
