@@ -100,6 +100,7 @@ class ReConConfig:
         return replace(cls(dim=192, num_heads=3, decoder_num_heads=3), **changes)
 
 
+StatedUp = Literal["auto", "x", "y", "z"]  # by a user; auto keeps what the layout or the file states
 Kind = Literal[
     "auto", "shapenet", "shapenetpart", "modelnet40", "modelnet10", "scanobjectnn", "obj_bg", "obj_only",
     "hardest", "fewshot", "folder",
@@ -143,7 +144,7 @@ class DataConfig:
     storage: Literal["fp16", "fp32"] = "fp32"
     placement: Literal["auto", "device", "host", "mmap"] = "auto"
     on_problem: Literal["stop", "skip"] = "stop"
-    up: Literal["auto", "x", "y", "z"] = "auto"
+    up: StatedUp = "auto"
     turn_up: Literal["x", "y", "z", "none"] = "y"
     rotate: Literal["x", "y", "z", "none"] = "y"
     shapes: int = 4000
@@ -239,7 +240,7 @@ class ProbeConfig:
 
     data: str | None = None
     kind: Kind = "auto"
-    up: Literal["auto", "x", "y", "z"] = "auto"
+    up: StatedUp = "auto"
     every: int = 0
     max_shapes: int = 4000
 
@@ -358,7 +359,7 @@ class PackConfig:
     """
 
     kind: Kind = "auto"
-    up: Literal["auto", "x", "y", "z"] = "auto"
+    up: StatedUp = "auto"
     dtype: Literal["fp16", "fp32"] = "fp16"
     num_points: int = 1024
     max_points: int = 8192

@@ -4,11 +4,12 @@ A model that learned on clouds that stand sees something else in clouds that lie
 """
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from recon_fast.config import StatedUp
 from recon_fast.data.rows import Joined, Rows, is_mapped, turned
 from recon_fast.data.shapes import Conventions, Scale, Shapes, Up
 
@@ -39,14 +40,14 @@ def scale_of(radius: NDArray[np.float32]) -> Scale:
     return "unit sphere" if ((radius > 0.9) & (radius < 1.001)).all() else "raw"
 
 
-def turn_up(shapes: Shapes, up: Up) -> Shapes:
+def turn_up(shapes: Shapes, up: Up | Literal["none"]) -> Shapes:
     """Shapes turned by 90 degrees about the axis that is neither their up axis nor `up`, so that `up` is up.
 
-    Shapes that stand so already, and those whose up axis is unknown, come back as they are. Pictures and
-    teacher features are of the same objects and stay.
+    Shapes that stand so already, and those whose up axis is unknown, come back as they are, as all do with
+    "none". Pictures and teacher features are of the same objects and stay.
     """
     now = shapes.conventions.up
-    if "unknown" in (now, up) or now == up:
+    if up == "none" or "unknown" in (now, up) or now == up:
         return shapes
     a, b = "xyz".index(now), "xyz".index(up)
     points: Rows
@@ -57,11 +58,11 @@ def turn_up(shapes: Shapes, up: Up) -> Shapes:
     return replace(shapes, points=points, conventions=replace(shapes.conventions, up=up))
 
 
-def state_up(shapes: Shapes, up: str) -> Shapes:
+def state_up(shapes: Shapes, up: StatedUp) -> Shapes:
     """Shapes with the user's word for their up axis; "auto" keeps what the layout or the file states."""
     if up == "auto":
         return shapes
-    stated = Conventions(up, shapes.conventions.scale)  # type: ignore[arg-type]
+    stated = Conventions(up, shapes.conventions.scale)
     return replace(shapes, conventions=stated)
 
 

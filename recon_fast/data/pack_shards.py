@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from recon_fast.config import StatedUp
 from recon_fast.data.chunks import file_state, files_fingerprint
 from recon_fast.data.loading import DataProblems, Progress, Reading, stop_at_problems
 from recon_fast.data.packed import dataset_checksums, pack, partial_folder, read_packed
@@ -48,7 +49,7 @@ def pack_shards(
     num_points: int = 1024,
     max_points: int = 8192,
     on_problem: str = "stop",
-    up: str = "auto",
+    up: StatedUp = "auto",
     workers: int | None = None,
     progress: Progress | None = None,
     features_fn: Callable[[Shapes], Features | None] | None = None,
@@ -72,7 +73,7 @@ def pack_shards(
         InputError: `out` exists, or cannot be written.
     """
     check_folder(out, overwrite)
-    source = source if up == "auto" else replace(source, up=up)  # type: ignore[arg-type]
+    source = source if up == "auto" else replace(source, up=up)
     reading = Reading(num_points, max_points, dtype)
     partial = partial_folder(out)
     new = not partial.exists()

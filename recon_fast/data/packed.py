@@ -27,6 +27,7 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from recon_fast.config import StatedUp
 from recon_fast.data.chunks import Chunk, Chunks
 from recon_fast.data.conventions import radii, scale_of, state_up
 from recon_fast.data.loading import Progress, Reading, stop_at_problems, without_clouds
@@ -91,7 +92,7 @@ def pack(
     num_points: int = 1024,
     max_points: int = 8192,
     on_problem: str = "stop",
-    up: str = "auto",
+    up: StatedUp = "auto",
     workers: int | None = None,
     progress: Progress | None = None,
     features_fn: Callable[[Shapes], Features | None] | None = None,

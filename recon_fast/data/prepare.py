@@ -30,8 +30,7 @@ def prepare_shapes(config: DataConfig, seed: int, console: Console, parts: bool 
     """
     from recon_fast.data.conventions import state_up, turn_up
 
-    shapes = state_up(_read_or_make(config, seed, console, parts), config.up)
-    return shapes if config.turn_up == "none" else turn_up(shapes, config.turn_up)
+    return turn_up(state_up(_read_or_make(config, seed, console, parts), config.up), config.turn_up)
 
 
 def _read_or_make(config: DataConfig, seed: int, console: Console, parts: bool) -> Shapes:

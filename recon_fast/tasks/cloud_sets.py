@@ -83,8 +83,7 @@ def _of_path(path: Path, config: ReadingConfig, least: int, console: Console) ->
     if shapes is None:
         source = open_source(path, config.kind, held_out_fraction=config.held_out_fraction)
         return _of_source(source, config, least, console)
-    stated = state_up(shapes, config.up)
-    upright = stated if config.turn_up == "none" else turn_up(stated, config.turn_up)
+    upright = turn_up(state_up(shapes, config.up), config.turn_up)
     return CloudSet(upright, lambda rows: (upright.cloud(row) for row in rows))
 
 
@@ -117,7 +116,7 @@ def _of_source(source: Source, config: ReadingConfig, least: int, console: Conso
     shapes = without_clouds(source, kept)
     np.cumsum(sizes, out=shapes.offsets[1:])
     stated = state_up(shapes, config.up)
-    upright = stated if config.turn_up == "none" else turn_up(stated, config.turn_up)
+    upright = turn_up(stated, config.turn_up)
     was, now = stated.conventions.up, upright.conventions.up
 
     def read_rows(rows: Sequence[int]) -> Iterator[NDArray]:

@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from recon_fast.config import DataConfig, Kind
+from recon_fast.config import DataConfig, Kind, StatedUp
 from recon_fast.errors import InputError
 
 FeatureKind = Literal["svm", "global", "classification", "zeroshot", "zeroshot_text", "zeroshot_image"]
@@ -53,7 +53,7 @@ class ReadingConfig:
     num_points: int | None = None
     max_points: int = 8192
     on_problem: Literal["stop", "skip"] = "stop"
-    up: Literal["auto", "x", "y", "z"] = "auto"
+    up: StatedUp = "auto"
     turn_up: Literal["x", "y", "z", "none"] = "y"
     workers: int | None = None
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from recon_fast.config import StatedUp
 from recon_fast.data.clouds import FILES, SURFACE_POINTS, read_cloud
 from recon_fast.data.conventions import state_up, turn_up
 from recon_fast.data.loading import load, open_source
@@ -40,7 +41,7 @@ def spread(rows: NDArray[np.int64], count: int) -> NDArray[np.int64]:
     return rows[np.linspace(0, len(rows) - 1, count).round().astype(np.int64)]
 
 
-def pick_shapes(name: str, count: int, kind: str = "auto", up: str = "auto") -> tuple[Shapes, list[str]]:
+def pick_shapes(name: str, count: int, kind: str = "auto", up: StatedUp = "auto") -> tuple[Shapes, list[str]]:
     """At most `count` shapes of a data set, those that are held out where some are, turned so that y is up.
 
     Only what is picked gets read; shapes that cannot be used are left out.
@@ -73,7 +74,7 @@ def pick_shapes(name: str, count: int, kind: str = "auto", up: str = "auto") -> 
     return _upright(shapes.take(spread(rows, count)), up), captions
 
 
-def _upright(shapes: Shapes, up: str) -> Shapes:
+def _upright(shapes: Shapes, up: StatedUp) -> Shapes:
     return turn_up(state_up(shapes, up), "y")
 
 
@@ -81,7 +82,7 @@ def pick_clouds(
     names: Sequence[str],
     count: int,
     kind: str = "auto",
-    up: str = "auto",
+    up: StatedUp = "auto",
     say: Callable[[str], None] = lambda text: None,
 ) -> tuple[list[Picked], list[str]]:
     """All clouds that `names` mean, in their order.

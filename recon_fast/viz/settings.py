@@ -2,13 +2,10 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
-from recon_fast.config import Kind
+from recon_fast.config import Kind, StatedUp
 from recon_fast.errors import InputError
 from recon_fast.settings import command_parser, parse, typed
-
-Up = Literal["auto", "x", "y", "z"]
 
 
 @dataclass(frozen=True)
@@ -31,7 +28,7 @@ class ShowConfig:
     png: str | None = None
     count: int = 8
     kind: Kind = "auto"
-    up: Up = "auto"
+    up: StatedUp = "auto"
     seed: int = 0
     captions: str | None = None
     device: str = "auto"
@@ -63,7 +60,7 @@ class ReportConfig:
     follow: float = 0
     data: str | None = None
     kind: Kind = "auto"
-    up: Up = "auto"
+    up: StatedUp = "auto"
     count: int = 400
     device: str = "auto"
 

@@ -6,7 +6,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from test_finetune import config as finetune_config
-from test_finetune import pretrained  # noqa: F401 - a fixture
 from tiny import Lines, tiny_shapes
 
 from recon_fast.config import OptimConfig
@@ -36,7 +35,7 @@ def shapes():
     return tiny_shapes(60, features=False)
 
 
-def test_all_folds(tmp_path, pretrained):  # noqa: F811
+def test_all_folds(tmp_path, pretrained):
     console, run = Lines(), tmp_path / "run"
     result = fewshot(config(run, pretrained), None, console, shapes())
     assert list(result.accuracies) == [(2, 2), (3, 2)]
@@ -55,7 +54,7 @@ def test_all_folds(tmp_path, pretrained):  # noqa: F811
     assert console.has("2 way, 2 shot: ", " ± ")
 
 
-def test_an_interrupted_run_continues_with_the_next_fold(tmp_path, pretrained, monkeypatch):  # noqa: F811
+def test_an_interrupted_run_continues_with_the_next_fold(tmp_path, pretrained, monkeypatch):
     whole = fewshot(config(tmp_path / "whole", pretrained), None, Lines(), shapes())
     real, calls = fewshot_module.finetune, []
 
@@ -79,7 +78,7 @@ def test_an_interrupted_run_continues_with_the_next_fold(tmp_path, pretrained, m
         fewshot(config(run, pretrained), None, Lines(), shapes())
 
 
-def test_what_cannot_be_drawn_leaves_no_folder(tmp_path, pretrained):  # noqa: F811
+def test_what_cannot_be_drawn_leaves_no_folder(tmp_path, pretrained):
     run = tmp_path / "run"
     for changes, message in (
         ({"ways": [4]}, "4"),

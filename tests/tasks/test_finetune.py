@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
-from tiny import Lines, tiny_config, tiny_shapes
+from tiny import Lines, tiny_shapes
 
 from recon_fast.checkpoint.restore import restore
 from recon_fast.config import DataConfig, OptimConfig, ReConConfig, SaveConfig
@@ -20,15 +20,6 @@ from recon_fast.tasks.finetune import finetune
 from recon_fast.tasks.splits import choose_splits
 from recon_fast.training import loop as loop_module
 from recon_fast.training.checkpoint import list_checkpoints
-from recon_fast.training.pretrain import pretrain
-
-
-@pytest.fixture(scope="module")
-def pretrained(tmp_path_factory):
-    """A tiny pretrained run."""
-    run = tmp_path_factory.mktemp("pretrained") / "run"
-    pretrain(tiny_config(run), None, Lines(), tiny_shapes())
-    return run
 
 
 def config(out, checkpoint=None, **changes):
