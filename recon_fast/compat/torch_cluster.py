@@ -6,9 +6,12 @@ from torch import Tensor
 
 from recon_fast import kernels
 from recon_fast.compat import any_dim
+from recon_fast.kernels import backend
 
 __all__ = ["__version__", "fps", "knn", "knn_graph", "nearest", "radius", "radius_graph"]
 __version__ = "1.6.3"  # whose names and arguments these are
+
+_FEW = 1 << 16  # pairs of points whose comparison takes less than preparing for more than one thread
 
 
 def _count(
@@ -43,10 +46,8 @@ def _lengths(
     return count(x, y, batch_x, batch_y, batch_size)
 
 
-def _pair(
-    x: Tensor, y: Tensor, batch_x: Tensor | None, batch_y: Tensor | None, batch_size: int | None
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Points as floating point [., D], and how many of each belong to each example [B]."""
+def _points(x: Tensor, y: Tensor, batch_x: Tensor | None, batch_y: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Both as floating point [., D], or [., 3] where D is less; checked as the original checks them."""
     x, y = (t.view(-1, 1) if t.dim() == 1 else t for t in (x, y))
     assert x.dim() == 2
     assert y.dim() == 2
@@ -54,13 +55,33 @@ def _pair(
     for points, batch in ((x, batch_x), (y, batch_y)):
         assert batch is None or points.size(0) == batch.numel()
     x, y = (t if t.is_floating_point() else t.float() for t in (x.detach(), y.detach()))
-    return x, y, *_lengths(x, y, batch_x, batch_y, batch_size)
+    return any_dim.to_3d(x), any_dim.to_3d(y)
+
+
+def _edges_of_few(
+    x: Tensor,
+    y: Tensor,
+    batch_x: Tensor | None,
+    batch_y: Tensor | None,
+    k: int,
+    radius: float | None = None,
+) -> Tensor | None:
+    """Edges of few points in one step; None where there are many, or in a graph that is compiled."""
+    if torch.compiler.is_compiling() or x.device.type != "cpu" or x.dtype == torch.float64:
+        return None
+    if x.shape[1] > 3 or k < 1 or (radius is not None and not radius >= 0):
+        return None
+    examples = 1 + int(batch_x[-1]) if batch_x is not None and batch_x.dim() == 1 else 1
+    if len(x) * len(y) > _FEW * examples:
+        return None
+    run = backend.kernel("neighbor_edges", "edges_of_few", x)
+    return None if run is None else run(y, x, batch_y, batch_x, k, radius)
 
 
 def _search(x: Tensor, y: Tensor, k: int, lengths_x: Tensor, lengths_y: Tensor) -> tuple[Tensor, Tensor]:
     """Squared distances and indices [M, k] of the nearest of x in the same example, -1 for none."""
     if x.shape[1] <= 3:
-        return kernels.packed_knn(any_dim.to_3d(y), any_dim.to_3d(x), k, lengths_y, lengths_x)
+        return kernels.packed_knn(y, x, k, lengths_y, lengths_x)
     return any_dim.packed_knn(y, x, k, lengths_y, lengths_x)
 
 
@@ -77,10 +98,14 @@ def knn(
     """Edges [2, E], int64: each of y [M, F] and the k nearest of x [N, F] in its example, nearest first."""
     if x.numel() == 0 or y.numel() == 0:
         return torch.empty(2, 0, dtype=torch.long, device=x.device)
-    x, y, lengths_x, lengths_y = _pair(x, y, batch_x, batch_y, batch_size)
+    x, y = _points(x, y, batch_x, batch_y)
     if cosine:
         x, y = F.normalize(x, dim=1), F.normalize(y, dim=1)
-    return kernels.neighbor_edges(_search(x, y, k, lengths_x, lengths_y)[1])
+    few = _edges_of_few(x, y, batch_x, batch_y, k)
+    if few is not None:
+        return few
+    lengths = _lengths(x, y, batch_x, batch_y, batch_size)
+    return kernels.neighbor_edges(_search(x, y, k, *lengths)[1])
 
 
 def radius(
@@ -99,11 +124,14 @@ def radius(
     """
     if x.numel() == 0 or y.numel() == 0:
         return torch.empty(2, 0, dtype=torch.long, device=x.device)
-    x, y, lengths_x, lengths_y = _pair(x, y, batch_x, batch_y, batch_size)
+    x, y = _points(x, y, batch_x, batch_y)
     most = min(max_num_neighbors, x.shape[0])
+    few = _edges_of_few(x, y, batch_x, batch_y, most, r)
+    if few is not None:
+        return few
+    lengths_x, lengths_y = _lengths(x, y, batch_x, batch_y, batch_size)
     if x.shape[1] <= 3:
-        xyz = any_dim.to_3d(y), any_dim.to_3d(x)
-        return kernels.neighbor_edges(kernels.packed_ball_query(*xyz, r, most, lengths_y, lengths_x)[1])
+        return kernels.neighbor_edges(kernels.packed_ball_query(y, x, r, most, lengths_y, lengths_x)[1])
     dist, idx = any_dim.packed_knn(y, x, x.shape[0], lengths_y, lengths_x)
     idx = idx.masked_fill(dist >= r * r, -1)
     inside = torch.where(idx < 0, x.shape[0], idx).sort(1).values[:, :most]
@@ -116,10 +144,12 @@ def nearest(x: Tensor, y: Tensor, batch_x: Tensor | None = None, batch_y: Tensor
     Raises:
         ValueError: an example has points in one of the two alone.
     """
-    y, x, lengths_y, lengths_x = _pair(y, x, batch_y, batch_x, None)
+    y, x = _points(y, x, batch_y, batch_x)
+    lengths_y, lengths_x = _lengths(y, x, batch_y, batch_x, None)
     if not torch.compiler.is_compiling() and not torch.equal(lengths_x > 0, lengths_y > 0):
         raise ValueError("Some batch indices occur in 'batch_x' that do not occur in 'batch_y'")
-    return _search(y, x, 1, lengths_y, lengths_x)[1][:, 0]
+    few = _edges_of_few(y, x, batch_y, batch_x, 1)
+    return _search(y, x, 1, lengths_y, lengths_x)[1][:, 0] if few is None else few[1]
 
 
 def _graph(edges: Tensor, loop: bool, flow: str) -> Tensor:

@@ -40,6 +40,30 @@ def test_random_starts_sample_farthest_points_of_each_example():
             torch.testing.assert_close(chosen, reach.max(), rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize("batched", [True, False])
+def test_few_points_have_the_edges_of_many(monkeypatch, batched):
+    lengths = torch.tensor([3, 0, 72, 6, 93])
+    batch = torch.arange(5).repeat_interleave(lengths) if batched else None
+    x = torch.rand(174, 3, generator=torch.Generator().manual_seed(0))
+    x[5], x[90] = x[6], float("nan")
+    y, batch_y = x[::3], None if batch is None else batch[::3]
+
+    def found():
+        return [
+            ours.knn(x, y, 4, batch, batch_y),
+            ours.knn(x, y, 80, batch, batch_y),
+            ours.radius(x, y, 0.3, batch, batch_y, 7),
+            ours.knn_graph(x, 3, batch),
+            ours.radius_graph(x, 0.2, batch),
+            ours.nearest(y, x, batch_y, batch),
+        ]
+
+    few = found()
+    monkeypatch.setattr(ours, "_FEW", 0)
+    for a, b in zip(few, found(), strict=True):
+        assert torch.equal(a, b)
+
+
 def test_other_inputs():
     flat = LINE[:, 0].contiguous()
     assert torch.equal(ours.knn(flat, flat, 2), ours.knn(LINE, LINE, 2))

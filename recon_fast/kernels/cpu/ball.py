@@ -114,7 +114,7 @@ def _full_balls(counter, items, queries, starts, lengths, bound, k, columns, ful
 
 
 @compiled
-def _ball_query(
+def scan_flat(
     counter, items, queries, xyz, ends, starts, lengths, columns, bound, first, most, absolute, dist, idx
 ):
     """Item: some consecutive queries. Indices count from the start of the cloud or, `absolute`, of all."""
@@ -172,7 +172,7 @@ def _ball_query_pruned(
                 write(found[m:], min(m, k), first, xyz[b], n, q, idx[b, i], dist[b, i])
 
 
-def _bound(radius: float) -> np.float32:
+def squared(radius: float) -> np.float32:
     with np.errstate(over="ignore"):
         return np.float32(radius) * np.float32(radius)
 
@@ -183,9 +183,9 @@ def _search(
     M = len(clouds.queries)
     (dist,), (idx,) = empty([(M, k)]), empty([(M, k)], torch.int64)
     most = int(clouds.lengths.max())
-    settings = columns, _bound(radius), padding == "first", most, absolute
+    settings = columns, squared(radius), padding == "first", most, absolute
     threads = None if M * most > _ALONE else 1
-    run(_ball_query, -(-M // _QUERIES), *clouds, *settings, dist.numpy(), idx.numpy(), threads=threads)
+    run(scan_flat, -(-M // _QUERIES), *clouds, *settings, dist.numpy(), idx.numpy(), threads=threads)
     return dist, idx
 
 
@@ -199,7 +199,7 @@ def ball_query(
 ) -> tuple[Tensor, Tensor]:  # [B, M, k], [B, M, k] int64
     (B, M, _), N = queries.shape, points.shape[1]
     clouds = flat_batch(queries, points, lengths)
-    columns, bound = clouds.columns(), _bound(radius)
+    columns, bound = clouds.columns(), squared(radius)
     q, p = clouds.queries.reshape(B, M, 3), clouds.points.reshape(B, N, 3)
     prune = N >= _PRUNE_FROM and M >= _QUERIES_FROM
     if prune:

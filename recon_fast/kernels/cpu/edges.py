@@ -1,10 +1,18 @@
-"""Lists of neighbours as edges of a graph, on the CPU: counted first, then written in place."""
+"""Neighbours as edges of a graph, on the CPU: counted first, then written in place.
+
+Of few points all is one call on one thread, from the example of each point to the edges: step by step, they
+would wait for the steps.
+"""
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from recon_fast.kernels.cpu.launch import compiled, empty, next_item, run
+from recon_fast.kernels.cpu.ball import scan_flat, squared
+from recon_fast.kernels.cpu.knn import search_flat
+from recon_fast.kernels.cpu.launch import as_points, compiled, empty, next_item, run
+from recon_fast.kernels.cpu.masks import RUN
+from recon_fast.kernels.cpu.spatial import NAN, columns_of
 
 _ROWS = 1024  # of one item of work
 
@@ -45,3 +53,68 @@ def neighbor_edges(idx: Tensor) -> Tensor:  # [M, k] int64, -1 for none -> [2, E
     (out,) = empty([(2, int(counts.sum()))], torch.int64)
     run(_write, items, rows, counts.cumsum() - counts, out.numpy())
     return out
+
+
+@compiled
+def sizes_of(batch, count, points):
+    """How many points each of `count` examples has; without a batch vector all are of example 0."""
+    sizes = np.zeros(count, np.int64)
+    if batch.shape[0] == 0:
+        sizes[0] = points
+    for i in range(batch.shape[0]):
+        sizes[batch[i]] += 1
+    return sizes
+
+
+@compiled
+def _edges_of_few(queries, points, query_batch, point_batch, k, bound):
+    M, N = queries.shape[0], points.shape[0]
+    count = np.int64(1)
+    for batch in (query_batch, point_batch):
+        for i in range(batch.shape[0]):
+            count = max(count, batch[i] + 1)
+    lengths = sizes_of(point_batch, count, N)
+    starts, ends = np.cumsum(lengths) - lengths, np.cumsum(sizes_of(query_batch, count, M))
+    columns = np.empty((3, N + RUN), np.float32)
+    columns_of(points, columns[0, :N], columns[1, :N], columns[2, :N])
+    columns[:, N:] = NAN
+    dist, idx = np.empty((M, k), np.float32), np.empty((M, k), np.int64)
+    counter, most = np.zeros(1, np.int64), lengths.max()
+    if bound < 0:
+        search_flat(counter, M, queries, points, ends, starts, lengths, columns, most, True, dist, idx)
+    else:
+        scan_flat(
+            counter, M, queries, points, ends, starts, lengths, columns, bound, False, most, True, dist, idx
+        )
+    total = 0
+    for i in range(M):
+        for j in range(k):
+            total += idx[i, j] >= 0
+    edges = np.empty((2, total), np.int64)
+    at = 0
+    for i in range(M):
+        for j in range(k):
+            if idx[i, j] >= 0:
+                edges[0, at], edges[1, at] = i, idx[i, j]
+                at += 1
+    return edges
+
+
+_NO_BATCH = np.empty(0, np.int64)
+
+
+def edges_of_few(
+    queries: Tensor,  # [M, 3]
+    points: Tensor,  # [N, 3]
+    query_batch: Tensor | None,  # [M]: the example of each, ascending; None is 0
+    point_batch: Tensor | None,  # [N]
+    k: int,
+    radius: float | None = None,
+) -> Tensor:  # [2, E] int64
+    """Edges to the `k` nearest points of a query's example or, with a radius, to the first `k` inside."""
+    batches = (
+        _NO_BATCH if batch is None else batch.to(torch.int64).contiguous().numpy()
+        for batch in (query_batch, point_batch)
+    )
+    bound = np.float32(-1) if radius is None else squared(radius)
+    return torch.from_numpy(_edges_of_few(as_points(queries), as_points(points), *batches, k, bound))

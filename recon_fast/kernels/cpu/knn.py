@@ -254,7 +254,7 @@ def search_few(x, y, z, queries, i, k, buffer, keys, ranks, start, dist, idx):
 
 
 @compiled
-def _knn(counter, items, queries, xyz, ends, starts, lengths, columns, most, absolute, dist, idx):
+def search_flat(counter, items, queries, xyz, ends, starts, lengths, columns, most, absolute, dist, idx):
     """Item: some consecutive queries. Indices count from the start of the cloud or, `absolute`, of all."""
     M, K = idx.shape
     keys, ranks = np.empty(most + K + LANES, np.int64), np.empty(RANKED, np.int64)
@@ -322,7 +322,7 @@ def _search(clouds: Flat, k: int, absolute: bool) -> tuple[Tensor, Tensor]:  # [
     most = int(clouds.lengths.max())
     settings = clouds.columns(), most, absolute
     threads = None if M * most > _ALONE else 1
-    run(_knn, -(-M // _QUERIES), *clouds, *settings, dist.numpy(), idx.numpy(), threads=threads)
+    run(search_flat, -(-M // _QUERIES), *clouds, *settings, dist.numpy(), idx.numpy(), threads=threads)
     return dist, idx
 
 
