@@ -67,7 +67,7 @@ def _edges_of_few(
     radius: float | None = None,
 ) -> Tensor | None:
     """Edges of few points in one step; None where there are many, or in a graph that is compiled."""
-    if torch.compiler.is_compiling() or x.device.type != "cpu" or x.dtype == torch.float64:
+    if torch.compiler.is_compiling() or x.device.type != "cpu" or torch.float64 in (x.dtype, y.dtype):
         return None
     if x.shape[1] > 3 or k < 1 or (radius is not None and not radius >= 0):
         return None

@@ -1,7 +1,8 @@
 """Search and sampling in packed batches: clouds of different sizes, one behind the other in one [N, 3].
 
-The clouds go to the dense operators: together, padded to the longest one and masked by their lengths, or on
-a CPU one after the other where padding would take longer.
+The CPU's searches read clouds where they lie, unless these are large. All else goes to the dense operators:
+together, padded to the longest one and masked by their lengths, or on a CPU one after the other where padding
+would take longer.
 """
 
 from collections.abc import Callable, Iterator

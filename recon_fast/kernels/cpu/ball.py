@@ -224,9 +224,8 @@ def packed_ball_query(
     k: int,
     query_lengths: list[int],
     point_lengths: list[int],
-) -> (
-    tuple[Tensor, Tensor] | None
-):  # [M, k], [M, k] int64; None where clouds are large and better searched one by one
+) -> tuple[Tensor, Tensor] | None:  # [M, k], [M, k] int64
+    """None where clouds are so large that they are better searched one by one."""
     if max(point_lengths, default=0) >= _PRUNE_FROM:
         return None
     clouds = flat_packed(queries, points, query_lengths, point_lengths)

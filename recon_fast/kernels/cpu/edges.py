@@ -9,10 +9,9 @@ import torch
 from torch import Tensor
 
 from recon_fast.kernels.cpu.ball import scan_flat, squared
+from recon_fast.kernels.cpu.flat import padded_columns
 from recon_fast.kernels.cpu.knn import search_flat
 from recon_fast.kernels.cpu.launch import as_points, compiled, empty, next_item, run
-from recon_fast.kernels.cpu.masks import RUN
-from recon_fast.kernels.cpu.spatial import NAN, columns_of
 
 _ROWS = 1024  # of one item of work
 
@@ -75,9 +74,7 @@ def _edges_of_few(queries, points, query_batch, point_batch, k, bound):
             count = max(count, batch[i] + 1)
     lengths = sizes_of(point_batch, count, N)
     starts, ends = np.cumsum(lengths) - lengths, np.cumsum(sizes_of(query_batch, count, M))
-    columns = np.empty((3, N + RUN), np.float32)
-    columns_of(points, columns[0, :N], columns[1, :N], columns[2, :N])
-    columns[:, N:] = NAN
+    columns = padded_columns(points)
     dist, idx = np.empty((M, k), np.float32), np.empty((M, k), np.int64)
     counter, most = np.zeros(1, np.int64), lengths.max()
     if bound < 0:
@@ -86,17 +83,11 @@ def _edges_of_few(queries, points, query_batch, point_batch, k, bound):
         scan_flat(
             counter, M, queries, points, ends, starts, lengths, columns, bound, False, most, True, dist, idx
         )
-    total = 0
-    for i in range(M):
-        for j in range(k):
-            total += idx[i, j] >= 0
-    edges = np.empty((2, total), np.int64)
-    at = 0
-    for i in range(M):
-        for j in range(k):
-            if idx[i, j] >= 0:
-                edges[0, at], edges[1, at] = i, idx[i, j]
-                at += 1
+    blocks = (M + _ROWS - 1) // _ROWS
+    counts = np.empty(blocks, np.int64)
+    _count(np.zeros(1, np.int64), blocks, idx, counts)
+    edges = np.empty((2, counts.sum()), np.int64)
+    _write(np.zeros(1, np.int64), blocks, idx, np.cumsum(counts) - counts, edges)
     return edges
 
 

@@ -5,9 +5,19 @@ from typing import NamedTuple
 import numpy as np
 from torch import Tensor
 
-from recon_fast.kernels.cpu.launch import as_lengths, as_points
+from recon_fast.kernels.cpu.launch import as_lengths, as_points, compiled
 from recon_fast.kernels.cpu.masks import RUN
 from recon_fast.kernels.cpu.spatial import NAN, columns_of
+
+
+@compiled
+def padded_columns(points):
+    """Points [N, 3] as columns [3, N + RUN]: a run that begins at a point may be read whole."""
+    N = points.shape[0]
+    columns = np.empty((3, N + RUN), np.float32)
+    columns_of(points, columns[0, :N], columns[1, :N], columns[2, :N])
+    columns[:, N:] = NAN
+    return columns
 
 
 class Flat(NamedTuple):
@@ -20,12 +30,8 @@ class Flat(NamedTuple):
     lengths: np.ndarray  # [B] int64: how many they are
 
     def columns(self) -> np.ndarray:
-        """The points as [3, N + RUN]: a run that begins at a point may be read whole."""
-        N = len(self.points)
-        columns = np.empty((3, N + RUN), np.float32)
-        columns_of(self.points, columns[0, :N], columns[1, :N], columns[2, :N])
-        columns[:, N:] = NAN
-        return columns
+        """See `padded_columns`."""
+        return padded_columns(self.points)
 
 
 def flat_batch(queries: Tensor, points: Tensor, lengths: Tensor | None) -> Flat:

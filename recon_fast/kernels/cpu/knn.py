@@ -350,9 +350,8 @@ def packed_knn(
     k: int,
     query_lengths: list[int],
     point_lengths: list[int],
-) -> (
-    tuple[Tensor, Tensor] | None
-):  # [M, k], [M, k] int64; None where clouds are large and better searched one by one
+) -> tuple[Tensor, Tensor] | None:  # [M, k], [M, k] int64
+    """None where clouds are so large that they are better searched one by one."""
     largest = max(point_lengths, default=0)
     if largest >= (_PACKED_NEAREST if k == 1 else _PRUNE_FROM):
         return None
