@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from recon_fast.models.branches import CrossAttentionBranch, MlpBranch, SelfAttentionBranch, softmax
+
 
 def split_heads(x: Tensor, num_heads: int) -> Tensor:
     """[B, S, C] -> [B, H, S, C / H]."""
@@ -21,7 +23,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, scale: float | None = None
         return F.scaled_dot_product_attention(query, key, value, scale=scale)
     # At 26 to 64 tokens on a CPU plain matrix products are twice as fast.
     scores = (query * (query.shape[-1] ** -0.5 if scale is None else scale)) @ key.mT
-    return scores.softmax(-1) @ value  # in float32 inside, whatever the dtype
+    return softmax(scores) @ value
 
 
 class Linear(nn.Linear):
@@ -31,11 +33,17 @@ class Linear(nn.Linear):
 
     def in_use(self) -> tuple[Tensor, Tensor | None]:
         """Weight and bias, in training their copies if there are any."""
-        return (self.weight, self.bias) if self.copies is None or not self.training else self.copies
+        return self.copies if self.copies is not None and self.training else (self.weight, self.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """x [..., C] -> [..., C']."""
         return F.linear(x, *self.in_use())
+
+
+def dtype_of_copies(*layers: Linear) -> torch.dtype | None:
+    """In which all of these layers now compute through copies; None where one does not."""
+    copies = [layer.copies for layer in layers if layer.training and layer.copies is not None]
+    return copies[0][0].dtype if len(copies) == len(layers) else None
 
 
 class DropPath(nn.Module):
@@ -45,12 +53,16 @@ class DropPath(nn.Module):
         super().__init__()
         self.rate = rate
 
-    def forward(self, x: Tensor) -> Tensor:
+    def draw(self, x: Tensor, dtype: torch.dtype) -> Tensor | None:
+        """What a branch of the samples x [B, S, C] is multiplied with: [B, 1, 1], or None for 1."""
         if self.rate == 0 or not self.training:
-            return x
+            return None
         keep = 1 - self.rate
-        survives = x.new_empty(x.shape[0], *[1] * (x.ndim - 1)).bernoulli_(keep)
-        return x * (survives / keep)
+        return x.new_empty(x.shape[0], 1, 1, dtype=dtype).bernoulli_(keep) / keep
+
+    def forward(self, x: Tensor) -> Tensor:
+        survives = self.draw(x, x.dtype)
+        return x if survives is None else x * survives
 
 
 class Mlp(nn.Module):
@@ -63,6 +75,13 @@ class Mlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.fc2(F.gelu(self.fc1(x)))
+
+    def branch(
+        self, x: Tensor, norm: nn.LayerNorm, survives: Tensor | None, keep_normed: bool = False
+    ) -> Tensor:
+        """See `MlpBranch`."""
+        layers = *self.fc1.in_use(), *self.fc2.in_use()
+        return MlpBranch.apply(x, norm.weight, norm.bias, norm.eps, keep_normed, survives, *layers)
 
 
 class SelfAttention(nn.Module):
@@ -80,6 +99,21 @@ class SelfAttention(nn.Module):
         if last is not None:
             query = query[:, :, -last:]
         return self.proj(merge_heads(attend(query, key, value)))
+
+    def branch(
+        self,
+        x: Tensor,
+        norm: nn.LayerNorm,
+        survives: Tensor | None,
+        keep_normed: bool = False,
+        last: int | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """See `SelfAttentionBranch`; `last` as of `forward`."""
+        asking = x.shape[1] if last is None else last
+        layers = self.qkv.in_use()[0], *self.proj.in_use()
+        return SelfAttentionBranch.apply(
+            x, norm.weight, norm.bias, norm.eps, keep_normed, survives, self.num_heads, asking, *layers
+        )
 
 
 class CrossAttention(nn.Module):
@@ -108,6 +142,13 @@ class CrossAttention(nn.Module):
         seen = seen.view(B, H, Q, C).transpose(0, 1).reshape(H, B * Q, C) @ to_value.mT  # [H, B Q, D]
         return self.proj(seen.view(H, B, Q, -1).permute(1, 2, 0, 3).reshape(B, Q, C))
 
+    def branch(self, queries: Tensor, x: Tensor, norm: nn.LayerNorm, survives: Tensor | None) -> Tensor:
+        """See `CrossAttentionBranch`."""
+        layers = self.q.in_use()[0], self.kv.in_use()[0], *self.proj.in_use()
+        return CrossAttentionBranch.apply(
+            queries, norm.weight, norm.bias, norm.eps, survives, self.num_heads, x, *layers
+        )
+
 
 class Block(nn.Module):
     """Pre-norm transformer block."""
@@ -122,6 +163,10 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, last: int | None = None) -> Tensor:
         """x [B, S, C] -> [B, S, C], or [B, last, C] where only those last positions are wanted."""
+        layers = self.attn.qkv, self.attn.proj, self.mlp.fc1, self.mlp.fc2
+        if (dtype := dtype_of_copies(*layers)) is not None:
+            x, _ = self.attn.branch(x, self.norm1, self.drop_path.draw(x, dtype), last=last)
+            return self.mlp.branch(x, self.norm2, self.drop_path.draw(x, dtype))
         kept = x if last is None else x[:, -last:]
         x = kept + self.drop_path(self.attn(self.norm1(x), last))
         return x + self.drop_path(self.mlp(self.norm2(x)))
@@ -147,6 +192,17 @@ class ReConBlock(nn.Module):
 
     def forward(self, queries: Tensor, x: Tensor, stop_gradient: bool) -> tuple[Tensor, Tensor]:
         """queries [B, Q, C] and local tokens x [B, S, C] -> the same; see `Encoder` for `stop_gradient`."""
+        attn, contrast = self.attn, self.attn_contrast
+        mlps = self.mlp.fc1, self.mlp.fc2, self.mlp_contrast.fc1, self.mlp_contrast.fc2
+        layers = attn.qkv, attn.proj, contrast.q, contrast.kv, contrast.proj, *mlps
+        if (dtype := dtype_of_copies(*layers)) is not None:
+            draws = [self.drop_path.draw(stream, dtype) for stream in (queries, x, queries, x)]
+            x, normed = attn.branch(x, self.norm1, draws[1], keep_normed=True)
+            seen = normed.detach() if stop_gradient else normed
+            queries = contrast.branch(queries, seen, self.norm1_contrast, draws[0])
+            queries = self.mlp_contrast.branch(queries, self.norm2_contrast, draws[2], keep_normed=True)
+            return queries, self.mlp.branch(x, self.norm2, draws[3], keep_normed=True)
+
         queries = self.norm1_contrast(queries)
         x = self.norm1(x)
         seen = x.detach() if stop_gradient else x
