@@ -134,20 +134,24 @@ class Tokenizer(nn.Module):
             return factor[:, None] * weight, factor * bias + offset
 
     def _folded_mix(self, lifted: Tensor, whole: Tensor) -> tuple[Tensor, Tensor]:
-        """Of `local`, `mix` and its norm: weight [512, 128] of a point, offset [BG, 512] of its group."""
+        """Of `local`, `mix` and its norm: weight [512, 128] of a point, offset [BG, 512] of its group.
+
+        Products over all groups are formed in the dtype of `whole`, as autocast would.
+        """
+        low = whole.dtype
         weight_whole, weight_local = self.mix.weight.split(256, dim=1)
 
         def statistics() -> tuple[Tensor, Tensor]:
             mean, cov, centers = Moments.apply(lifted, len(shared))
             spread = shared - shared.mean(0)
-            with_group = spread.T @ (centers - mean) / len(shared)
+            with_group = (spread.to(low).T @ (centers - mean).to(low)).to(cov.dtype) / len(shared)
             covs = weight @ cov + 2 * with_group
             return weight @ mean + shared.mean(0), (covs * weight).sum(1) + spread.square().mean(0)
 
         with torch.autocast(lifted.device.type, enabled=False):
             weight = weight_local @ self.local.weight
             bias = self.mix.bias + weight_local @ self.local.bias
-            shared = F.linear(whole.to(bias.dtype), weight_whole, bias)  # [BG, 512]
+            shared = F.linear(whole, weight_whole.to(low), bias.to(low)).to(bias.dtype)  # [BG, 512]
             factor, offset = self.mix_norm.fold(len(lifted), statistics)
             return factor[:, None] * weight, factor * shared + offset
 
