@@ -17,6 +17,7 @@ from benchmarks.measure import columns, peak_memory
 from benchmarks.plain import PlainReCon
 from recon_fast.checkpoint import export_official
 from recon_fast.config import OptimConfig, ReConConfig
+from recon_fast.kernels import torch_threads
 from recon_fast.models import build_model
 from recon_fast.training.device import autocast, resolve_device
 from recon_fast.training.memory import keep_freed_memory
@@ -64,11 +65,12 @@ def serve(connection, size: str, precision: torch.dtype, model_of: str, threads:
         optimizer.multiply_copies(model)  # as `Loop` does
 
     def step():
-        with autocast(device, precision):
-            loss = loss_of()
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
+        with torch_threads():  # as `Loop` does
+            with autocast(device, precision):
+                loss = loss_of()
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
         return loss.item()  # waits for the device
 
     wrong = ""

@@ -15,12 +15,13 @@ linear_max               (x [G,K,C], weight [O,C], bias [O]) -> [G,O]
 packed_knn, packed_ball_query, packed_farthest_point_sample: in packed batches, [N, 3] and lengths [B]
 neighbor_edges           (idx [M,k]) -> [2,E], the edges of a graph
 
-`recon_fast.kernels.reference` holds the others in plain PyTorch: the specification.
+`recon_fast.kernels.reference` holds the others in plain PyTorch: the specification. `use_backend` chooses an
+implementation, `torch_threads` the threads on a CPU.
 """
 
 from recon_fast.kernels import reference
 from recon_fast.kernels.attention import masked_cross_attention
-from recon_fast.kernels.backend import use_backend
+from recon_fast.kernels.backend import torch_threads, use_backend
 from recon_fast.kernels.ball import ball_query
 from recon_fast.kernels.chamfer import chamfer_distance, mutual_nearest, nearest_neighbor
 from recon_fast.kernels.features import gather_features, interpolate_features
@@ -56,5 +57,6 @@ __all__ = [
     "packed_knn",
     "reference",
     "sample_and_group",
+    "torch_threads",
     "use_backend",
 ]

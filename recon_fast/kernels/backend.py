@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
@@ -97,6 +97,21 @@ def backend_in_use(
     if problem:
         raise RuntimeError(f"backend {name!r}, chosen by {by}, cannot run {operator}: {problem}")
     return name, f"chosen by {by}"
+
+
+def torch_threads() -> AbstractContextManager[bool]:
+    """For a block that alternates these operators with torch's own on a CPU, as training does.
+
+    Inside, CPU kernels called by this thread run on the threads that torch's operators run on, which keep
+    their cores for milliseconds after each; threads of our own would have to share these. Where operators are
+    called now and then, it is slower: torch's threads may need 8 ms to come from sleep.
+
+    Returns:
+        A context manager; it gives whether it has an effect: torch must use OpenMP.
+    """
+    if _missing("cpu", "fps"):
+        return nullcontext(False)
+    return import_module(f"{__package__}.cpu.launch").torch_threads()
 
 
 def kernel(operator: str, function: str, tensor: Tensor) -> Callable | None:

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from recon_fast.data.resident import Batch
+from recon_fast.kernels import torch_threads
 from recon_fast.training.adamw import AdamW
 from recon_fast.training.distributed import Terms
 from recon_fast.training.memory import keep_freed_memory
@@ -71,21 +72,22 @@ class Loop:
 
     def advance(self, received: Sequence[int] = (), part: Part = untimed) -> StepValues:
         """One step; the host has not waited for it."""
-        with part("optimizer"):
-            self.buffers.keep()
-        values = train_step(
-            self.losses,
-            self.optimizer,
-            self.batches,
-            self.config,
-            self.step,
-            self.steps_per_epoch,
-            self.dtype,
-            received,
-            part,
-        )
-        with part("optimizer"):
-            finish_step(self.optimizer, self.buffers, values.finite)
+        with torch_threads():
+            with part("optimizer"):
+                self.buffers.keep()
+            values = train_step(
+                self.losses,
+                self.optimizer,
+                self.batches,
+                self.config,
+                self.step,
+                self.steps_per_epoch,
+                self.dtype,
+                received,
+                part,
+            )
+            with part("optimizer"):
+                finish_step(self.optimizer, self.buffers, values.finite)
         self.step += 1
         return values
 

@@ -74,6 +74,12 @@ def test_a_missing_package_is_named(monkeypatch):
         backend._missing.cache_clear()
 
 
+def test_torch_threads_wants_the_kernels(monkeypatch):
+    monkeypatch.setattr(backend, "_missing", lambda *names: "numba is not installed")
+    with kernels.torch_threads() as shared:
+        assert not shared
+
+
 @pytest.fixture
 def three_threads():
     before = torch.get_num_threads()
@@ -159,6 +165,74 @@ def test_an_error_in_a_helper_reaches_the_caller(monkeypatch):
 
     with pytest.raises(MemoryError, match="no room"):
         launch.run(kernel, 5)
+
+
+@pytest.mark.usefixtures("three_threads")
+def test_kernels_run_on_the_threads_of_torch():
+    xyz = torch.randn(7, 300, 3)
+    want = kernels.sample_and_group(xyz, 40, 9)
+    seen = set()
+
+    def kernel(counter, items):
+        if items:
+            seen.add(threading.get_native_id())
+
+    with kernels.torch_threads() as shared:
+        assert shared == torch.backends.openmp.is_available()
+        with kernels.torch_threads():
+            got = kernels.sample_and_group(xyz, 40, 9)
+        launch.run(kernel, 5)
+        first = set(seen)
+        launch.run(kernel, 5)
+    assert all(torch.equal(a, b) for a, b in zip(got, want, strict=True))
+    if shared:
+        assert len(first) == 3
+        assert seen == first  # the same ones again
+        assert seen.isdisjoint(thread.native_id for thread in launch._threads)
+    seen.clear()
+    launch.run(kernel, 5)  # on our own again
+    assert seen <= {threading.get_native_id(), *(thread.native_id for thread in launch._threads)}
+
+
+@pytest.mark.usefixtures("three_threads")
+def test_an_error_on_a_thread_of_torch_reaches_the_caller():
+    caller = threading.current_thread()
+
+    def kernel(counter, items):
+        if items and threading.current_thread() is not caller:
+            raise MemoryError("no room")
+
+    with kernels.torch_threads() as shared:
+        if shared:
+            with pytest.raises(MemoryError, match="no room"):
+                launch.run(kernel, 5)
+        assert kernels.farthest_point_sample(torch.randn(4, 100, 3), 20).shape == (4, 20)
+
+
+@pytest.mark.usefixtures("three_threads")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_other_threads_and_children_of_a_torch_threads_block_use_their_own(monkeypatch):
+    xyz = torch.randn(4, 100, 3)
+    with kernels.torch_threads():
+        idx = kernels.farthest_point_sample(xyz, 20)
+        test_runs_in_a_forked_child()
+        monkeypatch.setattr(launch, "_run_on_torch_threads", None)
+        result = []
+        thread = threading.Thread(target=lambda: result.append(kernels.farthest_point_sample(xyz, 20)))
+        thread.start()
+        thread.join(60)
+    assert torch.equal(result[0], idx)
+
+
+def test_without_openmp_kernels_run_on_their_own_threads(monkeypatch):
+    monkeypatch.setattr(launch.ctypes, "CDLL", lambda path: object())
+    launch._parallel_of_torch.cache_clear()
+    monkeypatch.setattr(launch, "_run_on_torch_threads", None)
+    with kernels.torch_threads() as shared:
+        assert not shared
+        kernels.farthest_point_sample(torch.randn(4, 100, 3), 20)
+    monkeypatch.undo()
+    launch._parallel_of_torch.cache_clear()
 
 
 def test_a_long_compilation_says_so(monkeypatch, caplog):
