@@ -47,6 +47,11 @@ def _norm_gradient(grad: Tensor, saved: tuple[Tensor, ...]) -> tuple[Tensor, Ten
     return gradient(grad, x, x.shape[-1:], mean, rstd, weight, bias, [True, True, True])
 
 
+def _sum(kept: Tensor, out: Tensor) -> Tensor:
+    """kept + out, in the memory of `out` where that has room for it."""
+    return out.add_(kept) if out.dtype == kept.dtype else kept + out
+
+
 def _flow(grad: Tensor, survives: Tensor | None, dtype: torch.dtype) -> Tensor:
     """Gradient [B, S, C] of a branch's sum -> of the output of its last layer, [B S, C]."""
     return (grad if survives is None else grad * survives).to(dtype).reshape(-1, grad.shape[-1])
@@ -85,14 +90,15 @@ class MlpBranch(Function):
             out.mul_(survives)
         ctx.keep_normed = keep_normed
         ctx.save_for_backward(rows, hidden, active, weight1, weight2, survives, *norm)
-        return (normed if keep_normed else x) + out
+        return _sum(normed if keep_normed else x, out)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         rows, hidden, active, weight1, weight2, survives, *norm = ctx.saved_tensors
         flow = _flow(grad, survives, rows.dtype)
-        to_hidden = torch.ops.aten.gelu_backward(flow @ weight2, hidden)
+        to_hidden = flow @ weight2
+        torch.ops.aten.gelu_backward.grad_input(to_hidden, hidden, grad_input=to_hidden)
         of_layers = to_hidden.T @ rows, to_hidden.sum(0), flow.T @ active, flow.sum(0)
         if ctx.keep_normed:
             to_x, *of_norm = _norm_gradient(_add_product(grad, to_hidden, weight1), norm)
@@ -135,7 +141,7 @@ class SelfAttentionBranch(Function):
         ctx.keep_normed = keep_normed
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(rows, heads, weights, seen, qkv, proj, survives, *norm)
-        return (normed if keep_normed else x[:, S - asking :]) + out, normed
+        return _sum(normed if keep_normed else x[:, S - asking :], out), normed
 
     @staticmethod
     @once_differentiable
@@ -205,7 +211,7 @@ class CrossAttentionBranch(Function):
             out.mul_(survives)
         layers = q, kv, proj
         ctx.save_for_backward(rows, tokens, query, asked, weights, seen, values, *layers, survives, *norm)
-        return normed + out
+        return _sum(normed, out)
 
     @staticmethod
     @once_differentiable
