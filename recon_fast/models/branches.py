@@ -1,6 +1,6 @@
 """Residual branches of the transformer blocks with their gradients written out.
 
-The values of the modules in `blocks` in half as many operators: on a CPU, calling them takes a sixth of a
+The values of the modules in `blocks` from fewer operators: on a CPU, calling them takes a sixth of a
 step of the base model at batch 16. For training, with weights in the dtype that layers compute in; there is
 no second derivative.
 """
