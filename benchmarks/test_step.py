@@ -8,6 +8,7 @@ step. On a GPU only ours is timed: the plain step samples points on the CPU.
 
 import multiprocessing
 import warnings
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
@@ -65,7 +66,7 @@ def serve(connection, size: str, precision: torch.dtype, model_of: str, threads:
         optimizer.multiply_copies(model)  # as `Loop` does
 
     def step():
-        with torch_threads():  # as `Loop` does
+        with torch_threads() if device.type == "cpu" else nullcontext():  # as `Loop` does
             with autocast(device, precision):
                 loss = loss_of()
             loss.backward()

@@ -196,6 +196,7 @@ class ReConBlock(nn.Module):
         mlps = self.mlp.fc1, self.mlp.fc2, self.mlp_contrast.fc1, self.mlp_contrast.fc2
         layers = attn.qkv, attn.proj, contrast.q, contrast.kv, contrast.proj, *mlps
         if (dtype := dtype_of_copies(*layers)) is not None:
+            # Drawn in the order of the modules below.
             draws = [self.drop_path.draw(stream, dtype) for stream in (queries, x, queries, x)]
             x, normed = attn.branch(x, self.norm1, draws[1], keep_normed=True)
             seen = normed.detach() if stop_gradient else normed

@@ -47,8 +47,10 @@ def _norm_gradient(grad: Tensor, saved: tuple[Tensor, ...]) -> tuple[Tensor, Ten
     return gradient(grad, x, x.shape[-1:], mean, rstd, weight, bias, [True, True, True])
 
 
-def _sum(kept: Tensor, out: Tensor) -> Tensor:
-    """kept + out, in the memory of `out` where that has room for it."""
+def _sum(kept: Tensor, out: Tensor, survives: Tensor | None) -> Tensor:
+    """kept + survives * out, in the memory of `out` where that has room for it."""
+    if survives is not None:
+        out.mul_(survives)
     return out.add_(kept) if out.dtype == kept.dtype else kept + out
 
 
@@ -86,11 +88,9 @@ class MlpBranch(Function):
         hidden = torch.addmm(bias1, rows, weight1.T)
         active = F.gelu(hidden)
         out = torch.addmm(bias2, active, weight2.T).view_as(x)
-        if survives is not None:
-            out.mul_(survives)
         ctx.keep_normed = keep_normed
         ctx.save_for_backward(rows, hidden, active, weight1, weight2, survives, *norm)
-        return _sum(normed if keep_normed else x, out)
+        return _sum(normed if keep_normed else x, out, survives)
 
     @staticmethod
     @once_differentiable
@@ -136,12 +136,10 @@ class SelfAttentionBranch(Function):
         weights = softmax(torch.bmm(query[:, S - asking :], key.mT))
         seen = torch.bmm(weights, value).view(B, H, asking, D).transpose(1, 2).reshape(B * asking, C)
         out = torch.addmm(bias, seen, proj.T).view(B, asking, C)
-        if survives is not None:
-            out.mul_(survives)
         ctx.keep_normed = keep_normed
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(rows, heads, weights, seen, qkv, proj, survives, *norm)
-        return _sum(normed if keep_normed else x[:, S - asking :], out), normed
+        return _sum(normed if keep_normed else x[:, S - asking :], out, survives), normed
 
     @staticmethod
     @once_differentiable
@@ -207,11 +205,9 @@ class CrossAttentionBranch(Function):
         seen = torch.bmm(weights, tokens).view(B, H, Q, C).transpose(0, 1).reshape(H, B * Q, C)
         values = torch.bmm(seen, to_value.mT).transpose(0, 1).reshape(B * Q, C)
         out = torch.addmm(bias, values, proj.T).view(B, Q, C)
-        if survives is not None:
-            out.mul_(survives)
         layers = q, kv, proj
         ctx.save_for_backward(rows, tokens, query, asked, weights, seen, values, *layers, survives, *norm)
-        return _sum(normed, out)
+        return _sum(normed, out, survives)
 
     @staticmethod
     @once_differentiable

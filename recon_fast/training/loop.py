@@ -1,6 +1,7 @@
 """The steps of a run: taken, read, logged or skipped, until all are done or somebody asks to stop."""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 
 import torch
 from torch import nn
@@ -72,7 +73,7 @@ class Loop:
 
     def advance(self, received: Sequence[int] = (), part: Part = untimed) -> StepValues:
         """One step; the host has not waited for it."""
-        with torch_threads():
+        with torch_threads() if self.device.type == "cpu" else nullcontext():
             with part("optimizer"):
                 self.buffers.keep()
             values = train_step(
