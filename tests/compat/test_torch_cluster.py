@@ -64,6 +64,16 @@ def test_few_points_have_the_edges_of_many(monkeypatch, batched):
         assert torch.equal(a, b)
 
 
+def test_distances_of_float64_are_not_rounded_where_points_are_few():
+    x = torch.tensor([[1e-9, 0, 0], [0.0, 0, 0]])  # as far from y in float32
+    y = torch.tensor([[1.0, 0, 0]], dtype=torch.float64)
+    for near in (ours.knn(x.double(), y, 1), ours.knn(x, y, 1)):
+        assert near.tolist() == [[0], [0]]
+    swapped = x.flip(0)
+    for near in (ours.knn(swapped.double(), y, 1), ours.knn(swapped, y, 1)):
+        assert near.tolist() == [[0], [1]]
+
+
 def test_other_inputs():
     flat = LINE[:, 0].contiguous()
     assert torch.equal(ours.knn(flat, flat, 2), ours.knn(LINE, LINE, 2))
