@@ -46,6 +46,7 @@ class Cost:
     instructions: int  # of the whole kernel
     loops: list[int]  # instructions of each loop, without those of the loops inside it
     contracted: int  # fp32 multiply-adds fused by the compiler in the whole kernel
+    nan_minima: int  # fp32 minima and maxima that give NaN where one operand is
 
 
 def compile_variant(variant: Variant, arch: str) -> "triton.compiler.CompiledKernel":
@@ -97,6 +98,7 @@ def _nvidia_cost(variant: Variant, arch: str, compiled: "triton.compiler.Compile
         len(code),
         loop_sizes(code),
         len(re.findall(r"\bfma\.rn(?:\.ftz)?\.f32", compiled.asm["ptx"])),
+        len(re.findall(r"\b(?:min|max)(?:\.ftz)?\.NaN\S*\.f32", compiled.asm["ptx"])),
     )
 
 
@@ -123,6 +125,7 @@ def _amd_cost(variant: Variant, arch: str, compiled: "triton.compiler.CompiledKe
         len(code),
         loop_sizes(code),
         len(re.findall(r"\bv_(?:pk_)?(?:fma|fmac|mad|mac)_f32", text)),
+        len(re.findall(r"\bv_(?:pk_)?(?:minimum|maximum)3?_f32", text)),
     )
 
 

@@ -16,7 +16,8 @@ from torch import Tensor
 from recon_fast.kernels.triton._common import on_device_of
 
 SUM = {"BLOCK_C": 8, "BLOCK_M": 128, "num_warps": 4}
-SCATTER = {"BLOCK_C": 16, "BLOCK_N": 32, "num_warps": 4}
+# Triton 3.6 does not compile a loop over counts that are fewer than the threads.
+SCATTER = {"BLOCK_C": 8, "BLOCK_N": 64, "num_warps": 1}
 MATCH = {"BLOCK_C": 32, "BLOCK_M": 32, "num_warps": 4}
 
 

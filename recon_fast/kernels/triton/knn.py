@@ -35,25 +35,29 @@ MAX_K = 1024  # more neighbours than this are a sort: left to the reference
 MAX_TILE_POINTS = 2048  # clouds up to this are one tile of distances in registers
 STREAM_TILE = 256
 QUERY_TILE = 1024  # queries * points in one warp's registers
+STREAM_QUERY_TILE = 512  # the same beside a buffer: with 1024 Triton 3.6 spills
 WARPS_PER_PROCESSOR = 8  # enough of them to hide latency; with fewer, a cloud is split among programs
 
 _EXCLUDED = tl.constexpr(0x7FFFFFFF)  # order bits of what can never be chosen
 
 
 @triton.jit
-def _bound(b_bits, o_idx, k, K: tl.constexpr):
+def _bound(b_bits, o_idx, k, K: tl.constexpr, COLUMNS: tl.constexpr):
     """Bits and index of the k-th smallest entry by (bits, index) of each row [Q, S], or as selective ones.
 
     Returns two numbers per row rather than a mask: a mask that lives across branches is packed and unpacked.
+    COLUMNS, at least K, saves steps of the bisection; 0 where entries come from memory or the result is used
+    within a loop, which Triton 3.6 does not compile with it.
     """
     Q: tl.constexpr = b_bits.shape[0]
     S: tl.constexpr = b_bits.shape[1]
     b_high = tl.max(b_bits, 1) * 0 + INF_BITS
     b_last = b_high * 0 + 0x7FFFFFFF
     if S >= K:
-        # The minima of K columns are K entries, so their largest bounds the k-th smallest from above.
-        COLUMNS: tl.constexpr = max(K, min(S, 32))
-        b_column = tl.min(tl.reshape(b_bits, [Q, S // COLUMNS, COLUMNS]), 1)
+        b_column = b_bits
+        if COLUMNS > 0:
+            # The minima of K columns are K entries, so their largest bounds the k-th smallest from above.
+            b_column = tl.min(tl.reshape(b_bits, [Q, S // COLUMNS, COLUMNS]), 1)
         b_low = tl.min(b_column, 1) - 1
         b_high = tl.minimum(tl.max(b_column, 1), INF_BITS)
         m_open = tl.sum((b_bits <= b_high[:, None]).to(tl.int32), 1) > k
@@ -81,9 +85,9 @@ def _bound(b_bits, o_idx, k, K: tl.constexpr):
 
 
 @triton.jit
-def _choose(b_bits, o_idx, k, K: tl.constexpr):
+def _choose(b_bits, o_idx, k, K: tl.constexpr, COLUMNS: tl.constexpr):
     """Mask of the k entries smallest by (bits, index) of each row, of all that are not excluded if fewer."""
-    b_high, b_last = _bound(b_bits, o_idx, k, K)
+    b_high, b_last = _bound(b_bits, o_idx, k, K, COLUMNS)
     b_high = b_high[:, None]
     return (b_bits < b_high) | ((b_bits == b_high) & (o_idx <= b_last[:, None]))
 
@@ -107,7 +111,7 @@ def _cut_back(p_rows, b_fill, m_q, k, K: tl.constexpr, SIZE: tl.constexpr):
     m_c = m_q[:, None] & (o_c[None, :] < b_fill[:, None])
     b_key = tl.load(p_rows[:, None] + o_c[None, :], mask=m_c, other=NO_KEY)
     b_bits = (b_key >> 32).to(tl.int32)
-    m_keep = _choose(b_bits, b_key.to(tl.int32), k, K)
+    m_keep = _choose(b_bits, b_key.to(tl.int32), k, K, 0)
     tl.debug_barrier()
     tl.store(p_rows[:, None] + _places(m_keep), b_key, mask=m_keep)
     b_largest = tl.max(tl.where(m_keep, b_bits, -1), 1)
@@ -221,7 +225,7 @@ def _knn_kernel(
     if SIZE == 0:
         o_n = tl.arange(0, BLOCK_N)
         b_bits = _tile_bits(p_points, stride_n, stride_c, o_n, length, q_x, q_y, q_z)
-        m_keep = _choose(b_bits, o_n[None, :], k, K) & m_q[:, None]
+        m_keep = _choose(b_bits, o_n[None, :], k, K, max(K, 32)) & m_q[:, None]
         tl.store(p_rows[:, None] + _places(m_keep), sort_key(b_bits, o_n[None, :]), mask=m_keep)
         b_fill = tl.sum(m_keep.to(tl.int32), 1)
     else:
@@ -238,7 +242,7 @@ def _knn_kernel(
                 if tl.max(b_fill + b_hits, 0) > SIZE:
                     b_fill, b_bound = _cut_back(p_rows, b_fill, m_q, k, K, SIZE)
                     b_bits = tl.where(b_bits < b_bound[:, None], b_bits, _EXCLUDED)
-                    b_bits = tl.where(_choose(b_bits, o_n[None, :], k, K), b_bits, _EXCLUDED)
+                    b_bits = tl.where(_choose(b_bits, o_n[None, :], k, K, 0), b_bits, _EXCLUDED)
                 m_hit = b_bits < _EXCLUDED
                 b_key = sort_key(b_bits, o_n[None, :])
                 tl.store((p_rows + b_fill)[:, None] + _places(m_hit), b_key, mask=m_hit)
@@ -287,7 +291,7 @@ def _merge_kernel(
     p_e = p_rows[:, None] + (o_s.to(tl.int64) * M * row_size + o_k)[None, :]
     b_key = tl.load(p_e, mask=m_q[:, None] & (o_k < k)[None, :], other=NO_KEY)
     b_bits = (b_key >> 32).to(tl.int32)
-    m_keep = _choose(b_bits, b_key.to(tl.int32), k, K)
+    m_keep = _choose(b_bits, b_key.to(tl.int32), k, K, 0)
     tl.debug_barrier()
     tl.store(p_rows[:, None] + _places(m_keep), b_key, mask=m_keep)
     b_fill = tl.sum(m_keep.to(tl.int32), 1)
@@ -319,7 +323,7 @@ def knn_config(B: int, M: int, N: int, k: int, processors: int) -> dict[str, int
         "SPLITS": splits,
         "BLOCK_Q": block_q,
         "BLOCK_N": STREAM_TILE,
-        "num_warps": max(1, size // QUERY_TILE),
+        "num_warps": max(1, block_q * size // STREAM_QUERY_TILE),
         "num_stages": 1,  # the buffer is read back in the loop that writes it: no prefetching
     }
 
