@@ -32,6 +32,7 @@ COMMANDS = {
     "zeroshot": "classify shapes by the texts of their classes",
     "embed": "write features of clouds into a file",
     "retrieve": "find shapes by a shape, a text or a picture",
+    "doctor": "compare every operator with plain PyTorch on this device, and time both",
     "info": "versions, devices, operators in use, where teacher weights were found",
 }
 
@@ -314,6 +315,16 @@ def run_retrieve(argv: list[str]) -> int:
 
     retrieve(clouds, query, config).show(Console())
     return 0
+
+
+def run_doctor(argv: list[str]) -> int:
+    """`recon-fast doctor`; 1 where an operator is wrong."""
+    parser = argparse.ArgumentParser(prog="recon-fast doctor", description=COMMANDS["doctor"])
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, ...; cuda unless there is none")
+    given = parser.parse_args(argv)
+    from recon_fast.doctor import diagnose
+
+    return 0 if diagnose(given.device) else 1
 
 
 def run_info(argv: list[str]) -> int:

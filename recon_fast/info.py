@@ -31,7 +31,7 @@ def describe() -> dict[str, list[tuple[str, str]]]:
         "versions": [
             ("recon-fast", recon_fast.__version__),
             ("python", platform.python_version()),
-            *((name, _version(name)) for name in PACKAGES),
+            *((name, version_of(name)) for name in PACKAGES),
         ],
         "devices": _devices(),
         "operators": [
@@ -52,7 +52,8 @@ def _backend(operator: str, device: str) -> str:
     return f"{name}: {why}"
 
 
-def _version(package: str) -> str:
+def version_of(package: str) -> str:
+    """The version of an installed package, or "not installed"."""
     try:
         return version(package)
     except PackageNotFoundError:

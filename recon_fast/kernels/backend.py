@@ -1,14 +1,17 @@
 """Which implementation an operator runs: `use_backend`, RECON_FAST_BACKEND, or what suits the tensor."""
 
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import cache
+from functools import cache, partial
 from importlib import import_module
 from importlib.util import find_spec
 
 import torch
 from torch import Tensor
+
+from recon_fast.kernels import selftest
 
 BACKENDS = ("auto", "triton", "cpu", "reference")
 VARIABLE = "RECON_FAST_BACKEND"
@@ -35,6 +38,7 @@ _PLAIN_ON_GPU = {
 }
 _DESCRIPTIONS = {"cpu": "numba kernels", "triton": "Triton kernels", "reference": "plain PyTorch"}
 _DEVICES = {"triton": "cuda", "cpu": "cpu"}
+_AUTO = {"cuda": "triton", "cpu": "cpu"}
 _chosen: list[str] = []  # by the use_backend blocks the process is in
 
 
@@ -43,8 +47,9 @@ def use_backend(name: str) -> Iterator[None]:
     """Run the operators of the whole process (all threads) through one backend.
 
     Args:
-        name: "auto" (the fastest that was tested for each tensor), "triton", "cpu" or "reference". Takes
-            precedence over the environment variable RECON_FAST_BACKEND. float64 always goes to the reference.
+        name: "auto" (numba kernels on a CPU, on a GPU the Triton kernels that are right there),
+            "triton", "cpu" or "reference". Takes precedence over the environment variable RECON_FAST_BACKEND.
+            float64 always goes to the reference.
 
     Raises:
         ValueError: unknown name.
@@ -82,13 +87,12 @@ def backend_in_use(
     if operator in _PLAIN_ON_GPU and "cuda" in (kind, _DEVICES.get(name)):
         return "reference", _PLAIN_ON_GPU[operator]
     if name == "auto":
-        if kind == "cuda":
-            return (
-                "reference",
-                "Triton kernels have not run on a GPU yet; use_backend('triton') takes them",
-            )
-        name = "cpu" if kind == "cpu" else ""
+        name = _AUTO.get(kind, "")
         problem = _missing(name, module) if name else f"there are no kernels for {kind}"
+        if name == "triton":
+            problem = (
+                _warn_without_triton(problem) if problem else _fails_on_gpu(operator, torch.device(device))
+            )
         return ("reference", problem) if problem else (name, f"{_DESCRIPTIONS[name]} for {kind} tensors")
     interpreted = name == "triton" and os.environ.get("TRITON_INTERPRET") == "1"
     problem = _missing(name, module)
@@ -117,7 +121,23 @@ def torch_threads() -> AbstractContextManager[bool]:
 def kernel(operator: str, function: str, tensor: Tensor) -> Callable | None:
     """The backend's `function` for a tensor like this, or None where the reference is to be used."""
     name, _ = backend_in_use(operator, tensor.device, tensor.dtype)
-    return None if name == "reference" else _load(name, _MODULES[operator], function)
+    return None if name == "reference" else load(name, operator, function)
+
+
+def _fails_on_gpu(operator: str, device: torch.device) -> str:
+    """Why "auto" leaves an operator to plain PyTorch on a GPU that is there; empty where Triton is right."""
+    if not torch.cuda.is_available():
+        return ""
+    if device.index is None:
+        device = torch.device(device.type, torch.cuda.current_device())
+    found = selftest.failure(operator, device, partial(load, "triton", operator))
+    return "not compared with the reference on this GPU yet" if found is None else found
+
+
+@cache
+def _warn_without_triton(problem: str) -> str:
+    warnings.warn(f"recon_fast: {problem}; on a GPU plain PyTorch is used", RuntimeWarning, stacklevel=2)
+    return problem
 
 
 def _requested() -> tuple[str, str]:
@@ -131,6 +151,16 @@ def _requested() -> tuple[str, str]:
 def _check_name(name: str, what: str) -> None:
     if name not in BACKENDS:
         raise ValueError(f"{what} must be one of {BACKENDS}, got {name!r}")
+
+
+def absent(name: str, operator: str) -> str:
+    """Why a backend has no kernels for an operator here; empty where it has."""
+    return _missing(name, _MODULES[operator])
+
+
+def load(name: str, operator: str, function: str) -> Callable | None:
+    """A backend's function for an operator; None where it has none."""
+    return _load(name, _MODULES[operator], function)
 
 
 @cache

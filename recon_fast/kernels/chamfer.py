@@ -6,6 +6,7 @@
 Fan et al., "A point set generation network" (2017), section 4; the scalings are ReCon's `cdl2` and `cdl1`.
 """
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -95,7 +96,7 @@ def _mutual_backward(ctx, grad_forth, _forth, grad_back, _back):
 _mutual_nearest.register_autograd(_mutual_backward, setup_context=_setup_mutual)
 
 
-def _pairs_by_parts(
+def pairs_by_parts(
     pred: Tensor,
     target: Tensor,
     pred_lengths: Tensor | None,
@@ -103,11 +104,15 @@ def _pairs_by_parts(
     norm: str,
     need_pred_grad: bool,
     need_target_grad: bool,
+    parts: tuple[Callable, Callable] = (_run_mutual_nearest, run_distance_backward),
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """What a backend's `chamfer_pairs` gives, from its parts; gradients that are not needed may be None."""
+    """What a backend's `chamfer_pairs` gives, from its parts; gradients that are not needed are empty."""
+    mutual_nearest, distance_backward = parts
     dtype = torch.promote_types(reference.geometry_dtype(pred), reference.geometry_dtype(target))
     pred, target = pred.to(dtype), target.to(dtype)
-    forth, forth_idx, back, back_idx = _run_mutual_nearest(pred, target, pred_lengths, target_lengths)
+    forth, forth_idx, back, back_idx = mutual_nearest(
+        pred, target, src_lengths=pred_lengths, dst_lengths=target_lengths
+    )
     loss = reference.chamfer_loss(forth, back, pred_lengths, target_lengths, norm, "none")
     if not (need_pred_grad or need_target_grad):
         return loss, loss.new_empty(0), loss.new_empty(0)
@@ -116,7 +121,7 @@ def _pairs_by_parts(
         if lengths is not None:  # a NaN in the padding times a weight of 0 would be NaN
             idx = idx.masked_fill(torch.arange(idx.shape[1], device=idx.device) >= lengths[:, None], -1)
         weights = reference.chamfer_weights(dist, lengths, norm)
-        return run_distance_backward(weights[..., None], src, dst, idx[..., None])
+        return distance_backward(weights[..., None], src, dst, idx[..., None])
 
     to_pred, to_target = gradients(pred, target, forth, forth_idx, pred_lengths)
     from_target, from_pred = gradients(target, pred, back, back_idx, target_lengths)
@@ -146,13 +151,13 @@ def _chamfer_pairs(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Loss of each pair [B] and its gradients in both clouds, those that are not needed empty."""
     needed = need_pred_grad, need_target_grad
-    results = _pairs_by_parts(pred, target, pred_lengths, target_lengths, norm, *needed)
+    results = pairs_by_parts(pred, target, pred_lengths, target_lengths, norm, *needed)
     return _only_needed(*results, *needed)
 
 
 @_chamfer_pairs.register_kernel(("cpu", "cuda"))
 def _(pred, target, pred_lengths, target_lengths, norm, *needed):
-    run = backend.kernel("chamfer_distance", "chamfer_pairs", pred) or _pairs_by_parts
+    run = backend.kernel("chamfer_distance", "chamfer_pairs", pred) or pairs_by_parts
     return _only_needed(*run(pred, target, pred_lengths, target_lengths, norm, *needed), *needed)
 
 

@@ -17,19 +17,14 @@ from recon_fast.kernels._check import check_same_device, in_one_dtype
 @torch.library.custom_op("recon_fast::linear_max", mutates_args=())
 def _linear_max(x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
     """The maxima [G, O] and which member of the group each is of, int32 [G, O]."""
-    return _group_max(F.linear(x, weight, bias))
-
-
-def _group_max(values: Tensor) -> tuple[Tensor, Tensor]:
-    out, idx = values.max(1)
-    return out, idx.to(torch.int32)
+    return reference.group_max(F.linear(x, weight, bias))
 
 
 @_linear_max.register_kernel("cpu")
 def _(x, weight, bias):
     with torch.autocast(x.device.type, enabled=False):
         values = F.linear(x, weight, bias)
-    run = backend.kernel("linear_max", "group_max", x) or _group_max
+    run = backend.kernel("linear_max", "group_max", x) or reference.group_max
     return run(values)
 
 

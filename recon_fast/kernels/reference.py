@@ -411,6 +411,12 @@ def linear_max(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:  # [G, K, C],
     return F.linear(x, weight, bias).max(1).values
 
 
+def group_max(values: Tensor) -> tuple[Tensor, Tensor]:  # [G, K, O] -> [G, O], [G, O] int32
+    """The maxima over a group, and which member of it each is of."""
+    out, idx = values.max(1)
+    return out, idx.to(torch.int32)
+
+
 def linear_max_backward(
     grad: Tensor,  # [G, O]
     idx: Tensor,  # [G, O] int32: which member is the maximum
