@@ -47,7 +47,7 @@ def examine(device: torch.device) -> Iterator[Finding]:
 
 def _milliseconds(call: Callable[[], object], device: torch.device) -> float:
     """The median of calls that are waited for."""
-    times = []
+    times: list[float] = []
     call()  # compiles
     _wait(device)
     end = perf_counter() + _SECONDS

@@ -22,7 +22,7 @@ def test_every_operator_has_a_row(capsys):
     assert head.startswith("cpu: ")
     assert f"torch {torch.__version__.split('+')[0]}" in head
     assert columns.split() == ["operator", "backend", "right", "ms", "x", "plain"]
-    assert [row.split()[0] for row in rows] == list(OPERATORS)
+    assert {row.split()[0] for row in rows} == set(OPERATORS)
     assert all(row.split()[1:3] == ["cpu", "yes"] for row in rows)
 
 
