@@ -1,10 +1,14 @@
 """Transformer blocks: the plain pre-norm block and the ReCon-block (ReCon, section 3.2 and figure 2)."""
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from recon_fast.kernels import masked_cross_attention
 from recon_fast.models.branches import CrossAttentionBranch, MlpBranch, SelfAttentionBranch, softmax
+from recon_fast.ranks import own_rows
 
 
 def split_heads(x: Tensor, num_heads: int) -> Tensor:
@@ -40,29 +44,46 @@ class Linear(nn.Linear):
         return F.linear(x, *self.in_use())
 
 
-def dtype_of_copies(*layers: Linear) -> torch.dtype | None:
-    """In which all of these layers now compute through copies; None where one does not."""
-    copies = [layer.copies for layer in layers if layer.training and layer.copies is not None]
-    return copies[0][0].dtype if len(copies) == len(layers) else None
+def train_through_copies(*layers: Linear) -> bool:
+    """Whether all of these layers now compute through copies."""
+    return all(layer.training and layer.copies is not None for layer in layers)
 
 
-class DropPath(nn.Module):
-    """Drop a residual branch for whole samples while training (Huang et al., stochastic depth, 2016)."""
+class StochasticDepth(nn.Module):
+    """Which residual branches of a stack of blocks count for a sample while training (Huang et al., 2016).
 
-    def __init__(self, rate: float) -> None:
+    Args:
+        most: probability that a branch of the last block is dropped; it rises linearly from 0 at the first.
+        depth: blocks.
+        branches: of a block; each is dropped by itself.
+    """
+
+    keep: Tensor  # [depth, branches] probability that a branch is kept
+
+    def __init__(self, most: float, depth: int, branches: int) -> None:
         super().__init__()
-        self.rate = rate
+        self.rates = torch.linspace(0, most, depth).tolist()
+        keep = 1 - torch.tensor(self.rates)[:, None].expand(depth, branches)
+        self.register_buffer("keep", keep.clone(), persistent=False)
 
-    def draw(self, x: Tensor, dtype: torch.dtype) -> Tensor | None:
-        """What a branch of the samples x [B, S, C] is multiplied with: [B, 1, 1], or None for 1."""
-        if self.rate == 0 or not self.training:
-            return None
-        keep = 1 - self.rate
-        return x.new_empty(x.shape[0], 1, 1, dtype=dtype).bernoulli_(keep) / keep
+    def forward(self, x: Tensor) -> list[Sequence[Tensor | None]]:
+        """Factors [B, 1, 1] of each block's branches for samples x [B, S, C]: 0 or 1 / keep, None for 1.
 
-    def forward(self, x: Tensor) -> Tensor:
-        survives = self.draw(x, x.dtype)
-        return x if survives is None else x * survives
+        All are drawn at once, for the batches of all processes.
+        """
+        depth, branches = self.keep.shape
+        if not self.training or not any(self.rates):
+            return [(None,) * branches] * depth
+        kept = own_rows(len(x), lambda n: self.keep.expand(n, -1, -1).bernoulli())
+        autocast = torch.is_autocast_enabled(x.device.type)
+        dtype = torch.get_autocast_dtype(x.device.type) if autocast else x.dtype
+        factors = (kept / self.keep).to(dtype)[..., None, None]  # [B, depth, branches, 1, 1]
+        return [factors[:, i].unbind(1) if rate else (None,) * branches for i, rate in enumerate(self.rates)]
+
+
+def surviving(branch: Tensor, factor: Tensor | None) -> Tensor:
+    """A residual branch [B, S, C] times its factor of stochastic depth."""
+    return branch if factor is None else branch * factor
 
 
 class Mlp(nn.Module):
@@ -127,7 +148,15 @@ class CrossAttention(nn.Module):
         self.proj = Linear(dim, dim)
 
     def forward(self, queries: Tensor, x: Tensor) -> Tensor:
-        """queries [B, Q, C], x [B, S, C] -> [B, Q, C].
+        """queries [B, Q, C], x [B, S, C] -> [B, Q, C]."""
+        if x.is_cuda:
+            key, value = (split_heads(t, self.num_heads) for t in self.kv(x).chunk(2, dim=-1))
+            query = split_heads(self.q(queries), self.num_heads)
+            return self.proj(merge_heads(masked_cross_attention(query, key, value)))
+        return self._forward_absorbed(queries, x)
+
+    def _forward_absorbed(self, queries: Tensor, x: Tensor) -> Tensor:
+        """The same in fewer multiplications and more operators, for a CPU.
 
         q (x W_k)^T = (q W_k^T) x^T and w (x W_v) = (w x) W_v: with fewer queries than tokens it is cheaper to
         project the queries onto the tokens than to form keys and values.
@@ -153,23 +182,29 @@ class CrossAttention(nn.Module):
 class Block(nn.Module):
     """Pre-norm transformer block."""
 
-    def __init__(self, dim: int, num_heads: int, drop_path: float = 0.0) -> None:
+    branches = 2
+
+    def __init__(self, dim: int, num_heads: int) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(dim)
         self.attn = SelfAttention(dim, num_heads)
         self.norm2 = nn.LayerNorm(dim)
         self.mlp = Mlp(dim)
-        self.drop_path = DropPath(drop_path)
 
-    def forward(self, x: Tensor, last: int | None = None) -> Tensor:
-        """x [B, S, C] -> [B, S, C], or [B, last, C] where only those last positions are wanted."""
-        layers = self.attn.qkv, self.attn.proj, self.mlp.fc1, self.mlp.fc2
-        if (dtype := dtype_of_copies(*layers)) is not None:
-            x, _ = self.attn.branch(x, self.norm1, self.drop_path.draw(x, dtype), last=last)
-            return self.mlp.branch(x, self.norm2, self.drop_path.draw(x, dtype))
+    def forward(
+        self, x: Tensor, factors: Sequence[Tensor | None] = (None, None), last: int | None = None
+    ) -> Tensor:
+        """x [B, S, C] -> [B, S, C], or [B, last, C] where only those last positions are wanted.
+
+        `factors` are those of attention and MLP; see `StochasticDepth`.
+        """
+        to_attn, to_mlp = factors
+        if train_through_copies(self.attn.qkv, self.attn.proj, self.mlp.fc1, self.mlp.fc2):
+            x, _ = self.attn.branch(x, self.norm1, to_attn, last=last)
+            return self.mlp.branch(x, self.norm2, to_mlp)
         kept = x if last is None else x[:, -last:]
-        x = kept + self.drop_path(self.attn(self.norm1(x), last))
-        return x + self.drop_path(self.mlp(self.norm2(x)))
+        x = kept + surviving(self.attn(self.norm1(x), last), to_attn)
+        return x + surviving(self.mlp(self.norm2(x)), to_mlp)
 
 
 class ReConBlock(nn.Module):
@@ -178,7 +213,9 @@ class ReConBlock(nn.Module):
     The residual is added to the *normalised* value in both streams; the official weights were trained so.
     """
 
-    def __init__(self, dim: int, num_heads: int, drop_path: float = 0.0) -> None:
+    branches = 4
+
+    def __init__(self, dim: int, num_heads: int) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(dim)
         self.attn = SelfAttention(dim, num_heads)
@@ -188,32 +225,41 @@ class ReConBlock(nn.Module):
         self.attn_contrast = CrossAttention(dim, num_heads)
         self.norm2_contrast = nn.LayerNorm(dim)
         self.mlp_contrast = Mlp(dim)
-        self.drop_path = DropPath(drop_path)
 
-    def forward(self, queries: Tensor, x: Tensor, stop_gradient: bool) -> tuple[Tensor, Tensor]:
-        """queries [B, Q, C] and local tokens x [B, S, C] -> the same; see `Encoder` for `stop_gradient`."""
+    def forward(
+        self,
+        queries: Tensor,
+        x: Tensor,
+        stop_gradient: bool,
+        factors: Sequence[Tensor | None] = (None,) * branches,
+    ) -> tuple[Tensor, Tensor]:
+        """queries [B, Q, C] and local tokens x [B, S, C] -> the same; see `Encoder` for `stop_gradient`.
+
+        `factors` are those of the attention of queries and tokens and of their MLPs; see `StochasticDepth`.
+        """
+        to_contrast, to_attn, to_contrast_mlp, to_mlp = factors
         attn, contrast = self.attn, self.attn_contrast
         mlps = self.mlp.fc1, self.mlp.fc2, self.mlp_contrast.fc1, self.mlp_contrast.fc2
         layers = attn.qkv, attn.proj, contrast.q, contrast.kv, contrast.proj, *mlps
-        if (dtype := dtype_of_copies(*layers)) is not None:
-            # Drawn in the order of the modules below.
-            draws = [self.drop_path.draw(stream, dtype) for stream in (queries, x, queries, x)]
-            x, normed = attn.branch(x, self.norm1, draws[1], keep_normed=True)
+        if train_through_copies(*layers):
+            x, normed = attn.branch(x, self.norm1, to_attn, keep_normed=True)
             seen = normed.detach() if stop_gradient else normed
-            queries = contrast.branch(queries, seen, self.norm1_contrast, draws[0])
-            queries = self.mlp_contrast.branch(queries, self.norm2_contrast, draws[2], keep_normed=True)
-            return queries, self.mlp.branch(x, self.norm2, draws[3], keep_normed=True)
+            queries = contrast.branch(queries, seen, self.norm1_contrast, to_contrast)
+            queries = self.mlp_contrast.branch(
+                queries, self.norm2_contrast, to_contrast_mlp, keep_normed=True
+            )
+            return queries, self.mlp.branch(x, self.norm2, to_mlp, keep_normed=True)
 
         queries = self.norm1_contrast(queries)
         x = self.norm1(x)
         seen = x.detach() if stop_gradient else x
-        queries = queries + self.drop_path(self.attn_contrast(queries, seen))
-        x = x + self.drop_path(self.attn(x))
+        queries = queries + surviving(self.attn_contrast(queries, seen), to_contrast)
+        x = x + surviving(self.attn(x), to_attn)
 
         queries = self.norm2_contrast(queries)
         x = self.norm2(x)
-        queries = queries + self.drop_path(self.mlp_contrast(queries))
-        x = x + self.drop_path(self.mlp(x))
+        queries = queries + surviving(self.mlp_contrast(queries), to_contrast_mlp)
+        x = x + surviving(self.mlp(x), to_mlp)
         return queries, x
 
 
@@ -225,11 +271,6 @@ def position_mlp(dim: int) -> nn.Sequential:
 def learned_token(dim: int) -> nn.Parameter:
     """A token or position [1, 1, C], truncated normal 0.02."""
     return nn.Parameter(nn.init.trunc_normal_(torch.empty(1, 1, dim), std=0.02))
-
-
-def drop_path_rates(most: float, depth: int) -> list[float]:
-    """Stochastic depth rates rising linearly from 0 to `most`."""
-    return torch.linspace(0, most, depth).tolist()
 
 
 def init_transformer(module: nn.Module) -> None:

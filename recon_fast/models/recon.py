@@ -14,7 +14,7 @@ from recon_fast.models import losses
 from recon_fast.models.blocks import (
     Block,
     ReConBlock,
-    drop_path_rates,
+    StochasticDepth,
     init_transformer,
     init_xavier,
     learned_token,
@@ -63,8 +63,8 @@ class Encoder(nn.Module):
         self.pos_embed = position_mlp(config.dim)
         self.cls_token, self.img_token, self.text_token = (learned_token(config.dim) for _ in range(3))
         self.cls_pos, self.img_pos, self.text_pos = (learned_token(config.dim) for _ in range(3))
-        rates = drop_path_rates(config.drop_path, config.depth)
-        self.blocks = nn.ModuleList(ReConBlock(config.dim, config.num_heads, rate) for rate in rates)
+        self.drop_path = StochasticDepth(config.drop_path, config.depth, ReConBlock.branches)
+        self.blocks = nn.ModuleList(ReConBlock(config.dim, config.num_heads) for _ in range(config.depth))
         self.norm = nn.LayerNorm(config.dim)
         self.apply(init_transformer)
 
@@ -78,8 +78,8 @@ class Encoder(nn.Module):
         queries_pos = torch.cat([self.cls_pos, self.img_pos, self.text_pos], 1)
         pos = self.pos_embed(centers)
         x = tokens
-        for block in self.blocks:
-            queries, x = block(queries + queries_pos, x + pos, stop_gradient)
+        for block, factors in zip(self.blocks, self.drop_path(x), strict=True):
+            queries, x = block(queries + queries_pos, x + pos, stop_gradient, factors)
             yield Encoding(queries, x)
 
     def forward(self, tokens: Tensor, centers: Tensor, stop_gradient: bool) -> Encoding:
@@ -101,8 +101,9 @@ class Reconstruction(nn.Module):
         self.group_size = config.group_size
         self.mask_token = learned_token(config.dim)
         self.pos_embed = position_mlp(config.dim)
-        rates = drop_path_rates(config.drop_path, config.decoder_depth)
-        self.blocks = nn.ModuleList(Block(config.dim, config.decoder_num_heads, rate) for rate in rates)
+        depth = config.decoder_depth
+        self.drop_path = StochasticDepth(config.drop_path, depth, Block.branches)
+        self.blocks = nn.ModuleList(Block(config.dim, config.decoder_num_heads) for _ in range(depth))
         self.norm = nn.LayerNorm(config.dim)
         self.head = nn.Linear(config.dim, 3 * config.group_size)
         self.blocks.apply(init_xavier)
@@ -112,8 +113,8 @@ class Reconstruction(nn.Module):
         B, M, _ = masked_centers.shape
         pos = self.pos_embed(torch.cat([visible_centers, masked_centers], 1))  # [B, G, C]
         x = torch.cat([x, self.mask_token.expand(B, M, -1).to(x.dtype)], 1)
-        for i, block in enumerate(self.blocks):
-            x = block(x + pos, last=M if i == len(self.blocks) - 1 else None)
+        for i, (block, factors) in enumerate(zip(self.blocks, self.drop_path(x), strict=True)):
+            x = block(x + pos, factors, last=M if i == len(self.blocks) - 1 else None)
         decoded = self.norm(x)
         return decoded, self.head(decoded).view(B, M, self.group_size, 3)
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from recon_fast.config import ReConConfig
 from recon_fast.kernels import PointGroups
-from recon_fast.models.blocks import Block, drop_path_rates, init_transformer, position_mlp
+from recon_fast.models.blocks import Block, StochasticDepth, init_transformer, position_mlp
 from recon_fast.models.recon import Encoding, PretrainModel
 from recon_fast.models.tokenizer import Masking, Tokenizer, take_groups
 
@@ -20,15 +20,15 @@ class Tower(nn.Module):
         super().__init__()
         self.tokenizer = Tokenizer(config.dim)
         self.pos_embed = position_mlp(config.dim)
-        rates = drop_path_rates(config.drop_path, config.depth)
-        self.blocks = nn.ModuleList(Block(config.dim, config.num_heads, rate) for rate in rates)
+        self.drop_path = StochasticDepth(config.drop_path, config.depth, Block.branches)
+        self.blocks = nn.ModuleList(Block(config.dim, config.num_heads) for _ in range(config.depth))
         self.norm = nn.LayerNorm(config.dim)
         self.apply(init_transformer)
 
     def transform(self, x: Tensor, pos: Tensor) -> Tensor:
         """x and positions [B, S, C] -> [B, S, C]."""
-        for block in self.blocks:
-            x = block(x + pos)
+        for block, factors in zip(self.blocks, self.drop_path(x), strict=True):
+            x = block(x + pos, factors)
         return self.norm(x)
 
     def forward(self, tokens: Tensor, centers: Tensor) -> Tensor:

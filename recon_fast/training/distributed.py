@@ -15,9 +15,8 @@ from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from recon_fast.errors import InputError
-from recon_fast.models.blocks import DropPath
 from recon_fast.models.tokenizer import FoldedNorm
-from recon_fast.ranks import gather_rows, own_rows, rank, world_size
+from recon_fast.ranks import gather_rows, rank, world_size
 from recon_fast.training.device import resolve_device
 
 T = TypeVar("T")
@@ -102,17 +101,6 @@ def mean_and_any(values: Tensor, flag: bool) -> Tensor:
     return both
 
 
-class _RankDropPath(DropPath):
-    """Drop-path that draws for the whole batch and applies this process's rows."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.rate == 0 or not self.training:
-            return x
-        keep, ones = 1 - self.rate, [1] * (x.ndim - 1)
-        survives = own_rows(len(x), lambda n: x.new_empty(n, *ones).bernoulli_(keep))
-        return x * (survives / keep)
-
-
 def _over_all(mean: Tensor, var: Tensor) -> tuple[Tensor, Tensor]:
     """Mean [C] and biased variance [C] over the rows of all processes, each of which has as many."""
     means, variances = gather_rows(torch.stack([mean, var])[None]).unbind(1)  # [W, C] each
@@ -138,21 +126,16 @@ class _SyncedNorm(FoldedNorm):
             return (x - mean) * factor + self.bias
 
 
-def _share(model: nn.Module, sync_norm: bool) -> None:
-    """Replace what draws or normalises over a batch by what does so over the batches of all processes."""
+def _share_norms(model: nn.Module) -> None:
+    """Let batch norms normalise over the batches of all processes."""
     for module in list(model.modules()):
         for name, child in list(module.named_children()):
-            shared: nn.Module
-            if isinstance(child, DropPath):
-                shared = _RankDropPath(child.rate)
-            elif isinstance(child, nn.BatchNorm1d) and sync_norm:
+            if isinstance(child, nn.BatchNorm1d):
                 shared = _SyncedNorm(child.num_features, eps=child.eps, momentum=child.momentum)
                 shared.weight, shared.bias = child.weight, child.bias
                 for buffer, value in child.named_buffers():
                     setattr(shared, buffer, value)
-            else:
-                continue
-            setattr(module, name, shared.train(child.training))
+                setattr(module, name, shared.train(child.training))
 
 
 class Terms(nn.Module):
@@ -168,8 +151,8 @@ class Terms(nn.Module):
 
     def __init__(self, model: nn.Module, sync_norm: bool) -> None:
         super().__init__()
-        if world_size() > 1:
-            _share(model, sync_norm)
+        if sync_norm and world_size() > 1:
+            _share_norms(model)
         self.model = model
         self.run: Callable[..., dict[str, Tensor]] = self.losses
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from recon_fast.models.blocks import Block, CrossAttention, DropPath, Linear, Mlp, ReConBlock, SelfAttention
+from recon_fast.models.blocks import Block, CrossAttention, Linear, Mlp, ReConBlock, SelfAttention
 from recon_fast.models.branches import softmax
 
 B, S, Q, C, H = 3, 5, 2, 8, 2
@@ -38,6 +38,12 @@ def values(block, inputs, weights, **options):
     return outputs, [x.grad for x in inputs]
 
 
+def factors(rate, samples, branches, dtype):
+    """Of stochastic depth, one for each branch."""
+    kept = torch.arange(samples * branches).view(branches, samples, 1, 1) % 3 > 0
+    return ((kept if rate else torch.ones_like(kept)).to(dtype) / (1 - rate)).unbind(0)
+
+
 BLOCKS = [
     (Block, [(B, S, C)], {}),
     (Block, [(B, S, C)], {"last": 2}),
@@ -50,7 +56,8 @@ BLOCKS = [
 @pytest.mark.parametrize(("kind", "shapes", "options"), BLOCKS)
 def test_blocks_are_the_same_with_copies(kind, shapes, options, drop_path):
     torch.manual_seed(0)
-    block = randomise(kind(C, H, drop_path).double())
+    block = randomise(kind(C, H).double())
+    options = options | {"factors": factors(drop_path, B, block.branches, torch.float64)}
     inputs = [torch.randn(shape, dtype=torch.float64) for shape in shapes]
     shapes = [(B, options["last"], C)] if "last" in options else shapes
     weights = [torch.randn(shape, dtype=torch.float64) for shape in shapes]
@@ -71,12 +78,12 @@ def test_blocks_are_the_same_with_copies(kind, shapes, options, drop_path):
 @pytest.mark.parametrize(("kind", "shapes", "options"), BLOCKS)
 def test_bfloat16_values_are_those_of_autocast_to_the_bit(kind, shapes, options):
     torch.manual_seed(0)
-    block = randomise(kind(64, H, 0.3))
+    block = randomise(kind(64, H))
+    options = options | {"factors": factors(0.3, B, block.branches, torch.bfloat16)}
     inputs = [torch.randn(*shape[:2], 64) for shape in shapes]
     inputs[-1] = inputs[-1].bfloat16()  # as of the tokenizer; queries are float32 in the first block
     results = []
     for _ in range(2):
-        torch.manual_seed(1)
         with torch.autocast("cpu", torch.bfloat16):
             results.append(block(*inputs, **options))
         use_copies(block, torch.bfloat16)
@@ -102,11 +109,9 @@ def test_gradients_are_those_of_finite_differences(kind, keep_normed):
     norm = randomise(nn.LayerNorm(C)).double()
     use_copies(module, torch.float64)
     x, queries = (torch.randn(2, n, C, dtype=torch.float64, requires_grad=True) for n in (3, 2))
-    drop = DropPath(0.5)
+    (survives,) = factors(0.5, 2, 1, torch.float64)
 
     def branch(x, queries):
-        torch.manual_seed(1)
-        survives = drop.draw(x, x.dtype)
         if kind is CrossAttention:
             return module.branch(queries, x, norm, survives)
         return module.branch(x, norm, survives, keep_normed=keep_normed)

@@ -104,14 +104,21 @@ def test_initialisation():
 
 
 def test_drop_path_drops_whole_samples():
-    from recon_fast.models.blocks import DropPath
+    from recon_fast.models.blocks import StochasticDepth, surviving
 
     x = torch.ones(4000, 2, 3)
-    out = DropPath(0.25).train()(x)
-    assert out.unique().tolist() == [0.0, pytest.approx(1 / 0.75)]
-    assert (out.amax((1, 2)) == out.amin((1, 2))).all()
-    assert out.mean().item() == pytest.approx(1, abs=0.05)
-    assert DropPath(0.25).eval()(x) is x
+    drop_path = StochasticDepth(0.25, depth=3, branches=2).train()
+    first, *others = drop_path(x)
+    assert first == (None, None)
+    outs = [surviving(x, factor) for factors in others for factor in factors]
+    for out, keep in zip(outs, (0.875, 0.875, 0.75, 0.75), strict=True):
+        assert out.unique().tolist() == [0.0, pytest.approx(1 / keep)]
+        assert (out.amax((1, 2)) == out.amin((1, 2))).all()
+        assert out.mean().item() == pytest.approx(1, abs=0.05)
+    assert not any(torch.equal(outs[0], out) for out in outs[1:])
+    assert surviving(x, None) is x
+    assert drop_path.eval()(x) == [(None, None)] * 3
+    assert StochasticDepth(0.0, depth=2, branches=1).train()(x) == [(None,)] * 2
 
 
 def test_sizes():
