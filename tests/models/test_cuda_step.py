@@ -1,4 +1,4 @@
-"""What a training step would launch on a GPU, traced without one: fake CUDA tensors through the base model."""
+"""What a training step would launch on a GPU, traced without one: fake CUDA tensors in the base model."""
 
 from collections import Counter
 
