@@ -1,4 +1,4 @@
-"""Every test that asks for `backend` runs on each backend that can run on this machine.
+"""Every test that asks for `backend` runs on each backend that can run on this machine, GPU included.
 
 With TRITON_INTERPRET=1 that is Triton alone: triton/test_interpreted.py runs the tests once more like that.
 """
@@ -8,6 +8,8 @@ from contextlib import nullcontext
 
 import numpy as np
 import pytest
+import torch
+from devices import OnDevice
 from hypothesis import HealthCheck, settings
 
 from recon_fast.kernels import use_backend
@@ -30,8 +32,19 @@ settings.register_profile(
 )
 
 
-@pytest.fixture(params=["triton"] if INTERPRETED else ["reference", "cpu"])
+ON_GPU = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
+BACKENDS = [
+    "reference",
+    "cpu",
+    pytest.param("cuda reference", marks=ON_GPU),
+    pytest.param("cuda triton", marks=ON_GPU),
+]
+
+
+@pytest.fixture(params=["triton"] if INTERPRETED else BACKENDS)
 def backend(request):
+    *device, name = request.param.split()
     # The interpreter computes in numpy, which warns of NaN.
-    with use_backend(request.param), np.errstate(all="ignore") if INTERPRETED else nullcontext():
-        yield request.param
+    quiet = np.errstate(all="ignore") if INTERPRETED else nullcontext()
+    with use_backend(name), quiet, OnDevice(*device) if device else nullcontext():
+        yield name

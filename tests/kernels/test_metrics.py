@@ -1,5 +1,6 @@
 import pytest
 import torch
+from devices import here
 
 from recon_fast.kernels import chamfer_distance, density_aware_chamfer, f_score, reference
 
@@ -23,7 +24,7 @@ def pairs(pred, target):
 
 def test_f_score():
     pred, target = clouds()
-    got = f_score(pred, target, 0.2, **LENGTHS)
+    got = f_score(pred, target, 0.2, **here(LENGTHS))
     for b, d2 in enumerate(pairs(pred, target)):
         precision, recall = (d2.amin(a).lt(0.04).float().mean() for a in (1, 0))
         torch.testing.assert_close(got.precision[b], precision)
@@ -39,7 +40,7 @@ def test_f_score():
 @pytest.mark.parametrize("power", [1.0, 0.5])
 def test_density_aware_chamfer(power):
     pred, target = clouds()
-    got = density_aware_chamfer(pred, target, alpha=20, count_power=power, **LENGTHS)
+    got = density_aware_chamfer(pred, target, alpha=20, count_power=power, **here(LENGTHS))
     want = []
     for d2 in pairs(pred, target):
         ways = []
@@ -70,7 +71,7 @@ def test_weights_and_one_direction(single, norm, dtype):
         each.append(ways[0] if single else sum(ways) / (2 if norm == "l1" else 1))
     weights = torch.tensor([0.5, 2.0], dtype=dtype)
     each = torch.stack(each) * weights
-    options = {**LENGTHS, "norm": norm, "single_directional": single, "weights": weights}
+    options = {**here(LENGTHS), "norm": norm, "single_directional": single, "weights": weights}
     for reduction, want in (("none", each), ("sum", each.sum()), ("mean", each.sum() / 2.5)):
         got = chamfer_distance(pred, target, reduction=reduction, **options)
         torch.testing.assert_close(got, want)

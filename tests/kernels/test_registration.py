@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from devices import device_type, here
 
 from recon_fast import kernels
 
@@ -66,7 +67,7 @@ OPERATIONS = {
 
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_opcheck(name):
-    operation, arguments = OPERATIONS[name]
+    operation, arguments = OPERATIONS[name][0], here(OPERATIONS[name][1])
     # Without test_aot_dispatch_dynamic, which differs by no more than dynamic shapes and takes 20 s in all.
     checks = ("test_schema", "test_autograd_registration", "test_faketensor")
     torch.library.opcheck(operation, arguments, test_utils=checks)
@@ -88,10 +89,10 @@ class Everything(torch.nn.Module):
 
 
 def test_compiles_into_one_graph():
-    model, leaves = Everything(), [points(), *[t.clone().requires_grad_() for t in QKV]]
+    model, leaves = Everything(), [points(), *[t.requires_grad_() for t in here(QKV)]]
     results = []
     for run in (model, torch.compile(model, fullgraph=True, backend="aot_eager")):
-        loss, idx = run(*leaves, MASK)
+        loss, idx = run(*leaves, here(MASK))
         results.append((loss, idx, *torch.autograd.grad(loss, leaves)))
     for got, want in zip(results[1], results[0], strict=True):
         torch.testing.assert_close(got, want)
@@ -99,15 +100,15 @@ def test_compiles_into_one_graph():
 
 @pytest.mark.slow
 def test_compiles_with_inductor():
-    model, leaves = Everything(), [points(), *[t.clone().requires_grad_() for t in QKV]]
-    want, idx = model(*leaves, MASK)
-    got, got_idx = torch.compile(model, fullgraph=True)(*leaves, MASK)
+    model, leaves = Everything(), [points(), *[t.requires_grad_() for t in here(QKV)]]
+    want, idx = model(*leaves, here(MASK))
+    got, got_idx = torch.compile(model, fullgraph=True)(*leaves, here(MASK))
     assert torch.equal(got_idx, idx)
     torch.testing.assert_close(torch.autograd.grad(got, leaves), torch.autograd.grad(want, leaves))
 
 
 def test_exports():
-    model, arguments = Everything(), (points(requires_grad=False), *QKV, MASK)
+    model, arguments = Everything(), (points(requires_grad=False), *here(QKV), here(MASK))
     program = torch.export.export(model, arguments)
     assert any("recon_fast.knn" in str(node.target) for node in program.graph.nodes)
     torch.testing.assert_close(program.module()(*arguments), model(*arguments))
@@ -116,21 +117,21 @@ def test_exports():
 def test_autocast_leaves_geometry_in_float32():
     xyz = points(64, requires_grad=False) + 100
     want = kernels.sample_and_group(xyz, 8, 5), kernels.chamfer_distance(xyz, xyz + 0.01)
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(device_type(), torch.bfloat16):
         got = kernels.sample_and_group(xyz, 8, 5), kernels.chamfer_distance(xyz, xyz + 0.01)
     assert all(torch.equal(a, b) for a, b in zip(got[0], want[0], strict=True))
     assert torch.equal(got[1], want[1])
 
 
 def test_autocast_casts_attention():
-    leaves = [t.clone().requires_grad_() for t in QKV]
-    with torch.autocast("cpu", torch.bfloat16):
+    leaves = [t.requires_grad_() for t in here(QKV)]
+    with torch.autocast(device_type(), torch.bfloat16):
         out = kernels.masked_cross_attention(*leaves)
-        assert kernels.masked_cross_attention(*[t.double() for t in QKV]).dtype == torch.float64
+        assert kernels.masked_cross_attention(*[t.double() for t in here(QKV)]).dtype == torch.float64
         mixed = kernels.masked_cross_attention(leaves[0].bfloat16(), *leaves[1:])
     assert out.dtype == torch.bfloat16
     assert torch.equal(out, mixed)
-    assert torch.equal(out, kernels.masked_cross_attention(*[t.bfloat16() for t in QKV]))
+    assert torch.equal(out, kernels.masked_cross_attention(*[t.bfloat16() for t in here(QKV)]))
     assert all(g.dtype == torch.float32 for g in torch.autograd.grad(out.sum(), leaves))
 
 
@@ -159,7 +160,9 @@ def test_padding_gets_no_gradient_and_gives_none():
     pred[1, 11:], target[1, 11:] = float("nan"), float("inf")
     for dtype in (torch.float32, torch.float64):
         inputs = [t.to(dtype).requires_grad_() for t in (pred, target)]
-        loss = kernels.chamfer_distance(*inputs, pred_lengths=LENGTHS, target_lengths=LENGTHS, norm="l1")
+        loss = kernels.chamfer_distance(
+            *inputs, pred_lengths=here(LENGTHS), target_lengths=here(LENGTHS), norm="l1"
+        )
         assert loss.isfinite()
         for gradient in torch.autograd.grad(loss, inputs):
             assert gradient.isfinite().all()
@@ -178,7 +181,7 @@ def test_gradients_of_groups():
     weights = torch.arange(5.0)[:, None]
     results = []
     for run, cloud in ((kernels.sample_and_group, xyz), (kernels.reference.sample_and_group, exact)):
-        centers, neighborhoods, *_ = run(cloud, 13, 5, lengths=LENGTHS)
+        centers, neighborhoods, *_ = run(cloud, 13, 5, lengths=here(LENGTHS))
         for loss in (centers.square().sum(), (neighborhoods * weights).square().sum() + centers.sum()):
             results.append(torch.autograd.grad(loss, cloud, retain_graph=True)[0].double())
     for got, want in zip(results[:2], results[2:], strict=True):
