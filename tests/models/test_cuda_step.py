@@ -85,7 +85,7 @@ def test_the_four_operators_are_one_launch_each(fused_attention):
 @pytest.mark.filterwarnings("ignore:.*[Cc][Uu][Dd][Aa]")
 @pytest.mark.usefixtures("fused_attention")
 def test_two_towers():
-    config = ReConConfig.base(arch="two_tower")
+    config = ReConConfig.base(arch="twotower")
     counts = launches(TwoTower(config), config)
     assert counts["farthest_point_sample"] == counts["group"] == counts["chamfer_pairs"] == 1
     assert counts["bernoulli"] == 3
