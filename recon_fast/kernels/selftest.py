@@ -233,7 +233,7 @@ def run_cases(operator: str, device: torch.device, load: Callable[[str], Callabl
 
 
 _lock = threading.RLock()
-_verdicts: dict[tuple[str, torch.device], str] = {}
+verdicts: dict[tuple[str, torch.device], str] = {}
 _warned: set[str] = set()
 
 
@@ -243,22 +243,22 @@ def failure(operator: str, device: torch.device, load: Callable[[str], Callable 
     None where that is not known and this is no moment to find out: a CUDA graph is being captured, or the
     device's memory is full. Each kind of failure is warned of once.
     """
-    verdict = _verdicts.get((operator, device))
+    verdict = verdicts.get((operator, device))
     if verdict is not None:
         return verdict
     if torch.cuda.is_current_stream_capturing():
         return None
     with _lock, torch.cuda.device(device):
-        if (operator, device) not in _verdicts:
+        if (operator, device) not in verdicts:
             passed, name = _read_passed(), _fingerprint(operator, device)
             if name in passed:
-                _verdicts[operator, device] = ""
+                verdicts[operator, device] = ""
                 return ""
             try:
                 verdict = run_cases(operator, device, load)
             except torch.OutOfMemoryError:
                 return None
-            _verdicts[operator, device] = verdict
+            verdicts[operator, device] = verdict
             if not verdict:
                 _remember(passed | {name})
             elif verdict not in _warned:  # a GPU that Triton does not know fails all operators alike
@@ -271,7 +271,7 @@ def failure(operator: str, device: torch.device, load: Callable[[str], Callable 
                     RuntimeWarning,
                     stacklevel=2,
                 )
-        return _verdicts[operator, device]
+        return verdicts[operator, device]
 
 
 def _passed_file() -> Path:

@@ -120,7 +120,7 @@ def test_second_device(name, gpu):
 
 def test_auto_trusts_every_operator(gpu, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(selftest, "_verdicts", {})
+    monkeypatch.setattr(selftest, "verdicts", {})
     with use_backend("auto"):
         for operator in selftest.CASES:
             name, why = backend_in_use(operator, gpu)

@@ -29,7 +29,7 @@ def gpu(monkeypatch, tmp_path):
         "device": lambda device: nullcontext(),
     }.items():
         monkeypatch.setattr(torch.cuda, name, value)
-    monkeypatch.setattr(selftest, "_verdicts", {})
+    monkeypatch.setattr(selftest, "verdicts", {})
     monkeypatch.setattr(selftest, "_warned", set())
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     return properties
@@ -76,14 +76,14 @@ def test_what_passes_is_remembered(gpu, monkeypatch):
         assert selftest.failure("knn", CPU, load_cpu("knn")) == ""
         assert selftest.failure("ball_query", CPU, load_cpu("ball_query")) == ""
     assert runs == ["knn", "ball_query"]
-    selftest._verdicts.clear()  # a new process
+    selftest.verdicts.clear()  # a new process
     assert selftest.failure("knn", CPU, load_cpu("knn")) == ""
     assert runs == ["knn", "ball_query"]
-    selftest._verdicts.clear()
+    selftest.verdicts.clear()
     gpu.name = "Another card"
     assert selftest.failure("knn", CPU, load_cpu("knn")) == ""
     assert runs[2:] == ["knn"]
-    selftest._verdicts.clear()
+    selftest.verdicts.clear()
     selftest._passed_file().write_text("{")  # cut off
     assert selftest.failure("knn", CPU, load_cpu("knn")) == ""
     assert runs[3:] == ["knn"]
