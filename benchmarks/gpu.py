@@ -1,9 +1,17 @@
-"""One command for a GPU box: `python -m benchmarks.gpu` runs the GPU tests and all benchmarks in 8 minutes.
+"""Everything a GPU has to show, in stages: `python -m benchmarks.gpu [STAGE ...] [--seconds N]`.
 
-Writes benchmarks/results/<device>-<date>.json, anew after every stage and with every row that was finished,
-so that nothing is lost to a hang: a stage that goes on beyond its share is ended. `--cpu` does the same on
-the CPU. Needs no network and no peer; those that import are measured too. Exits with 1 if a test or a check
-failed.
+    smoke      every kernel compiled and compared, a CUDA graph, a training step      60 s
+    contract   the tests of the operators, and those marked gpu                      120 s
+    operators  ours, the reference and every peer that imports                        90 s
+    step       training steps a second, uncompiled, compiled, with CUDA graphs        90 s
+    sweep      launch parameters of the kernels, against those in use                120 s
+
+Without a stage all are run, in this order; with --seconds they share that time in these proportions. Writes
+benchmarks/results/<device>-<date>.json after every stage. Rows lie beside it in a .rows.jsonl the moment they
+are measured, so that a stage that hangs, or an end of the whole script, loses no row that was finished:
+`python -m benchmarks.report` reads either file. `--cpu` does the same on the CPU, in a minute. Needs no
+network, and of the packages beyond the operators' own only pytest, pytest-benchmark and hypothesis. Exits
+with 1 if something failed.
 """
 
 import argparse
@@ -15,6 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,29 +32,25 @@ from typing import Any
 import torch
 
 from benchmarks.environment import ROOT, describe, device_name
-from benchmarks.report import Results, load, markdown
+from benchmarks.report import Results, markdown
+from benchmarks.rows import read
 
-_TOTAL = 465.0  # seconds, of 480
-_LAST_ROW = 0.7  # of its time after which a stage begins no further row
-_LEAST = 20.0  # seconds for which a stage is worth its start
-# In the order of what is missed most when time runs out, with the share of the time that is left.
-_STAGES = (
-    ("test_attention.py", 0.35),
-    ("test_fps.py", 0.3),
-    ("test_knn.py", 0.35),
-    ("test_chamfer.py", 0.45),
-    ("test_scaling.py", 0.5),
-    ("test_worst_cases.py", 0.6),
-    ("test_step.py", 0.8),
-    ("test_embed.py", 0.9),
-)
-_TESTS_SHARE = 0.25
-PYTEST = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+STAGES = {"smoke": 60.0, "contract": 120.0, "operators": 90.0, "step": 90.0, "sweep": 120.0}
+# Without a GPU each takes less than this; only the sweep goes on until its time is up.
+_ON_CPU = {"smoke": 60.0, "contract": 60.0, "operators": 60.0, "step": 60.0, "sweep": 10.0}
+_LAST_ROW = 0.8  # of its time after which a stage begins no further row
+# Warnings of other packages are theirs; of ours they are errors.
+_FILTERS = "filterwarnings=default\nerror:::(recon_fast|benchmarks|tests)"
+
+
+def pytest_command(*arguments: str) -> list[str]:
+    """pytest in a process of its own, which writes no cache."""
+    return [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", _FILTERS, *arguments]
 
 
 @dataclass(frozen=True)
-class Stage:
-    """How a process ended."""
+class Part:
+    """How a process of a stage ended."""
 
     name: str
     outcome: str
@@ -58,13 +63,17 @@ class Stage:
         return short if self.ok else short | {"tail": self.tail}
 
 
-def run_stage(name: str, arguments: list[str], limit: float) -> Stage:
-    """Run pytest in a process of its own; end it and its children at the limit."""
-    command = [*PYTEST, *arguments]
+def run_part(name: str, command: list[str], limit: float, environment: dict[str, str] | None = None) -> Part:
+    """Run a process; end it and its children at the limit, or when this one is ended."""
     begin = time.monotonic()
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as log:
         process = subprocess.Popen(
-            command, stdout=log, stderr=subprocess.STDOUT, cwd=ROOT, start_new_session=True
+            command,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            cwd=ROOT,
+            start_new_session=True,
+            env=os.environ | (environment or {}),
         )
         try:
             code: int | None = process.wait(limit)
@@ -76,7 +85,7 @@ def run_stage(name: str, arguments: list[str], limit: float) -> Stage:
                 process.wait()
         log.seek(0)
         text = log.read()
-    tail = "\n".join(text.splitlines()[-25:])
+    tail = "\n".join(text.splitlines()[-40:])
     counts = re.findall(
         r"^=*\s*(\d+ (?:passed|failed|skipped|error|deselected|no tests).*?)\s*=*$", text, re.M
     )
@@ -84,7 +93,7 @@ def run_stage(name: str, arguments: list[str], limit: float) -> Stage:
     if code is None:
         outcome = f"ended after {limit:.0f} s"
     ok = code in (0, 5)  # 5: every test was deselected
-    return Stage(name, outcome, time.monotonic() - begin, ok, "" if ok else tail)
+    return Part(name, outcome, time.monotonic() - begin, ok, "" if ok else tail)
 
 
 def slug(name: str) -> str:
@@ -94,87 +103,117 @@ def slug(name: str) -> str:
 class Run:
     """All stages of one machine, and the file they are kept in."""
 
-    def __init__(self, kind: str, seconds: float, out: Path, scratch: Path):
-        self.begin, self.seconds, self.kind, self.scratch = time.monotonic(), seconds, kind, scratch
+    def __init__(self, kind: str, out: Path):
+        self.begin, self.kind = time.monotonic(), kind
         self.head = describe(kind)
         date = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
         out.mkdir(parents=True, exist_ok=True)
         self.path = out / f"{slug(device_name(self.head))}-{date}.json"
-        self.tests: dict[str, Any] | None = None
-        self.stages: list[Stage] = []
-        self.rows: list[dict[str, Any]] = []
+        self.rows_path = self.path.with_suffix(".rows.jsonl")
+        self.rows_path.write_text(json.dumps({"head": self.head}) + "\n")
+        self.parts: list[Part] = []
 
-    def spent(self) -> float:
-        return time.monotonic() - self.begin
+    def stage(self, name: str, limit: float) -> None:
+        """Run a stage's processes; a later one has what the earlier ones leave of the limit."""
+        end = time.monotonic() + limit
+        for part, command, share, environment in self._commands(name, limit):
+            left = share * (end - time.monotonic())
+            done = run_part(f"{name}: {part}", command, left, environment)
+            self.parts.append(done)
+            print(f"{done.name}: {done.outcome}, {done.seconds:.0f} s", flush=True)
+            self.save()
 
-    def left(self) -> float:
-        return self.seconds - self.spent()
+    def _commands(self, stage: str, limit: float) -> Iterator[tuple[str, list[str], float, dict[str, str]]]:
+        """Names, commands, shares of the time that is left, and environments of a stage's processes."""
+        kind, rows = self.kind, f"--rows-to={self.rows_path}"
+        ours = [sys.executable, "-m"]
+        if stage == "smoke":
+            few = ["--variants=4"] if kind == "cpu" else []
+            yield stage, [*ours, "benchmarks.smoke", "--device", kind, rows, *few], 1.0, {}
+        elif stage == "contract":
+            if kind == "cuda":
+                yield "kernels", pytest_command("tests/kernels", "-m", "not slow"), 0.6, {}
+                yield "gpu", pytest_command("tests/gpu"), 1.0, {}
+            else:
+                yield "kernels", pytest_command("tests/kernels/test_fps.py"), 1.0, {}
+        elif stage == "operators":
+            files = ["fps"] if kind == "cpu" else ["attention", "fps", "knn", "chamfer"]
+            for i, file in enumerate(files):
+                share = 1 / (len(files) - i)
+                flags = ["--benchmark-only", "--benchmark-columns=median", "--device", kind, rows]
+                flags += ["--row-seconds=0.2"] if kind == "cuda" else ["--row-seconds=0.01", "-k", "ours"]
+                flags += [f"--stop-after={_LAST_ROW * share * limit}"]
+                yield file, pytest_command(f"benchmarks/test_{file}.py", *flags), share, {}
+        elif stage == "step":
+            stop = f"--stop-after={_LAST_ROW * limit}"
+            flags = ["--device", kind, rows, stop, f"--profile-to={self.path.with_suffix('.profile.txt')}"]
+            yield stage, [*ours, "benchmarks.throughput", *flags], 1.0, {}
+        elif stage == "sweep":
+            flags = ["--device", kind, rows, f"--stop-after={_LAST_ROW * limit}"]
+            interpreted = {"TRITON_INTERPRET": "1", "PYTHONWARNINGS": "ignore"} if kind == "cpu" else {}
+            yield stage, [*ours, "benchmarks.sweep", *flags], 1.0, interpreted
 
-    def _do(self, name: str, arguments: list[str], limit: float) -> Stage:
-        stage = run_stage(name, arguments, limit)
-        self.stages.append(stage)
-        print(f"{name}: {stage.outcome}, {stage.seconds:.0f} s", flush=True)
-        return stage
-
-    def test(self) -> None:
-        """On a GPU the tests marked so, then the kernels' own tests, which run on it where there is one."""
-        asked = [("kernel tests", ["tests/kernels", "-m", "not slow and not gpu"])]
-        if self.kind == "cuda":
-            asked.insert(0, ("gpu tests", ["tests", "-m", "gpu"]))
-        done = [self._do(name, arguments, _TESTS_SHARE * self.left()) for name, arguments in asked]
-        outcome = "; ".join(f"{stage.name}: {stage.outcome}" for stage in done)
-        self.tests = {"outcome": outcome, "ok": all(stage.ok for stage in done)}
-        self._save()
-
-    def measure(self, file: str, limit: float, row_seconds: float) -> None:
-        """One file of benchmarks; what it had finished when it was ended counts."""
-        finished, whole = self.scratch / f"{file}.jsonl", self.scratch / f"{file}.json"
-        flags = ["--benchmark-only", "--benchmark-columns=median", f"--benchmark-json={whole}"]
-        flags += ["--device", self.kind, f"--row-seconds={row_seconds}", f"--rows-to={finished}"]
-        self._do(file, [f"benchmarks/{file}", *flags, f"--stop-after={_LAST_ROW * limit}"], limit)
-        if finished.exists():  # the last line of a process that was ended may be cut
-            lines = finished.read_text().splitlines(keepends=True)
-            self.rows += [json.loads(line) for line in lines if line.endswith("\n")]
-        elif whole.exists() and whole.stat().st_size:
-            self.rows += load(whole).rows
-        self._save()
-
-    def _save(self) -> None:
-        content = {"schema": 1, "head": self.head, "seconds": round(self.spent(), 1), "tests": self.tests}
-        content |= {"stages": [stage.summary() for stage in self.stages], "rows": self.rows}
+    def save(self) -> None:
+        """Write what there is; the file is whole at any time."""
+        self.timed, checks = read(self.rows_path)
+        failed = [f"{check['check']}: {check['detail']}" for check in checks if not check["ok"]]
+        tests = [part for part in self.parts if part.name.startswith(("smoke", "contract"))]
+        content: dict[str, Any] = {
+            "schema": 2,
+            "head": self.head,
+            "seconds": round(time.monotonic() - self.begin, 1),
+            "tests": {
+                "outcome": "; ".join([f"{part.name}: {part.outcome}" for part in tests] + failed),
+                "ok": all(part.ok for part in tests) and not failed,
+            },
+            "stages": [part.summary() for part in self.parts],
+            "checks": checks,
+            "rows": self.timed,
+        }
+        self.tests = content["tests"]
         aside = self.path.with_suffix(".tmp")
         aside.write_text(json.dumps(content, indent=1) + "\n")
         aside.replace(self.path)
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description="Tests and benchmarks of one machine, in under 8 minutes.")
-    parser.add_argument("--cpu", action="store_true", help="measure the CPU kernels instead of a GPU")
-    parser.add_argument("--seconds", type=float, default=_TOTAL, help="for everything")
-    parser.add_argument("--row-seconds", type=float, default=0.2, help="how long a row is timed")
-    parser.add_argument("--only", default="", help="benchmark files whose name contains this, and no tests")
+    parser = argparse.ArgumentParser(
+        description=__doc__.partition("\n\n")[0], epilog=f"stages: {', '.join(STAGES)}"
+    )
+    parser.add_argument("stages", nargs="*", metavar="STAGE", help="those to run; all unless given")
+    parser.add_argument("--cpu", action="store_true", help="the same on the CPU, in about a minute")
+    parser.add_argument("--seconds", type=float, help="for all that is run")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/results", help="folder of the result")
     options = parser.parse_args(arguments)
-    for package in ("pytest", "pytest_benchmark"):
+    chosen = options.stages or list(STAGES)
+    if unknown := set(chosen) - set(STAGES):
+        parser.error(f"STAGE must be of {', '.join(STAGES)}, got {', '.join(sorted(unknown))}")
+    for package in ("pytest", "pytest_benchmark", "hypothesis"):
         if find_spec(package) is None:
             name = package.replace("_", "-")
             sys.exit(f"benchmarks.gpu: {name} is not installed; pip install '.[test]' brings it")
     if not options.cpu and not torch.cuda.is_available():
-        sys.exit("benchmarks.gpu: torch sees no GPU; --cpu measures the CPU kernels")
-    with tempfile.TemporaryDirectory() as scratch:
-        run = Run("cpu" if options.cpu else "cuda", options.seconds, options.out, Path(scratch))
-        if not options.only:
-            run.test()
-        for file, share in _STAGES:
-            limit = share * run.left()
-            if options.only in file and limit > _LEAST:
-                run.measure(file, limit, options.row_seconds)
-    print("\n" + markdown(Results(run.head, run.rows, run.tests)))
-    for stage in run.stages:
-        if not stage.ok:
-            print(f"\n{stage.name}: {stage.outcome}\n{stage.tail}", file=sys.stderr)
-    print(f"\n{run.path}, {run.spent():.0f} s", file=sys.stderr)
-    sys.exit(not all(stage.ok for stage in run.stages))
+        sys.exit("benchmarks.gpu: torch sees no GPU; --cpu does the same on the CPU")
+    limits = _ON_CPU if options.cpu else STAGES
+    scale = 1.0 if options.seconds is None else options.seconds / sum(limits[name] for name in chosen)
+    run = Run("cpu" if options.cpu else "cuda", options.out)
+
+    def leave(number: int, _frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    signal.signal(signal.SIGTERM, leave)  # so that the process of a stage is ended and what it had is kept
+    try:
+        for name in chosen:
+            run.stage(name, limits[name] * scale)
+    finally:
+        run.save()
+    run.rows_path.unlink()  # all of it is in the result
+    print("\n" + markdown(Results(run.head, run.timed, run.tests)))
+    for part in run.parts:
+        if not part.ok:
+            print(f"\n{part.name}: {part.outcome}\n{part.tail}", file=sys.stderr)
+    print(f"\n{run.path}, {time.monotonic() - run.begin:.0f} s", file=sys.stderr)
+    sys.exit(not all(part.ok for part in run.parts))
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchmarks.rows import read
 from benchmarks.scaling import fit_exponent
 
 OURS = "ours"
@@ -37,6 +38,9 @@ def load(path: Path) -> Results:
     Raises:
         ValueError: the file is neither.
     """
+    if path.suffix == ".jsonl":  # of a run of benchmarks.gpu that was ended
+        head = json.loads(path.read_text().partition("\n")[0]).get("head", {})
+        return Results(head, read(path)[0])
     content = json.loads(path.read_text())
     if not isinstance(content, dict):
         content = {}
@@ -165,7 +169,8 @@ def markdown(results: Results) -> str:
 def _losses(rows: list[Row]) -> list[str]:
     """Inputs at which someone else is faster."""
     compared, lost, factors = 0, [], []
-    for key, members in groups(rows):
+    # Of a sweep, another launch of ours that is faster is what was looked for.
+    for key, members in groups([row for row in rows if not row["operator"].startswith("sweep ")]):
         found = [(r, row) for r, row in zip(ratios(members), members, strict=True) if r is not None]
         if found:
             best, row = min(found, key=lambda pair: pair[0])

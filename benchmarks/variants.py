@@ -107,7 +107,7 @@ def _ball(name: str, dtype: str = "fp32", ragged: bool = False) -> Variant:
     }
     if ragged:
         signature["lengths_ptr"] = "*i64"
-    constants, options = _split(ball.OPTIONS)
+    constants, options = _split(ball.ball_config())
     constants["FIRST"] = ragged
     return Variant(name, ball._ball_kernel, signature, constants, options)
 
@@ -194,7 +194,7 @@ def _gradient(name: str, dtype: str = "fp32", chamfer: bool = False, ragged: boo
     if ragged:
         signature |= {"src_lengths_ptr": "*i64", "dst_lengths_ptr": "*i64"}
     signature |= {"back_idx_ptr": "*i64"} if chamfer else {"grad_ptr": "*fp32"}
-    constants, options = _split(gradient.OPTIONS)
+    constants, options = _split(gradient.gradient_config())
     constants["ROOT"] = chamfer
     return Variant(name, gradient._gradient_kernel, signature, constants, options)
 
@@ -203,7 +203,7 @@ def _group_gradient(name: str) -> Variant:
     signature = {"center_idx_ptr": "*i64", "neighbor_idx_ptr": "*i64"}
     signature |= {f"{cloud}_ptr": "*fp32" for cloud in ("grad_centers", "grad_neighbors", "out")}
     signature |= dict.fromkeys("NGK", "i32")
-    return Variant(name, gradient._group_kernel, signature, *_split(gradient.OPTIONS))
+    return Variant(name, gradient._group_kernel, signature, *_split(gradient.gradient_config()))
 
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}

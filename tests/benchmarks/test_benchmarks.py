@@ -1,13 +1,12 @@
-"""The checks that come before a time, who is measured without any peer, and stages that hang."""
+"""The checks that come before a time, and who is measured without any peer."""
 
 import sys
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 import torch
 
-from benchmarks import checks, gpu, peers, providers
+from benchmarks import checks, peers, providers
 from benchmarks.clouds import SURFACES, WORST, cloud
 from benchmarks.measure import peak_memory
 from recon_fast.kernels import reference
@@ -121,49 +120,3 @@ def test_torch_forms_agree_with_the_reference():
 def test_memory_sees_what_a_call_needs():
     peak = peak_memory(lambda: torch.ones(32 << 18), "cpu")
     assert peak is None or 30 < peak < 40
-
-
-def test_a_stage_that_hangs_is_ended(monkeypatch):
-    monkeypatch.setattr(gpu, "PYTEST", [sys.executable, "-c", "import time; time.sleep(60)"])
-    stage = gpu.run_stage("hangs", [], 1.0)
-    assert not stage.ok
-    assert stage.seconds < 30
-    assert stage.outcome == "ended after 1 s"
-
-
-def test_a_stage_tells_how_it_went(monkeypatch):
-    monkeypatch.setattr(
-        gpu, "PYTEST", [sys.executable, "-c", "print('==== 2 passed, 1 skipped in 0.1s ====')"]
-    )
-    stage = gpu.run_stage("fine", [], 60.0)
-    assert stage.ok
-    assert stage.outcome == "2 passed, 1 skipped in 0.1s"
-    monkeypatch.setattr(gpu, "PYTEST", [sys.executable, "-c", "raise SystemExit('went wrong')"])
-    stage = gpu.run_stage("red", [], 60.0)
-    assert not stage.ok
-    assert "went wrong" in stage.summary()["tail"]
-
-
-def test_box_without_a_gpu_or_pytest_benchmark(monkeypatch):
-    monkeypatch.setattr(gpu, "torch", SimpleNamespace(cuda=SimpleNamespace(is_available=lambda: False)))
-    with pytest.raises(SystemExit, match="sees no GPU"):
-        gpu.main([])
-    monkeypatch.setattr(gpu, "find_spec", lambda name: None)
-    with pytest.raises(SystemExit, match="is not installed"):
-        gpu.main([])
-
-
-def test_measured_rows_are_kept(monkeypatch, tmp_path, capsys):
-    def stage(name, arguments, limit):
-        rows = next(a.removeprefix("--rows-to=") for a in arguments if a.startswith("--rows-to="))
-        with open(rows, "a") as file:  # noqa: PTH123
-            file.write('{"operator": "fps", "provider": "ours", "median": 0.5}\n{"operator": "cut')
-        return gpu.Stage(name, "ended after 1 s", 1.0, False, "")
-
-    monkeypatch.setattr(gpu, "run_stage", stage)
-    with pytest.raises(SystemExit) as stop:
-        gpu.main(["--cpu", "--only", "fps", "--out", str(tmp_path)])
-    assert stop.value.code == 1
-    (path,) = tmp_path.glob("*.json")
-    assert '"median": 0.5' in path.read_text()
-    assert "| fps |" in capsys.readouterr().out

@@ -19,6 +19,7 @@ from recon_fast.kernels.triton._common import on_device_of
 
 MAX_QUERY_BLOCK = 64  # 16 where a row of a head is wider than 128 bytes
 MAX_KEY_BLOCK = 64  # half of it there, and in the backward, which would spill
+NUM_WARPS = 4
 LOG2_E = tl.constexpr(1.4426950408889634)
 
 
@@ -207,7 +208,7 @@ def attention_config(Q: int, S: int, D: int, dtype: torch.dtype, backward: bool)
         "BLOCK_Q": block_q,
         "BLOCK_S": block_s,
         "BLOCK_D": block_d,
-        "num_warps": 4,
+        "num_warps": NUM_WARPS,
         "num_stages": 1 if block_s >= S else 2,  # nothing to prefetch in a loop of one trip
         "enable_fp_fusion": True,
     }

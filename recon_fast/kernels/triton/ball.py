@@ -99,13 +99,10 @@ def _ball_kernel(
         _pad(p_idx, p_dist, b_fill, b_fill * 0 - 1, b_dist, m_q, k, BLOCK_K)
 
 
-OPTIONS = {
-    "BLOCK_Q": BLOCK_Q,
-    "BLOCK_N": BLOCK_N,
-    "BLOCK_K": BLOCK_K,
-    "num_warps": NUM_WARPS,
-    **NO_CONTRACTION,
-}
+def ball_config() -> dict[str, int | bool]:
+    """The one place that chooses tiles and warps."""
+    tiles = {"BLOCK_Q": BLOCK_Q, "BLOCK_N": BLOCK_N, "BLOCK_K": BLOCK_K}
+    return {**tiles, "num_warps": NUM_WARPS, **NO_CONTRACTION}
 
 
 def ball_query(
@@ -125,6 +122,6 @@ def ball_query(
         _ball_kernel[(triton.cdiv(M, BLOCK_Q), B)](
             *(queries, points, lengths, dist, idx, M, N, k, radius, queries.stride(), points.stride()),
             FIRST=padding == "first",
-            **OPTIONS,
+            **ball_config(),
         )
     return dist, idx

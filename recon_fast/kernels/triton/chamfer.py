@@ -25,6 +25,7 @@ from recon_fast.kernels.triton._common import (
 from recon_fast.kernels.triton.gradient import chamfer_gradients
 from recon_fast.kernels.triton.nearest import mutual_nearest
 
+PAIR_LANES = 32  # of a program that takes several pairs
 MAX_PAIR_POINTS = 64  # per cloud; larger ones take three launches
 
 
@@ -134,12 +135,9 @@ def chamfer_config(N: int, M: int) -> dict[str, int]:
     """Pairs per program, their tile, and warps: a lane for each point of the larger cloud."""
     block_n, block_m = (max(triton.next_power_of_2(size), 4) for size in (N, M))
     lanes = max(block_n, block_m)
-    return {
-        "PAIRS": max(32 // lanes, 1),
-        "BLOCK_N": block_n,
-        "BLOCK_M": block_m,
-        "num_warps": max(lanes // 32, 1),
-    }
+    pairs = max(PAIR_LANES // lanes, 1)
+    tile = {"PAIRS": pairs, "BLOCK_N": block_n, "BLOCK_M": block_m}
+    return {**tile, "num_warps": max(pairs * lanes // 32, 1)}
 
 
 @triton.jit

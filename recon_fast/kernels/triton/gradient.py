@@ -234,7 +234,9 @@ def _group_kernel(
     _store_block(out_ptr, i_b, o_n, N, b_x, b_y, b_z)
 
 
-OPTIONS = {"BLOCK": BLOCK, "TILE": TILE, "num_warps": NUM_WARPS, **NO_CONTRACTION}
+def gradient_config() -> dict[str, int | bool]:
+    """The one place that chooses tiles and warps."""
+    return {"BLOCK": BLOCK, "TILE": TILE, "num_warps": NUM_WARPS, **NO_CONTRACTION}
 
 
 def _too_many_reads(B: int, points: int, entries: int) -> bool:
@@ -260,7 +262,7 @@ def distance_backward(
             *(src, dst, None, None, grad, idx.contiguous(), None, to_src, to_dst, N, M, K),
             *(src.stride(), dst.stride(), grad.stride()),
             ROOT=False,
-            **OPTIONS,
+            **gradient_config(),
         )
     return to_src, to_dst
 
@@ -289,7 +291,7 @@ def chamfer_gradients(
             *(pred, target, pred_lengths, target_lengths, None, forth, back, to_pred, to_target, N, M, 1),
             *(pred.stride(), target.stride(), (0, 0, 0)),
             ROOT=norm == "l1",
-            **OPTIONS,
+            **gradient_config(),
         )
     return to_pred, to_target
 
@@ -312,6 +314,6 @@ def group_backward(
     with on_device_of(neighbor_idx):
         _group_kernel[(triton.cdiv(num_points, BLOCK), B)](
             *(*gradients, center_idx.contiguous(), neighbor_idx.contiguous(), out, num_points, G, K),
-            **OPTIONS,
+            **gradient_config(),
         )
     return out
