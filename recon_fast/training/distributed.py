@@ -1,5 +1,7 @@
 """Training in several processes under torchrun: one device each, DistributedDataParallel between them."""
 
+import gc
+import importlib
 import os
 import re
 import warnings
@@ -43,6 +45,8 @@ def process_group(device: str) -> Iterator[torch.device]:
     own = resolve_device(device)
     if own.type == "cuda":
         torch.cuda.set_device(own)
+    # DistributedDataParallel imports it, and its functions keep the group that is the default one by then.
+    importlib.import_module("torch.distributed.nn")
     try:
         with lost_ranks(lambda: "before the first step"):
             store, number, count = next(rendezvous("env://", timeout=_PATIENCE))
@@ -56,6 +60,8 @@ def process_group(device: str) -> Iterator[torch.device]:
         if dist.is_initialized():
             with suppress(RuntimeError):
                 dist.destroy_process_group()
+            # An interpreter that ends while a group still has threads may end with SIGABRT.
+            gc.collect()
 
 
 _LOST = re.compile(r"gloo|NCCL|[Cc]onnection|[Tt]imed? ?out|ProcessGroup|[Ss]ocket|recvValue")
