@@ -19,6 +19,15 @@ NO_KEY = tl.constexpr(0x7FFFFFFFFFFFFFFF)  # sorts after every key
 
 
 @triton.jit
+def batch_and_block(blocks):
+    """Which item of the batch a program takes, int64, and which of its `blocks` blocks.
+
+    Both lie on the first axis of the grid: the others end at 65535.
+    """
+    return (tl.program_id(0) // blocks).to(tl.int64), tl.program_id(0) % blocks
+
+
+@triton.jit
 def load_points(p_xyz, stride_n, stride_c, o_n, m_n):
     """Coordinates of the points `o_n` in float32, 0 where masked."""
     p_n = p_xyz + o_n.to(tl.int64) * stride_n

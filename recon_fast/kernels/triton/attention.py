@@ -39,7 +39,7 @@ def _key_mask(mask_ptr, i_b, S, mask_strides, o_s):
     return m_s
 
 
-@triton.jit(do_not_specialize=["S", "Q"])
+@triton.jit(do_not_specialize=["H", "Q", "S"])
 def _forward_kernel(
     query_ptr,  # [B, H, Q, D]
     key_ptr,  # [B, H, S, D]
@@ -124,7 +124,7 @@ def _store_rows(ptr, i_bh, size, D, o_r, o_d, b_rows):
     tl.store(p_rows, b_rows.to(ptr.dtype.element_ty), mask=(o_r < size)[:, None] & (o_d < D)[None, :])
 
 
-@triton.jit(do_not_specialize=["S", "Q"])
+@triton.jit(do_not_specialize=["H", "Q", "S"])
 def _backward_kernel(
     grad_ptr,  # [B, H, Q, D]
     query_ptr,  # [B, H, Q, D]

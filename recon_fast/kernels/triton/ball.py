@@ -12,7 +12,13 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from recon_fast.kernels.triton._common import NO_CONTRACTION, load_points, on_device_of, squared_norm
+from recon_fast.kernels.triton._common import (
+    NO_CONTRACTION,
+    batch_and_block,
+    load_points,
+    on_device_of,
+    squared_norm,
+)
 
 BLOCK_Q = 2
 BLOCK_N = 256
@@ -50,8 +56,8 @@ def _ball_kernel(
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
-    i_b = tl.program_id(1).to(tl.int64)
-    o_q = tl.program_id(0) * BLOCK_Q + tl.arange(0, BLOCK_Q)
+    i_b, i_block = batch_and_block(tl.cdiv(M, BLOCK_Q))
+    o_q = i_block * BLOCK_Q + tl.arange(0, BLOCK_Q)
     m_q = o_q < M
     q_x, q_y, q_z = load_points(
         query_ptr + i_b * query_strides[0], query_strides[1], query_strides[2], o_q, m_q
@@ -119,7 +125,7 @@ def ball_query(
     dist = torch.empty(B, M, k, dtype=torch.float32, device=points.device)
     idx = torch.empty(B, M, k, dtype=torch.int64, device=points.device)
     with on_device_of(points):
-        _ball_kernel[(triton.cdiv(M, BLOCK_Q), B)](
+        _ball_kernel[(B * triton.cdiv(M, BLOCK_Q),)](
             *(queries, points, lengths, dist, idx, M, N, k, radius, queries.stride(), points.stride()),
             FIRST=padding == "first",
             **ball_config(),

@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from recon_fast.kernels.triton._common import on_device_of
+from recon_fast.kernels.triton._common import batch_and_block, on_device_of
 
 SUM = {"BLOCK_C": 8, "BLOCK_M": 128, "num_warps": 4}
 # Triton 3.6 does not compile a loop over counts that are fewer than the threads.
@@ -42,8 +42,8 @@ def _sum_kernel(
     BLOCK_C: tl.constexpr,
     BLOCK_M: tl.constexpr,
 ):
-    i_b = tl.program_id(2).to(tl.int64)
-    o_m = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
+    i_b, i_block = batch_and_block(tl.cdiv(M, BLOCK_M))
+    o_m = i_block * BLOCK_M + tl.arange(0, BLOCK_M)
     o_c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
     m_m = o_m < M
     m_c = o_c < C
@@ -77,8 +77,8 @@ def _scatter_kernel(
     BLOCK_C: tl.constexpr,
     BLOCK_N: tl.constexpr,
 ):
-    i_b = tl.program_id(2).to(tl.int64)
-    o_n = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
+    i_b, i_block = batch_and_block(tl.cdiv(N, BLOCK_N))
+    o_n = i_block * BLOCK_N + tl.arange(0, BLOCK_N)
     o_c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
     m_n = o_n < N
     m_c = o_c < C
@@ -115,9 +115,9 @@ def _match_kernel(
     BLOCK_C: tl.constexpr,
     BLOCK_M: tl.constexpr,
 ):
-    i_b = tl.program_id(2).to(tl.int64)
+    i_b, i_block = batch_and_block(tl.cdiv(M, BLOCK_M))
     i_k = tl.program_id(1)
-    o_m = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
+    o_m = i_block * BLOCK_M + tl.arange(0, BLOCK_M)
     m_m = o_m < M
     o_e = (i_b * M + o_m) * K + i_k
     b_idx = tl.load(idx_ptr + o_e, mask=m_m, other=-1)
@@ -144,7 +144,7 @@ def sum_features(
     """See `recon_fast.kernels.reference.sum_features`; equal up to the order of sums."""
     (B, C, N), (_, M, K) = features.shape, idx.shape
     out = torch.empty(B, C, M, dtype=features.dtype, device=features.device)
-    grid = triton.cdiv(M, SUM["BLOCK_M"]), triton.cdiv(C, SUM["BLOCK_C"]), B
+    grid = B * triton.cdiv(M, SUM["BLOCK_M"]), triton.cdiv(C, SUM["BLOCK_C"])
     with on_device_of(features):
         _sum_kernel[grid](
             *(features, idx.contiguous(), _contiguous(weights), out, C, N, M, K, features.stride()), **SUM
@@ -165,7 +165,7 @@ def scatter_features(
     keys, entries = idx.flatten(1).clamp(-1, N).to(torch.int32).sort(dim=1, stable=True)
     point = torch.arange(N + 1, dtype=torch.int32, device=idx.device).expand(B, -1).contiguous()
     ends = torch.searchsorted(keys, point)
-    grid = triton.cdiv(N, SCATTER["BLOCK_N"]), triton.cdiv(C, SCATTER["BLOCK_C"]), B
+    grid = B * triton.cdiv(N, SCATTER["BLOCK_N"]), triton.cdiv(C, SCATTER["BLOCK_C"])
     with on_device_of(values):
         _scatter_kernel[grid](
             *(values, entries, ends, _contiguous(weights), out, C, N, M, K, values.stride()), **SCATTER
@@ -182,7 +182,7 @@ def match_features(
     (B, C, N), (_, M, K) = features.shape, idx.shape
     out = torch.empty(B, M, K, dtype=torch.float32, device=features.device)
     with on_device_of(features):
-        _match_kernel[(triton.cdiv(M, MATCH["BLOCK_M"]), K, B)](
+        _match_kernel[(B * triton.cdiv(M, MATCH["BLOCK_M"]), K)](
             *(values, features, idx.contiguous(), out, C, N, M, K, values.stride(), features.stride()),
             **MATCH,
         )

@@ -20,6 +20,7 @@ from torch import Tensor
 from recon_fast.kernels import reference
 from recon_fast.kernels.triton._common import (
     NO_CONTRACTION,
+    batch_and_block,
     distance_slope,
     load_points,
     on_device_of,
@@ -147,17 +148,18 @@ def _gradient_kernel(
     BLOCK: tl.constexpr,
     TILE: tl.constexpr,
 ):
-    i_b = tl.program_id(1).to(tl.int64)
+    blocks = 0 if grad_src_ptr is None else tl.cdiv(N, BLOCK)
+    dst_blocks = 0 if grad_dst_ptr is None else tl.cdiv(M, BLOCK)
+    i_b, i_block = batch_and_block(blocks + dst_blocks)
     src = _cloud(src_ptr, src_lengths_ptr, i_b, N, src_strides)
     dst = _cloud(dst_ptr, dst_lengths_ptr, i_b, M, dst_strides)
     forth = (idx_ptr + i_b * N * K, grad_ptr, i_b * grad_strides[0], grad_strides[1], grad_strides[2])
-    blocks = 0 if grad_src_ptr is None else tl.cdiv(N, BLOCK)
     b_x = tl.zeros([BLOCK], tl.float32)
     b_y = tl.zeros([BLOCK], tl.float32)
     b_z = tl.zeros([BLOCK], tl.float32)
-    if tl.program_id(0) < blocks:
+    if i_block < blocks:
         if grad_src_ptr is not None:
-            first = tl.program_id(0) * BLOCK
+            first = i_block * BLOCK
             o_n = first + tl.arange(0, BLOCK)
             b_x, b_y, b_z = _given(b_x, b_y, b_z, src, dst, forth, o_n, N, K, ROOT)
             if back_idx_ptr is not None:
@@ -166,7 +168,7 @@ def _gradient_kernel(
             _store_block(grad_src_ptr, i_b, o_n, N, b_x, b_y, b_z)
     else:
         if grad_dst_ptr is not None:
-            first = (tl.program_id(0) - blocks) * BLOCK
+            first = (i_block - blocks) * BLOCK
             o_n = first + tl.arange(0, BLOCK)
             if back_idx_ptr is not None:
                 back = (back_idx_ptr + i_b * M, None)
@@ -207,8 +209,8 @@ def _group_kernel(
     BLOCK: tl.constexpr,
     TILE: tl.constexpr,
 ):
-    i_b = tl.program_id(1).to(tl.int64)
-    first = tl.program_id(0) * BLOCK
+    i_b, i_block = batch_and_block(tl.cdiv(N, BLOCK))
+    first = i_block * BLOCK
     o_n = first + tl.arange(0, BLOCK)
     b_x = tl.zeros([BLOCK], tl.float32)
     b_y = tl.zeros([BLOCK], tl.float32)
@@ -258,7 +260,7 @@ def distance_backward(
     to_dst = torch.empty(B, M, 3, dtype=dst.dtype, device=dst.device)
     blocks = triton.cdiv(N, BLOCK) + triton.cdiv(M, BLOCK)
     with on_device_of(src):
-        _gradient_kernel[(blocks, B)](
+        _gradient_kernel[(B * blocks,)](
             *(src, dst, None, None, grad, idx.contiguous(), None, to_src, to_dst, N, M, K),
             *(src.stride(), dst.stride(), grad.stride()),
             ROOT=False,
@@ -287,7 +289,7 @@ def chamfer_gradients(
     )
     blocks = sum(triton.cdiv(size, BLOCK) for size, need in zip((N, M), needed, strict=True) if need)
     with on_device_of(pred):
-        _gradient_kernel[(blocks, B)](
+        _gradient_kernel[(B * blocks,)](
             *(pred, target, pred_lengths, target_lengths, None, forth, back, to_pred, to_target, N, M, 1),
             *(pred.stride(), target.stride(), (0, 0, 0)),
             ROOT=norm == "l1",
@@ -312,7 +314,7 @@ def group_backward(
     gradients = (None if t is None else t.contiguous() for t in (grad_centers, grad_neighborhoods))
     out = torch.empty(B, num_points, 3, dtype=torch.float32, device=neighbor_idx.device)
     with on_device_of(neighbor_idx):
-        _group_kernel[(triton.cdiv(num_points, BLOCK), B)](
+        _group_kernel[(B * triton.cdiv(num_points, BLOCK),)](
             *(*gradients, center_idx.contiguous(), neighbor_idx.contiguous(), out, num_points, G, K),
             **gradient_config(),
         )

@@ -23,6 +23,7 @@ from recon_fast.kernels.triton._common import (
     INF_BITS,
     NO_CONTRACTION,
     NO_KEY,
+    batch_and_block,
     load_points,
     num_processors,
     on_device_of,
@@ -205,9 +206,9 @@ def _knn_kernel(
     BLOCK_Q: tl.constexpr,
     BLOCK_N: tl.constexpr,
 ):
-    i_b = tl.program_id(2).to(tl.int64)
+    i_b, i_block = batch_and_block(tl.cdiv(M, BLOCK_Q))
     i_split = tl.program_id(1)
-    o_q = tl.program_id(0) * BLOCK_Q + tl.arange(0, BLOCK_Q)
+    o_q = i_block * BLOCK_Q + tl.arange(0, BLOCK_Q)
     m_in = o_q < M
     q_x, q_y, q_z, m_q = _load_queries(query_ptr, query_idx_ptr, query_strides, i_b, o_q, m_in, M)
     if center_ptr is not None and i_split == 0:
@@ -279,8 +280,8 @@ def _merge_kernel(
     SPLITS: tl.constexpr,
 ):
     """Of one query, the k nearest among the k of each split; reads rows, then reuses the first."""
-    i_b = tl.program_id(1).to(tl.int64)
-    o_q = tl.program_id(0) + tl.arange(0, 1)
+    i_b, i_q = batch_and_block(M)
+    o_q = i_q + tl.arange(0, 1)
     m_in = o_q < M
     q_x, q_y, q_z, m_q = _load_queries(query_ptr, query_idx_ptr, query_strides, i_b, o_q, m_in, M)
     stride_b, stride_n, stride_c = point_strides
@@ -354,13 +355,13 @@ def _launch(
     center, *results = outputs.get("center"), outputs.get("dist"), idx, outputs.get("offset")
     strides = queries.stride(), points.stride()
     with on_device_of(points):
-        grid = (triton.cdiv(M, config["BLOCK_Q"]), config["SPLITS"], B)
+        grid = (B * triton.cdiv(M, config["BLOCK_Q"]), config["SPLITS"])
         _knn_kernel[grid](
             queries, query_idx, points, lengths, rows, center, *results, M, N, k, row_size, *strides,
             **config, **NO_CONTRACTION,
         )  # fmt: skip
         if config["SPLITS"] > 1:
-            _merge_kernel[(M, B)](
+            _merge_kernel[(B * M,)](
                 queries, query_idx, points, rows, *results, M, k, row_size, *strides,
                 K=config["K"], SPLITS=config["SPLITS"],
                 **merge_options(config["K"], config["SPLITS"]), **NO_CONTRACTION,

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from recon_fast.kernels.triton._common import (
     NO_CONTRACTION,
+    batch_and_block,
     load_points,
     num_processors,
     on_device_of,
@@ -35,10 +36,12 @@ MIN_SPAN = 256  # points of `dst` that are worth a program
 @triton.jit
 def _direction(
     src_ptr, dst_ptr, src_lengths_ptr, dst_lengths_ptr, N, M, src_strides, dst_strides,
-    i_b, BOTH: tl.constexpr, BLOCK: tl.constexpr,
+    BOTH: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """What a program works on: it is `back`, its first row, rows, clouds [., 3] and points of the other."""
-    first = tl.program_id(0) * BLOCK
+    """What a program works on: item, is it `back`, first row, rows, points of the other, clouds [., 3]."""
+    blocks = tl.cdiv(N, BLOCK)
+    i_b, i_block = batch_and_block(blocks + tl.cdiv(M, BLOCK) if BOTH else blocks)
+    first = i_block * BLOCK
     rows = N
     length = M
     if dst_lengths_ptr is not None:
@@ -49,8 +52,7 @@ def _direction(
     dst_n, dst_c = dst_strides[1], dst_strides[2]
     back = False
     if BOTH:
-        blocks = tl.cdiv(N, BLOCK)
-        back = tl.program_id(0) >= blocks
+        back = i_block >= blocks
         first = tl.where(back, first - blocks * BLOCK, first)
         sources = N
         if src_lengths_ptr is not None:
@@ -59,7 +61,7 @@ def _direction(
         p_src, p_dst = tl.where(back, p_dst, p_src), tl.where(back, p_src, p_dst)
         src_n, dst_n = tl.where(back, dst_n, src_n), tl.where(back, src_n, dst_n)
         src_c, dst_c = tl.where(back, dst_c, src_c), tl.where(back, src_c, dst_c)
-    return back, first, rows, length, p_src, src_n, src_c, p_dst, dst_n, dst_c
+    return i_b, back, first, rows, length, p_src, src_n, src_c, p_dst, dst_n, dst_c
 
 
 @triton.jit
@@ -100,10 +102,9 @@ def _nearest_kernel(
     BLOCK_N: tl.constexpr,
     BLOCK_M: tl.constexpr,
 ):
-    i_b = tl.program_id(1).to(tl.int64)
-    i_split = tl.program_id(2)
-    back, first, rows, length, p_src, src_n, src_c, p_dst, dst_n, dst_c = _direction(
-        src_ptr, dst_ptr, src_lengths_ptr, dst_lengths_ptr, N, M, src_strides, dst_strides, i_b, BOTH, BLOCK_N
+    i_split = tl.program_id(1)
+    i_b, back, first, rows, length, p_src, src_n, src_c, p_dst, dst_n, dst_c = _direction(
+        src_ptr, dst_ptr, src_lengths_ptr, dst_lengths_ptr, N, M, src_strides, dst_strides, BOTH, BLOCK_N
     )
     o_n = first + tl.arange(0, BLOCK_N)
     m_n = o_n < rows
@@ -140,7 +141,7 @@ def _nearest_kernel(
         )  # fmt: skip
     else:
         # A span without a finite distance has (inf, 0), which is also what none of them gives in the end.
-        i_row = (i_split * tl.num_programs(1) + i_b) * tl.num_programs(0) + tl.program_id(0)
+        i_row = i_split.to(tl.int64) * tl.num_programs(0) + tl.program_id(0)
         tl.store(keys_ptr + i_row * BLOCK_N + tl.arange(0, BLOCK_N), sort_key(b_nearest, b_idx))
 
 
@@ -164,14 +165,13 @@ def _merge_kernel(
     BLOCK_N: tl.constexpr,
 ):
     """The smallest key of each row among those of all splits."""
-    i_b = tl.program_id(1).to(tl.int64)
-    back, first, rows, _, p_src, src_n, src_c, p_dst, dst_n, dst_c = _direction(
-        src_ptr, dst_ptr, src_lengths_ptr, dst_lengths_ptr, N, M, src_strides, dst_strides, i_b, BOTH, BLOCK_N
+    i_b, back, first, rows, _, p_src, src_n, src_c, p_dst, dst_n, dst_c = _direction(
+        src_ptr, dst_ptr, src_lengths_ptr, dst_lengths_ptr, N, M, src_strides, dst_strides, BOTH, BLOCK_N
     )
     o_n = first + tl.arange(0, BLOCK_N)
     m_n = o_n < rows
     o_split = tl.arange(0, SPLITS)
-    i_row = (o_split * tl.num_programs(1) + i_b) * tl.num_programs(0) + tl.program_id(0)
+    i_row = o_split.to(tl.int64) * tl.num_programs(0) + tl.program_id(0)
     b_key = tl.load(keys_ptr + i_row[:, None] * BLOCK_N + tl.arange(0, BLOCK_N)[None, :])
     b_idx = tl.min(b_key, 0).to(tl.int32)
     s_x, s_y, s_z = load_points(p_src, src_n, src_c, o_n, m_n)
@@ -210,9 +210,9 @@ def _launch(
     )
     options = {"BOTH": both, "SPLITS": splits, "BLOCK_N": BLOCK_N, "num_warps": NUM_WARPS, **NO_CONTRACTION}
     with on_device_of(src):
-        _nearest_kernel[(blocks, B, splits)](*arguments, BLOCK_M=BLOCK_M, **options)
+        _nearest_kernel[(B * blocks, splits)](*arguments, BLOCK_M=BLOCK_M, **options)
         if splits > 1:
-            _merge_kernel[(blocks, B)](*arguments, **options | {"num_warps": 1})
+            _merge_kernel[(B * blocks,)](*arguments, **options | {"num_warps": 1})
     return tuple(outputs)
 
 

@@ -1,10 +1,12 @@
 """Every launcher goes all the way to the launch, for a GPU that is not here: run by test_aot.py.
 
 What Triton makes of the very arguments (sizes and strides of 1, strides of 0, None, tuples) is compiled for
-sm_90; only the launch itself is left out.
+sm_90; only the launch itself is left out. Printed: how many compilations of each kernel many sizes took.
 """
 
 import importlib
+import json
+from collections import defaultdict
 
 import torch
 import triton
@@ -57,10 +59,35 @@ def attention(query: Tensor, key: Tensor, mask: Tensor | None) -> None:
         kernels.masked_cross_attention_backward(out, query, key, key, mask, 1, out, lse, need_key_grad)
 
 
+def sizes() -> None:
+    """Shapes that differ in what a user's batches differ in, between the same powers of two."""
+    for i in range(1, 40):
+        B, N, M, k = 1 + i % 5, 512 + 13 * i, 64 + i, 16 + i % 16 + 1
+        xyz = randn(B, N, 3)
+        kernels.farthest_point_sample(xyz, M, start_index=i)
+        kernels.knn(xyz[:, :M], xyz, k)
+        kernels.group(xyz, torch.zeros(B, M, dtype=torch.int64), k)
+        kernels.ball_query(xyz[:, :M], xyz, 0.01 * i, k)
+        kernels.nearest_neighbor(xyz, xyz[:, :M])
+        kernels.chamfer_pairs(xyz, xyz[:, :M])
+        kernels.chamfer_pairs(randn(9 * i, 16 + i % 16 + 1, 3), randn(9 * i, 16 + i % 15 + 1, 3))
+        features(randn(B, i, N), torch.zeros(B, M, k, dtype=torch.int64), randn(B, M, k))
+        tokens = randn(B, i, 32 + i % 32 + 1, 64).bfloat16()
+        attention(tokens[:, :, : 1 + i % 16], tokens, None)
+
+
 def main() -> None:
     triton.runtime.driver.set_active(AbsentGPU())
     run = JITFunction.run
-    JITFunction.run = lambda self, *args, warmup, **kwargs: run(self, *args, warmup=True, **kwargs)
+    made: dict[str, set[str]] = defaultdict(set)
+
+    def compile_only(self: JITFunction, *args: object, warmup: bool, grid: tuple, **kwargs: object) -> object:
+        assert max(grid[1:], default=1) <= 65535, f"a GPU's grid is no larger along y and z: {grid}"
+        kernel = run(self, *args, warmup=True, grid=grid, **kwargs)
+        made[f"{self.__module__.rpartition('.')[2]}.{self.__name__}"].add(kernel.hash)
+        return kernel
+
+    JITFunction.run = compile_only
     for name in ("fps", "knn", "nearest"):
         importlib.import_module(f"recon_fast.kernels.triton.{name}").num_processors = lambda device: 132
 
@@ -82,6 +109,15 @@ def main() -> None:
         torch.ones(2, 26, dtype=torch.bool),
     )
     attention(randn(1, 1, 100, 8), randn(1, 1, 8, 100).mT, torch.ones(1, 200, dtype=torch.bool)[:, ::2])
+
+    many = 70_000
+    clouds(randn(many, 2, 3), None)
+    features(randn(many, 1, 2), torch.zeros(many, 1, 1, dtype=torch.int64), None)
+    attention(randn(many, 1, 1, 8), randn(many, 1, 1, 8), None)
+
+    made.clear()
+    sizes()
+    print(json.dumps({name: len(hashes) for name, hashes in made.items()}))
 
 
 if __name__ == "__main__":
