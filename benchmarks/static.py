@@ -47,6 +47,7 @@ class Cost:
     loops: list[int]  # instructions of each loop, without those of the loops inside it
     contracted: int  # fp32 multiply-adds fused by the compiler in the whole kernel
     nan_minima: int  # fp32 minima and maxima that give NaN where one operand is
+    mixed_reads: int  # of what other programs write meanwhile, of one value by several warps for all of them
 
 
 def compile_variant(variant: Variant, arch: str) -> "triton.compiler.CompiledKernel":
@@ -76,6 +77,25 @@ def _nvidia_tool(name: str, *arguments: str) -> str:
     return subprocess.run([tool, *arguments], check=True, capture_output=True, text=True).stdout
 
 
+def _mixed_reads(code: str) -> int:
+    """Volatile loads and atomic reads whose elements several warps hold, but no warp all of them.
+
+    Such warps may read different values, while Triton takes them for equal and reduces whichever it likes.
+    """
+    number = r"\[(\d+)\]"
+    threads = {
+        name: (int(per_thread) * int(lanes), int(warps))
+        for name, per_thread, lanes, warps in re.findall(
+            rf"(#\w+) = #ttg\.blocked<{{sizePerThread = {number}, threadsPerWarp = {number}, "
+            rf"warpsPerCTA = {number}",
+            code,
+        )
+    }
+    reads = re.findall(r"(?:isVolatile = true|atomic_rmw or).*tensor<(\d+)x\S+ (#\w+)>", code)
+    held = [(int(size), *threads[name]) for size, name in reads]
+    return sum(in_warp < size < in_warp * warps for size, in_warp, warps in held)
+
+
 def _nvidia_cost(variant: Variant, arch: str, compiled: "triton.compiler.CompiledKernel") -> Cost:
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(compiled.asm["cubin"])
@@ -99,6 +119,7 @@ def _nvidia_cost(variant: Variant, arch: str, compiled: "triton.compiler.Compile
         loop_sizes(code),
         len(re.findall(r"\bfma\.rn(?:\.ftz)?\.f32", compiled.asm["ptx"])),
         len(re.findall(r"\b(?:min|max)(?:\.ftz)?\.NaN\S*\.f32", compiled.asm["ptx"])),
+        _mixed_reads(compiled.asm["ttgir"]),
     )
 
 
@@ -126,6 +147,7 @@ def _amd_cost(variant: Variant, arch: str, compiled: "triton.compiler.CompiledKe
         loop_sizes(code),
         len(re.findall(r"\bv_(?:pk_)?(?:fma|fmac|mad|mac)_f32", text)),
         len(re.findall(r"\bv_(?:pk_)?(?:minimum|maximum)3?_f32", text)),
+        _mixed_reads(compiled.asm["ttgir"]),
     )
 
 

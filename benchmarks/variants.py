@@ -39,10 +39,8 @@ def _split(config: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     return constants, {name: value for name, value in config.items() if not name.isupper()}
 
 
-def _fps(
-    name: str, B: int, N: int, dtype: str = "fp32", ragged: bool = False, atomic_reads: bool = False
-) -> Variant:
-    constants, options = _split(fps_config(B, N, processors=132))
+def _fps(name: str, B: int, N: int, dtype: str = "fp32", ragged: bool = False, hip: bool = False) -> Variant:
+    constants, options = _split(fps_config(B, N, processors=132, hip=hip))
     signature = {
         "xyz_ptr": f"*{dtype}",
         "idx_ptr": "*i64",
@@ -59,7 +57,7 @@ def _fps(
         options["launch_cooperative_grid"] = True
     if constants["STREAM"]:
         signature |= {"points_ptr": "*fp32", "dist_ptr": "*fp32", "tiles_ptr": "*fp32"}
-    constants |= {"SKIP_NEAR_ORIGIN": ragged, "ATOMIC_READS": atomic_reads}
+    constants |= {"SKIP_NEAR_ORIGIN": ragged}
     return Variant(name, _fps_kernel, signature, constants, options | NO_CONTRACTION)
 
 
@@ -235,7 +233,7 @@ VARIANTS = [
     _fps("fps N=2048", 32, 2048),
     _fps("fps N=8192", 8, 8192),
     _fps("fps N=100k shared", 1, 100_000),
-    _fps("fps N=100k shared, atomic reads", 1, 100_000, atomic_reads=True),
+    _fps("fps N=100k shared, atomic reads", 1, 100_000, hip=True),
     _fps("fps N=1M shared", 1, 1_000_000),
     _fps("fps N=4M streamed", 1, 4_000_000),
     _knn("knn N=1024 k=32", 128, 64, 1024, 32),

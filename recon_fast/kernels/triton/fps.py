@@ -233,7 +233,7 @@ def _fps_kernel(
     start_index,
     strides,  # of xyz
     PROGRAMS: tl.constexpr,  # per cloud
-    SLOTS: tl.constexpr,  # the power of two above
+    SLOTS: tl.constexpr,  # a power of two, at least as many; see fps_config
     ATOMIC_READS: tl.constexpr,  # of slots: on AMD GPUs a volatile load may come from a cache that is stale
     STREAM: tl.constexpr,  # several tiles per program, in memory
     ONE_CLOUD: tl.constexpr,  # a program takes no second cloud
@@ -290,7 +290,7 @@ def _fps_kernel(
         )
 
 
-def fps_config(B: int, N: int, processors: int) -> dict[str, int | bool]:
+def fps_config(B: int, N: int, processors: int, hip: bool = False) -> dict[str, int | bool]:
     """The one place that chooses how N points are held: kernel constants and warps.
 
     One program per cloud up to MAX_REGISTER_POINTS; beyond, PROGRAMS per cloud, at most one per processor,
@@ -303,13 +303,20 @@ def fps_config(B: int, N: int, processors: int) -> dict[str, int | bool]:
         stream = programs * block < N
         block = min(block, STREAM_TILE) if stream else block
     groups = B if N <= MAX_REGISTER_POINTS else min(B, max(processors // programs, 1))
+    warps = min(max(block // (32 * POINTS_PER_THREAD), 1), 16)
+    slots = triton.next_power_of_2(programs)
+    if slots > 32 or (hip and slots > 1):
+        # Each thread reads one slot. If several warps read the same, one may see a key before another, and
+        # Triton takes either's. Up to 32 a warp reads all and needs no other.
+        slots = max(slots, warps * (64 if hip else 32))
     return {
         "PROGRAMS": programs,
-        "SLOTS": triton.next_power_of_2(programs),
+        "SLOTS": slots,
+        "ATOMIC_READS": hip,
         "STREAM": stream,
         "ONE_CLOUD": groups == B,
         "BLOCK": block,
-        "num_warps": min(max(block // (32 * POINTS_PER_THREAD), 1), 16),
+        "num_warps": warps,
         "num_stages": 1,  # streamed distances are read back in the loop that writes them: no prefetching
     }
 
@@ -338,7 +345,7 @@ def farthest_point_sample(
     """See `recon_fast.kernels.farthest_point_sample`; indices are equal to the reference's."""
     B, N, _ = xyz.shape
     processors = num_processors(xyz.device)
-    config = fps_config(B, N, processors)
+    config = fps_config(B, N, processors, torch.version.hip is not None)
     programs = int(config["PROGRAMS"])
     groups = B if config["ONE_CLOUD"] else max(processors // programs, 1)
     idx = torch.empty(B, num_samples, dtype=torch.int64, device=xyz.device)
@@ -363,7 +370,6 @@ def farthest_point_sample(
             num_samples,
             start_index,
             xyz.stride(),
-            ATOMIC_READS=torch.version.hip is not None,
             SKIP_NEAR_ORIGIN=skip_near_origin,
             launch_cooperative_grid=programs > 1,  # all programs resident, or an error instead of a hang
             **config,

@@ -65,6 +65,7 @@ def test_choice_of_path():
     assert fps.fps_config(128, 1024, 132) == {
         "PROGRAMS": 1,
         "SLOTS": 1,
+        "ATOMIC_READS": False,
         "STREAM": False,
         "ONE_CLOUD": True,
         "BLOCK": 1024,
@@ -91,7 +92,8 @@ def _one_of_several(i_program, xyz, idx, slots, lengths, config):
     tiles = -(-N // (config["PROGRAMS"] * config["BLOCK"]))
     dist, boxes = (torch.empty(config["PROGRAMS"], tiles, size) for size in (config["BLOCK"], 8))
     arguments = (xyz, lengths, idx, slots, points, dist, boxes, B, N, idx.shape[1], 0, xyz.stride())
-    fps._fps_kernel[(1,)](*arguments, ATOMIC_READS=i_program == 0, SKIP_NEAR_ORIGIN=False, **config)
+    config = config | {"ATOMIC_READS": i_program == 0}
+    fps._fps_kernel[(1,)](*arguments, SKIP_NEAR_ORIGIN=False, **config)
 
 
 @pytest.mark.parametrize("stream", [False, True])
