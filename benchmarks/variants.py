@@ -41,6 +41,7 @@ def _split(config: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def _fps(name: str, B: int, N: int, dtype: str = "fp32", ragged: bool = False, hip: bool = False) -> Variant:
     constants, options = _split(fps_config(B, N, processors=132, hip=hip))
+    del options["programs"]
     signature = {
         "xyz_ptr": f"*{dtype}",
         "idx_ptr": "*i64",
@@ -48,11 +49,12 @@ def _fps(name: str, B: int, N: int, dtype: str = "fp32", ragged: bool = False, h
         "N": "i32",
         "num_samples": "i32",
         "start_index": "i32",
+        "programs": "i32",
         "strides": CLOUD,
     }
     if ragged:
         signature["lengths_ptr"] = "*i64"
-    if constants["PROGRAMS"] > 1:
+    if constants["SHARED"]:
         signature["slots_ptr"] = "*i64"
         options["launch_cooperative_grid"] = True
     if constants["STREAM"]:

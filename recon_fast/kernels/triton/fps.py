@@ -110,10 +110,10 @@ def _box_distance(p_tile, c_x, c_y, c_z):
 
 
 @triton.jit
-def _read_slots(p_slots, PROGRAMS: tl.constexpr, SLOTS: tl.constexpr, ATOMIC_READS: tl.constexpr):
-    """The keys as they stand in memory; behind PROGRAMS the smallest int64."""
+def _read_slots(p_slots, programs, SLOTS: tl.constexpr, ATOMIC_READS: tl.constexpr):
+    """The keys as they stand in memory; behind `programs` the smallest int64."""
     o_s = tl.arange(0, SLOTS)
-    m_s = o_s < PROGRAMS
+    m_s = o_s < programs
     if ATOMIC_READS:
         b_key = tl.atomic_or(p_slots + o_s, tl.zeros([SLOTS], tl.int64), mask=m_s, sem="relaxed")
     else:
@@ -128,17 +128,17 @@ def _exchange(
     farthest,
     winner,
     tag,
-    PROGRAMS: tl.constexpr,
+    programs,
     SLOTS: tl.constexpr,
     ATOMIC_READS: tl.constexpr,
 ):
     """The winner among all programs of the cloud: key = distance bits | inverted index | tag."""
     key = (farthest.to(tl.int64) << 32) | ((winner ^ _INDEX_MASK).to(tl.int64) << 1) | tag
     tl.atomic_xchg(p_slots + i_program, key, sem="relaxed")
-    m_unused = tl.arange(0, SLOTS) >= PROGRAMS
-    b_key = _read_slots(p_slots, PROGRAMS, SLOTS, ATOMIC_READS)
+    m_unused = tl.arange(0, SLOTS) >= programs
+    b_key = _read_slots(p_slots, programs, SLOTS, ATOMIC_READS)
     while tl.min((((b_key & 1) == tag) | m_unused).to(tl.int32), 0) == 0:
-        b_key = _read_slots(p_slots, PROGRAMS, SLOTS, ATOMIC_READS)
+        b_key = _read_slots(p_slots, programs, SLOTS, ATOMIC_READS)
     return ((tl.max(b_key, 0) >> 1) & _INDEX_MASK).to(tl.int32) ^ _INDEX_MASK
 
 
@@ -146,11 +146,12 @@ def _exchange(
 def _sample_cloud(
     p_xyz,  # [N, 3]
     p_idx,  # [M]
-    p_slots,  # [2, PROGRAMS] or None
+    p_slots,  # [2, programs] or None
     p_points,  # [N, 4] or None
     p_dist,  # [tiles, BLOCK] or None
     p_tiles,  # [tiles, 8] or None
     i_program,
+    programs,
     N,
     length,
     num_samples,
@@ -158,7 +159,7 @@ def _sample_cloud(
     stride_n,
     stride_c,
     exchanges,  # done so far by this group of programs
-    PROGRAMS: tl.constexpr,
+    SHARED: tl.constexpr,
     SLOTS: tl.constexpr,
     ATOMIC_READS: tl.constexpr,
     STREAM: tl.constexpr,
@@ -167,11 +168,11 @@ def _sample_cloud(
 ):
     """All samples of one cloud; returns the number of exchanges."""
     length = tl.minimum(length, N)
-    tiles = tl.cdiv(tl.cdiv(N, PROGRAMS), BLOCK) if STREAM else 1
+    tiles = tl.cdiv(tl.cdiv(N, programs), BLOCK) if STREAM else 1
     o_block = tl.arange(0, BLOCK)
     if STREAM:
         for i_tile in range(tiles):  # neighbouring tiles, which are near, belong to different programs
-            o_n = (i_tile * PROGRAMS + i_program) * BLOCK + o_block
+            o_n = (i_tile * programs + i_program) * BLOCK + o_block
             b_x, b_y, b_z, b_idx = _load_tile(p_points, o_n, N)
             b_dist = _initial_distance(b_x, b_y, b_z, b_idx, length, SKIP_NEAR_ORIGIN)
             tl.store(p_dist + i_tile * BLOCK + o_block, b_dist)
@@ -196,7 +197,7 @@ def _sample_cloud(
                 reached = (_box_distance(p_tile, c_x, c_y, c_z) < best) | (best_idx == current) | (m == 0)
                 best = best.to(tl.int32, bitcast=True)
                 if reached:
-                    o_n = (i_tile * PROGRAMS + i_program) * BLOCK + o_block
+                    o_n = (i_tile * programs + i_program) * BLOCK + o_block
                     b_x, b_y, b_z, b_idx = _load_tile(p_points, o_n, N)
                     b_dist = tl.load(p_dist + i_tile * BLOCK + o_block)
                     b_dist, best, best_idx = _step(b_x, b_y, b_z, b_dist, b_idx, c_x, c_y, c_z, current)
@@ -208,31 +209,32 @@ def _sample_cloud(
                 farthest = tl.maximum(best, farthest)
         else:
             b_dist, farthest, winner = _step(b_x, b_y, b_z, b_dist, o_n, c_x, c_y, c_z, current)
-        if PROGRAMS > 1:
+        if SHARED:
             # A program is at most one step ahead, so the slots of a step are free again two steps later.
-            p_step = p_slots + (exchanges % 2) * PROGRAMS
+            p_step = p_slots + (exchanges % 2) * programs
             tag = ((exchanges // 2 + 1) % 2).to(tl.int64)
-            winner = _exchange(p_step, i_program, farthest, winner, tag, PROGRAMS, SLOTS, ATOMIC_READS)
+            winner = _exchange(p_step, i_program, farthest, winner, tag, programs, SLOTS, ATOMIC_READS)
             exchanges += 1
         current = winner
     return exchanges
 
 
-@triton.jit(do_not_specialize=["B", "N", "num_samples", "start_index"])
+@triton.jit(do_not_specialize=["B", "N", "num_samples", "start_index", "programs"])
 def _fps_kernel(
     xyz_ptr,  # [B, N, 3]
     lengths_ptr,  # [B] or None
     idx_ptr,  # [B, M] int64
-    slots_ptr,  # [groups, 2, PROGRAMS] int64, zeros; None for one program
+    slots_ptr,  # [groups, 2, programs] int64, zeros; None unless SHARED
     points_ptr,  # [B, N, 4] fp32, x, y, z and the index's bits in Morton order; None unless STREAM
-    dist_ptr,  # [groups, PROGRAMS, tiles, BLOCK] fp32; None unless STREAM
-    tiles_ptr,  # box, farthest distance and its index [groups, PROGRAMS, tiles, 8] fp32; None unless STREAM
+    dist_ptr,  # [groups, programs, tiles, BLOCK] fp32; None unless STREAM
+    tiles_ptr,  # box, farthest distance and its index [groups, programs, tiles, 8] fp32; None unless STREAM
     B,
     N,
     num_samples,
     start_index,
     strides,  # of xyz
-    PROGRAMS: tl.constexpr,  # per cloud
+    programs,  # per cloud
+    SHARED: tl.constexpr,  # more than one program per cloud
     SLOTS: tl.constexpr,  # a power of two, at least as many; see fps_config
     ATOMIC_READS: tl.constexpr,  # of slots: on AMD GPUs a volatile load may come from a cache that is stale
     STREAM: tl.constexpr,  # several tiles per program, in memory
@@ -241,18 +243,18 @@ def _fps_kernel(
     SKIP_NEAR_ORIGIN: tl.constexpr,
 ):
     stride_b, stride_n, stride_c = strides
-    i_program = tl.program_id(0) % PROGRAMS
-    i_group = tl.program_id(0) // PROGRAMS
+    i_program = tl.program_id(0) % programs if SHARED else 0
+    i_group = tl.program_id(0) // programs if SHARED else tl.program_id(0)
     i_end = i_group + 1 if ONE_CLOUD else B  # a loop of one trip, which the compiler removes
-    num_groups = 1 if ONE_CLOUD else tl.num_programs(0) // PROGRAMS
+    num_groups = 1 if ONE_CLOUD else tl.num_programs(0) // programs
     start = tl.cast(start_index, tl.int32)
     p_slots = None
     p_dist = None
     p_tiles = None
-    if PROGRAMS > 1:
-        p_slots = slots_ptr + i_group * 2 * PROGRAMS
+    if SHARED:
+        p_slots = slots_ptr + i_group * 2 * programs
     if STREAM:
-        first_tile = tl.program_id(0).to(tl.int64) * tl.cdiv(tl.cdiv(N, PROGRAMS), BLOCK)
+        first_tile = tl.program_id(0).to(tl.int64) * tl.cdiv(tl.cdiv(N, programs), BLOCK)
         p_dist = dist_ptr + first_tile * BLOCK
         p_tiles = tiles_ptr + first_tile * 8
 
@@ -274,6 +276,7 @@ def _fps_kernel(
             p_dist,
             p_tiles,
             i_program,
+            programs,
             N,
             length,
             num_samples,
@@ -281,7 +284,7 @@ def _fps_kernel(
             stride_n,
             stride_c,
             exchanges,
-            PROGRAMS,
+            SHARED,
             SLOTS,
             ATOMIC_READS,
             STREAM,
@@ -291,9 +294,9 @@ def _fps_kernel(
 
 
 def fps_config(B: int, N: int, processors: int, hip: bool = False) -> dict[str, int | bool]:
-    """The one place that chooses how N points are held: kernel constants and warps.
+    """The one place that chooses how N points are held: kernel arguments and warps.
 
-    One program per cloud up to MAX_REGISTER_POINTS; beyond, PROGRAMS per cloud, at most one per processor,
+    One program per cloud up to MAX_REGISTER_POINTS; beyond, several per cloud, at most one per processor,
     that hold their points in registers if these suffice and stream them otherwise.
     """
     programs, stream, block = 1, False, max(triton.next_power_of_2(N), 32)
@@ -310,7 +313,8 @@ def fps_config(B: int, N: int, processors: int, hip: bool = False) -> dict[str, 
         # Triton takes either's. Up to 32 a warp reads all and needs no other.
         slots = max(slots, warps * (64 if hip else 32))
     return {
-        "PROGRAMS": programs,
+        "programs": programs,
+        "SHARED": programs > 1,
         "SLOTS": slots,
         "ATOMIC_READS": hip,
         "STREAM": stream,
@@ -346,7 +350,7 @@ def farthest_point_sample(
     B, N, _ = xyz.shape
     processors = num_processors(xyz.device)
     config = fps_config(B, N, processors, torch.version.hip is not None)
-    programs = int(config["PROGRAMS"])
+    programs = int(config["programs"])
     groups = B if config["ONE_CLOUD"] else max(processors // programs, 1)
     idx = torch.empty(B, num_samples, dtype=torch.int64, device=xyz.device)
     slots = torch.zeros(groups, 2, programs, dtype=torch.int64, device=xyz.device) if programs > 1 else None

@@ -65,6 +65,7 @@ def sizes() -> None:
         B, N, M, k = 1 + i % 5, 512 + 13 * i, 64 + i, 16 + i % 16 + 1
         xyz = randn(B, N, 3)
         kernels.farthest_point_sample(xyz, M, start_index=i)
+        kernels.farthest_point_sample(randn(1, 70_000 + 1490 * i, 3), M)
         kernels.knn(xyz[:, :M], xyz, k)
         kernels.group(xyz, torch.zeros(B, M, dtype=torch.int64), k)
         kernels.ball_query(xyz[:, :M], xyz, 0.01 * i, k)

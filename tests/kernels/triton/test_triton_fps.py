@@ -63,7 +63,8 @@ def test_any_strides(path, device):
 
 def test_choice_of_path():
     assert fps.fps_config(128, 1024, 132) == {
-        "PROGRAMS": 1,
+        "programs": 1,
+        "SHARED": False,
         "SLOTS": 1,
         "ATOMIC_READS": False,
         "STREAM": False,
@@ -74,8 +75,8 @@ def test_choice_of_path():
     }
     for B, N in [(1, 10_000), (1, 100_000), (1, 1_000_000), (8, 50_000), (1, 10_000_000), (500, 20_000)]:
         config = fps.fps_config(B, N, 132)
-        assert config["PROGRAMS"] <= 132, "every program must be resident"
-        assert config["STREAM"] or config["PROGRAMS"] * config["BLOCK"] >= N
+        assert config["programs"] <= 132, "every program must be resident"
+        assert config["STREAM"] or config["programs"] * config["BLOCK"] >= N
 
 
 def _one_of_several(i_program, xyz, idx, slots, lengths, config):
@@ -85,12 +86,12 @@ def _one_of_several(i_program, xyz, idx, slots, lengths, config):
     set_grid_idx = InterpreterBuilder.set_grid_idx
     InterpreterBuilder.set_grid_idx = lambda self, x, y, z: set_grid_idx(self, i_program, y, z)
     InterpreterBuilder.set_grid_dim = lambda self, x, y, z: setattr(
-        self, "grid_dim", (config["PROGRAMS"], y, z)
+        self, "grid_dim", (config["programs"], y, z)
     )
     B, N, _ = xyz.shape
     points = fps._morton_order(xyz) if config["STREAM"] else None
-    tiles = -(-N // (config["PROGRAMS"] * config["BLOCK"]))
-    dist, boxes = (torch.empty(config["PROGRAMS"], tiles, size) for size in (config["BLOCK"], 8))
+    tiles = -(-N // (config["programs"] * config["BLOCK"]))
+    dist, boxes = (torch.empty(config["programs"], tiles, size) for size in (config["BLOCK"], 8))
     arguments = (xyz, lengths, idx, slots, points, dist, boxes, B, N, idx.shape[1], 0, xyz.stride())
     config = config | {"ATOMIC_READS": i_program == 0}
     fps._fps_kernel[(1,)](*arguments, SKIP_NEAR_ORIGIN=False, **config)
@@ -105,7 +106,7 @@ def test_programs_that_share_a_cloud_agree(device, stream):
     xyz = torch.randn(2, 90, 3)
     xyz[:, 60:] = xyz[:, :30]  # ties between programs
     lengths = torch.tensor([90, 41])
-    config = {"PROGRAMS": 3, "SLOTS": 4, "STREAM": stream, "ONE_CLOUD": False}
+    config = {"programs": 3, "SHARED": True, "SLOTS": 4, "STREAM": stream, "ONE_CLOUD": False}
     config["BLOCK"] = 16 if stream else 32
     idx = torch.full((2, 12), -7).share_memory_()
     slots = torch.zeros(1, 2, 3, dtype=torch.int64).share_memory_()
@@ -124,7 +125,15 @@ def test_programs_that_share_a_cloud_agree(device, stream):
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize(
-    ("B", "N", "M"), [(128, 1024, 64), (2, 8192, 128), (3, 20_000, 100), (1, 1_500_000, 50)]
+    ("B", "N", "M"),
+    [
+        (128, 1024, 64),
+        (2, 8192, 128),
+        (3, 20_000, 100),
+        (1, 400_000, 500),
+        (1, 1_000_000, 500),
+        (1, 1_500_000, 50),
+    ],
 )
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_shared_cloud_on_a_gpu(B, N, M, dtype):
