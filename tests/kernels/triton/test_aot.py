@@ -15,7 +15,8 @@ ROOT = Path(__file__).parents[3]
 REGISTERS = {"sm_80": 255, "sm_90": 255, "sm_100": 255, "gfx942": 512}  # per thread, what the hardware has
 SHARED = 64 * 1024  # bytes: what the smallest of them, gfx942, has
 TRITON = tuple(map(int, version("triton").split(".")[:2]))
-OLDEST_SPILLS = 80  # bytes: searches in one tile on sm_80 under Triton 3.6
+# Bytes: the search of large clouds on sm_80, and under Triton 3.6 also that of one tile.
+SPILLS = {"sm_80": 80 if TRITON < (3, 7) else 8}
 INDEX_KERNELS = ("fps", "knn", "group", "ball", "nearest")
 
 
@@ -46,8 +47,7 @@ def test_every_variant_compiles_within_budget(arch):
         "attention",
     }
     for cost in costs:
-        spills = OLDEST_SPILLS if arch == "sm_80" and TRITON < (3, 7) else 0
-        assert cost["spills"] <= spills, cost
+        assert cost["spills"] <= SPILLS.get(arch, 0), cost
         assert cost["nan_minima"] == 0, f"a NaN distance has to be the farthest: {cost}"
         assert cost["mixed_reads"] == 0, f"warps that see different keys go on together: {cost}"
         # A program's threads share 65536 registers, 4 x 512 x 64 lanes on gfx942.
