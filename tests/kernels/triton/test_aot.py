@@ -15,8 +15,8 @@ ROOT = Path(__file__).parents[3]
 REGISTERS = {"sm_80": 255, "sm_90": 255, "sm_100": 255, "gfx942": 512}  # per thread, what the hardware has
 SHARED = 64 * 1024  # bytes: what the smallest of them, gfx942, has
 TRITON = tuple(map(int, version("triton").split(".")[:2]))
-# Bytes: the search of large clouds on sm_80, and under Triton 3.6 also that of one tile.
-SPILLS = {"sm_80": 80 if TRITON < (3, 7) else 8}
+# Bytes that searches spill: under Triton 3.6 those in one tile on sm_80, and of 1024 neighbours.
+SPILLS = {"sm_80": 80, "sm_90": 32} if TRITON < (3, 7) else {"sm_80": 8}
 INDEX_KERNELS = ("fps", "knn", "group", "ball", "nearest")
 
 
