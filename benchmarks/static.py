@@ -47,7 +47,8 @@ class Cost:
     loops: list[int]  # instructions of each loop, without those of the loops inside it
     contracted: int  # fp32 multiply-adds fused by the compiler in the whole kernel
     nan_minima: int  # fp32 minima and maxima that give NaN where one operand is
-    mixed_reads: int  # of what other programs write meanwhile, of one value by several warps for all of them
+    mixed_reads: int  # of what other programs write meanwhile, by several threads that go on together
+    flushed: int  # fp32 operations that take denormal numbers for 0
 
 
 def compile_variant(variant: Variant, arch: str) -> "triton.compiler.CompiledKernel":
@@ -78,9 +79,9 @@ def _nvidia_tool(name: str, *arguments: str) -> str:
 
 
 def _mixed_reads(code: str) -> int:
-    """Volatile loads and atomic reads whose elements several warps hold, but no warp all of them.
+    """Volatile loads and atomic reads of a value by several threads, unless each warp reads all, a lane each.
 
-    Such warps may read different values, while Triton takes them for equal and reduces whichever it likes.
+    Such threads may read different values, while Triton takes them for equal and reduces whichever it likes.
     """
     number = r"\[(\d+)\]"
     threads = {
@@ -93,7 +94,7 @@ def _mixed_reads(code: str) -> int:
     }
     reads = re.findall(r"(?:isVolatile = true|atomic_rmw or).*tensor<(\d+)x\S+ (#\w+)>", code)
     held = [(int(size), *threads[name]) for size, name in reads]
-    return sum(in_warp < size < in_warp * warps for size, in_warp, warps in held)
+    return sum(size not in (in_warp, in_warp * warps) for size, in_warp, warps in held)
 
 
 def _nvidia_cost(variant: Variant, arch: str, compiled: "triton.compiler.CompiledKernel") -> Cost:
@@ -120,6 +121,7 @@ def _nvidia_cost(variant: Variant, arch: str, compiled: "triton.compiler.Compile
         len(re.findall(r"\bfma\.rn(?:\.ftz)?\.f32", compiled.asm["ptx"])),
         len(re.findall(r"\b(?:min|max)(?:\.ftz)?\.NaN\S*\.f32", compiled.asm["ptx"])),
         _mixed_reads(compiled.asm["ttgir"]),
+        len(re.findall(r"\.ftz\.", compiled.asm["ptx"])),
     )
 
 
@@ -148,6 +150,7 @@ def _amd_cost(variant: Variant, arch: str, compiled: "triton.compiler.CompiledKe
         len(re.findall(r"\bv_(?:pk_)?(?:fma|fmac|mad|mac)_f32", text)),
         len(re.findall(r"\bv_(?:pk_)?(?:minimum|maximum)3?_f32", text)),
         _mixed_reads(compiled.asm["ttgir"]),
+        int(".amdhsa_float_denorm_mode_32 3" not in text),
     )
 
 

@@ -234,6 +234,7 @@ VARIANTS = [
     _fps("fps N=1024 bf16 ragged", 128, 1024, "bf16", ragged=True),
     _fps("fps N=2048", 32, 2048),
     _fps("fps N=8192", 8, 8192),
+    _fps("fps N=20k shared", 1, 20_000),
     _fps("fps N=100k shared", 1, 100_000),
     _fps("fps N=100k shared, atomic reads", 1, 100_000, hip=True),
     _fps("fps N=1M shared", 1, 1_000_000),

@@ -65,8 +65,8 @@ def _attend_backward(
 
 
 def _fps_cases(device: torch.device, generator: torch.Generator) -> Iterator[Case]:
-    # One program, and several that exchange their farthest points.
-    for size, count in ((1000, 300), (20_000, 40)):
+    # One program, and few or many that exchange their farthest points.
+    for size, count in ((1000, 300), (20_000, 40), (150_000, 40)):
         xyz, keywords = _cloud(size, generator, device), {"lengths": _lengths(size, device)}
         yield Case(
             "farthest_point_sample",

@@ -61,7 +61,7 @@ def distance_slope(d2, count, ROOT: tl.constexpr):
     b_slope = 2.0 / count
     if ROOT:
         # At 0 it meets a difference of 0; of a NaN distance only the coordinates that are NaN show it.
-        b_slope = tl.where(d2 > 0, 0.5 / (tl.sqrt(d2) * count), 1.0 / count)
+        b_slope = tl.where(d2 > 0, 0.5 / (tl.sqrt_rn(d2) * count), 1.0 / count)
     return b_slope
 
 

@@ -27,7 +27,9 @@ LOG2_E = tl.constexpr(1.4426950408889634)
 def _load_rows(ptr, i_b, i_h, strides, o_r, o_d, m_r, D):
     """Rows o_r of one head [R, D], 0 where masked."""
     p_row = ptr + i_b * strides[0] + i_h * strides[1] + o_r.to(tl.int64)[:, None] * strides[2]
-    return tl.load(p_row + o_d[None, :] * strides[3], mask=m_r[:, None] & (o_d < D)[None, :], other=0.0)
+    return tl.load(
+        p_row + o_d.to(tl.int64)[None, :] * strides[3], mask=m_r[:, None] & (o_d < D)[None, :], other=0.0
+    )
 
 
 @triton.jit
@@ -119,6 +121,14 @@ def _load_queries(
 
 
 @triton.jit
+def _of_kept(mask_ptr, m_s, b_rows):
+    """0 for masked keys, even from a query that is not finite."""
+    if mask_ptr is not None:
+        b_rows = tl.where(m_s[:, None], b_rows, 0.0)
+    return b_rows
+
+
+@triton.jit
 def _store_rows(ptr, i_bh, size, D, o_r, o_d, b_rows):
     p_rows = ptr + (i_bh * size + o_r)[:, None] * D + o_d[None, :]
     tl.store(p_rows, b_rows.to(ptr.dtype.element_ty), mask=(o_r < size)[:, None] & (o_d < D)[None, :])
@@ -171,8 +181,8 @@ def _backward_kernel(
             b_weight, b_ds = _gradient_tile(b_q, b_k, b_v, b_grad, b_lse, b_delta, m_s, scale)
             b_dv += tl.dot(tl.trans(b_weight.to(b_grad.dtype)), b_grad, input_precision="ieee")
             b_dk += tl.dot(tl.trans(b_ds.to(b_q.dtype)), b_q, input_precision="ieee")
-        _store_rows(dk_ptr, i_bh, S, D, o_s, o_d, b_dk)
-        _store_rows(dv_ptr, i_bh, S, D, o_s, o_d, b_dv)
+        _store_rows(dk_ptr, i_bh, S, D, o_s, o_d, _of_kept(mask_ptr, m_s, b_dk))
+        _store_rows(dv_ptr, i_bh, S, D, o_s, o_d, _of_kept(mask_ptr, m_s, b_dv))
     else:
         o_q = tl.program_id(1) * BLOCK_Q + tl.arange(0, BLOCK_Q)
         b_q, b_grad, b_lse, b_delta = _load_queries(
@@ -189,8 +199,8 @@ def _backward_kernel(
             if dk_ptr is not None:
                 b_dv = tl.dot(tl.trans(b_weight.to(b_grad.dtype)), b_grad, input_precision="ieee")
                 b_dk = tl.dot(tl.trans(b_ds.to(b_q.dtype)), b_q, input_precision="ieee")
-                _store_rows(dv_ptr, i_bh, S, D, o_s, o_d, b_dv)
-                _store_rows(dk_ptr, i_bh, S, D, o_s, o_d, b_dk)
+                _store_rows(dv_ptr, i_bh, S, D, o_s, o_d, _of_kept(mask_ptr, m_s, b_dv))
+                _store_rows(dk_ptr, i_bh, S, D, o_s, o_d, _of_kept(mask_ptr, m_s, b_dk))
         _store_rows(dq_ptr, i_bh, Q, D, o_q, o_d, b_dq)
 
 

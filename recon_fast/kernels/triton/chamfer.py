@@ -60,7 +60,7 @@ def _one_way(s_x, s_y, s_z, m_s, s_size, t_x, t_y, t_z, m_t, o_t, p_target, stri
     b_d2 = squared_norm(dx, dy, dz)
     b_count = tl.maximum(s_size, 1).to(tl.float32)
     b_weight = distance_slope(b_d2, b_count[:, None], ROOT)
-    b_value = tl.sqrt(b_d2) * 0.5 if ROOT else b_d2
+    b_value = tl.sqrt_rn(b_d2) * 0.5 if ROOT else b_d2
     b_mean = tl.sum(tl.where(m_s, b_value, 0.0), 1) / b_count
     b_weight = tl.where(m_s, b_weight, 0.0)
     return b_mean, tl.where(m_s, b_idx, -1), b_weight * dx, b_weight * dy, b_weight * dz
@@ -146,7 +146,7 @@ def _mean_over_points(p_dist, size, ROOT: tl.constexpr, BLOCK: tl.constexpr):
     for start in range(0, size, BLOCK):
         o_n = start + tl.arange(0, BLOCK)
         b_d2 = tl.load(p_dist + o_n, mask=o_n < size, other=0.0)
-        b_sum += tl.sqrt(b_d2) * 0.5 if ROOT else b_d2
+        b_sum += tl.sqrt_rn(b_d2) * 0.5 if ROOT else b_d2
     return tl.sum(b_sum, 0) / tl.maximum(size, 1).to(tl.float32)
 
 

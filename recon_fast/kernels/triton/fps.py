@@ -171,6 +171,7 @@ def _sample_cloud(
     tiles = tl.cdiv(tl.cdiv(N, programs), BLOCK) if STREAM else 1
     o_block = tl.arange(0, BLOCK)
     if STREAM:
+        tl.debug_barrier()  # the cloud before may still be read
         for i_tile in range(tiles):  # neighbouring tiles, which are near, belong to different programs
             o_n = (i_tile * programs + i_program) * BLOCK + o_block
             b_x, b_y, b_z, b_idx = _load_tile(p_points, o_n, N)
@@ -307,11 +308,13 @@ def fps_config(B: int, N: int, processors: int, hip: bool = False) -> dict[str, 
         block = min(block, STREAM_TILE) if stream else block
     groups = B if N <= MAX_REGISTER_POINTS else min(B, max(processors // programs, 1))
     warps = min(max(block // (32 * POINTS_PER_THREAD), 1), 16)
-    slots = triton.next_power_of_2(programs)
-    if slots > 32 or (hip and slots > 1):
-        # Each thread reads one slot. If several warps read the same, one may see a key before another, and
-        # Triton takes either's. Up to 32 a warp reads all and needs no other.
-        slots = max(slots, warps * (64 if hip else 32))
+    slots = 1
+    if programs > 1:
+        # A slot is read by one thread. If several read it, one may see a key before another does, and Triton
+        # takes either's. Only up to 32 slots every warp reads all, a lane each, and needs no other warp.
+        slots = max(triton.next_power_of_2(programs), 32)
+        if slots > 32 or hip:
+            slots = max(slots, warps * (64 if hip else 32))
     return {
         "programs": programs,
         "SHARED": programs > 1,

@@ -49,7 +49,8 @@ def test_every_variant_compiles_within_budget(arch):
     for cost in costs:
         assert cost["spills"] <= SPILLS.get(arch, 0), cost
         assert cost["nan_minima"] == 0, f"a NaN distance has to be the farthest: {cost}"
-        assert cost["mixed_reads"] == 0, f"warps that see different keys go on together: {cost}"
+        assert cost["mixed_reads"] == 0, f"threads that see different keys go on together: {cost}"
+        assert cost["flushed"] == 0 or cost["variant"].startswith("attention"), cost
         # A program's threads share 65536 registers, 4 x 512 x 64 lanes on gfx942.
         assert cost["registers"] <= REGISTERS[arch], cost
         assert cost["shared"] <= SHARED, cost

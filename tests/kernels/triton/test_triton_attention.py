@@ -79,6 +79,18 @@ def test_nothing_behind_the_mask_leaks(device, Q, S, D):
     assert all(torch.equal(a, b) for a, b in zip(clean, poisoned, strict=True))
 
 
+@pytest.mark.parametrize(("Q", "S", "D"), [(3, 26, 64), (70, 65, 16)], ids=str)
+def test_a_query_that_is_not_finite_gives_masked_keys_nothing(device, Q, S, D):
+    query, key, value, grad = make(device, 2, 2, Q, S, D, torch.float32)
+    query[1, 1, 2] = grad[0, 0, 1] = float("nan")
+    mask = torch.rand(2, S, device=device) < 0.6
+    *_, to_key, to_value = run(query, key, value, grad, mask)
+    hidden = ~mask[:, None, :, None].expand_as(to_key)
+    assert to_key.isnan().any()
+    assert not to_key[hidden].any()
+    assert not to_value[hidden].any()
+
+
 def test_large_scores(device):
     query, key, value, grad = make(device, 1, 1, 3, 40, 16, torch.float32)
     check(query * 30, key * 30, value, grad, None)

@@ -26,6 +26,14 @@ def test_loss_and_gradient_of_the_reference(device, B, N, M, norm):
     check_pairs(pred, target, norm=norm)
 
 
+@pytest.mark.parametrize("N", [8, 70])
+def test_slope_of_a_squared_distance_that_is_denormal(device, N):
+    target = torch.arange(N, device=device).float()[None, :, None].expand(1, N, 3)
+    pred = target.clone()
+    pred[0, 0, 0] = 1e-20
+    check_pairs(pred, target, norm="l1")
+
+
 @pytest.mark.parametrize(("N", "M"), [(20, 33), (6, 7), (90, 70)])
 def test_ragged_clouds_with_junk_behind_them(device, N, M):
     torch.manual_seed(0)
