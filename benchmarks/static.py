@@ -94,7 +94,7 @@ def _mixed_reads(code: str) -> int:
     }
     reads = re.findall(r"(?:isVolatile = true|atomic_rmw or).*tensor<(\d+)x\S+ (#\w+)>", code)
     held = [(int(size), *threads[name]) for size, name in reads]
-    return sum(size not in (in_warp, in_warp * warps) for size, in_warp, warps in held)
+    return sum(size != in_warp and size % (in_warp * warps) > 0 for size, in_warp, warps in held)
 
 
 def _nvidia_cost(variant: Variant, arch: str, compiled: "triton.compiler.CompiledKernel") -> Cost:
