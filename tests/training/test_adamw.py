@@ -100,7 +100,7 @@ def test_training_is_the_same_with_and_without(tmp_path, monkeypatch):
         multiplied.append(len(self.copies))
 
     def train(name, **changes):
-        config = tiny_config(tmp_path / name, precision="bf16", optim__lr=1e-4, **changes)
+        config = tiny_config(tmp_path / name, precision="bf16", optim__lr=3e-5, **changes)
         pretrain(config, None, Console(quiet=True), tiny_shapes())
         return losses(tmp_path / name)
 
@@ -115,6 +115,7 @@ def test_training_is_the_same_with_and_without(tmp_path, monkeypatch):
     monkeypatch.setattr(AdamW, "multiply_copies", lambda self, model: None)
     without = train("none")
     assert with_copies[0] == without[0]
-    assert with_copies == pytest.approx(without, rel=1e-2)  # CPUs round bfloat16 sums differently
+    # Rounding in bfloat16 is up to 2e-3, more or less by CPU; copies that stay behind are 2e-2 off.
+    assert with_copies == pytest.approx(without, rel=5e-3)
     files = [list_checkpoints(tmp_path / name)[-1] / "optimizer.safetensors" for name in ("copies", "none")]
     assert files[0].stat().st_size == files[1].stat().st_size

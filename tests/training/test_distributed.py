@@ -60,6 +60,12 @@ def losses(run):
     return torch.tensor([[line[name] for name in names if name in line] for line in lines if "loss" in line])
 
 
+def assert_same_losses(found, expected):
+    """Of runs that draw the same to the bit and sum in another order; last the norms of gradients."""
+    torch.testing.assert_close(found[:, :-1], expected[:, :-1], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found[:, -1], expected[:, -1], rtol=1e-3, atol=0)
+
+
 def flattened(tensors):
     """Weights, or what the optimizer keeps of gradients, as one vector."""
     return torch.cat([value.flatten() for name, value in tensors.items() if not name.startswith("step/")])
@@ -85,9 +91,7 @@ def test_two_processes_are_one(tmp_path, name):
     assert run_ranks(2, two, shapes, None, str(tmp_path / "log")) == [0, 0]
     expected, found = losses(tmp_path / "one"), losses(tmp_path / "two")
     assert len(expected) == 12
-    # The draws are the same to the bit; sums are in another order.
-    torch.testing.assert_close(found[:, :-1], expected[:, :-1], rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(found[:, -1], expected[:, -1], rtol=1e-3, atol=0)  # of the gradient
+    assert_same_losses(found, expected)
     for file in ("model", "optimizer"):
         first, second = (
             load_file(list_checkpoints(tmp_path / run)[-1] / f"{file}.safetensors") for run in ("one", "two")
@@ -210,7 +214,7 @@ def test_processes_train_from_mapped_shards_and_probe_together(tmp_path):
     assert run_ranks(2, mapped, None) == [0, 0]
     process.join(60)
     one, two = tmp_path / "device", tmp_path / "mmap"
-    torch.testing.assert_close(losses(two), losses(one), rtol=1e-3, atol=1e-5)
+    assert_same_losses(losses(two), losses(one))
     logs = [map(json.loads, (run / "metrics.jsonl").read_text().splitlines()) for run in (one, two)]
     scores = [[line for line in log if "probe_svm" in line] for log in logs]
     assert losses(one).shape == (8, 5)
