@@ -1,0 +1,146 @@
+"""What files must hold, checked before anything of them is used: JSON against types, HDF5 against shapes.
+
+A file that people copy, edit or cut may lie about itself. Every reader of a stored format states what it needs
+here, so that whatever is wrong becomes one `InputError` that names the file and the place in it.
+"""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from recon_fast.errors import InputError
+
+# Deflate, the strongest common filter, shrinks zeros 1030 times: what claims more was never written.
+_MOST_SHRUNK = 1100
+
+
+def read_json(path: Path, schema: Any, what: str) -> Any:
+    """The JSON in a file, checked against a type.
+
+    Args:
+        path: a file in UTF-8, with a byte order mark or without.
+        schema: a type, such as `dict[str, str]` or a TypedDict; keys that a TypedDict does not name are kept.
+        what: what the file must be, for errors: "a manifest".
+
+    Raises:
+        InputError: it cannot be read, is no JSON, or of another schema; it names the file and the place.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read as {what}: {error}") from error
+    return parse_json(text, schema, f"{path} must be {what}")
+
+
+def parse_json(text: str | bytes, schema: Any, wanted: str) -> Any:
+    """The value that a JSON text states, checked against a type as in `read_json`.
+
+    Args:
+        text: JSON.
+        schema: a type.
+        wanted: begins the message of an error: where the text is from and what it must be.
+
+    Raises:
+        InputError: it is no JSON or of another schema.
+    """
+    try:
+        value = json.loads(text)
+        msgspec.convert(value, schema)
+        json.dumps(value, ensure_ascii=False).encode()  # half of a surrogate pair is no text
+    except RecursionError as error:
+        raise InputError(f"{wanted}: it nests too deeply") from error
+    except UnicodeEncodeError as error:
+        raise InputError(f"{wanted}: it has half a surrogate pair, which is no character") from error
+    except ValueError as error:  # also what msgspec raises
+        raise InputError(f"{wanted}: {error}") from error
+    return value
+
+
+@contextmanager
+def open_hdf5(path: Path) -> Iterator[Any]:
+    """An HDF5 file, open for reading.
+
+    Raises:
+        InputError: it cannot be opened, or reading from it fails.
+    """
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as file:
+            yield file
+    except OSError as error:
+        raise InputError(f"{path} must be a whole HDF5 file: {error}") from error
+
+
+def hdf5_array(
+    file: Any, name: str, shape: tuple[int | None, ...], kinds: str = "fiu", *, optional: bool = False
+) -> Any:
+    """A dataset of an open HDF5 file, not read yet, whose bytes lie in this very file.
+
+    Args:
+        file: from `open_hdf5`.
+        name: path of the dataset in the file.
+        shape: what it must have; None stands for any number.
+        kinds: NumPy's letters of the types it may have ("f" real, "i" and "u" whole, "b" bool), "O" for texts.
+        optional: return None where there is no such dataset.
+
+    Raises:
+        InputError: it is missing, leads out of the file, claims more than is stored, or is of another shape or
+            type.
+    """
+    import h5py
+
+    where, dataset = file.filename, file
+    for part in name.split("/"):
+        link = dataset.get(part, getlink=True) if isinstance(dataset, h5py.Group) else None
+        if isinstance(link, h5py.ExternalLink):
+            raise InputError(
+                f"{where} must hold its own data, and its {name} is a link into another file, {link.filename}: "
+                "copy it in"
+            )
+        try:
+            dataset = None if link is None else dataset[part]
+        except (KeyError, OSError, RuntimeError) as error:
+            raise InputError(f"{where} is damaged: its {name} cannot be read ({error})") from error
+    if dataset is None and optional:
+        return None
+    if not isinstance(dataset, h5py.Dataset):
+        raise InputError(f"{where} must have an array {name}, got {', '.join(file) or 'nothing'}")
+    _check_own(file, dataset, name)
+    wanted = "[" + ", ".join("any" if size is None else str(size) for size in shape) + "]"
+    got = None if dataset.shape is None else list(dataset.shape)
+    fits = got is not None and len(got) == len(shape)
+    if not fits or any(want not in (None, size) for want, size in zip(shape, got or (), strict=True)):
+        raise InputError(f"{where} must have {name} of shape {wanted}, got {got}")
+    kind = "O" if h5py.check_string_dtype(dataset.dtype) is not None else dataset.dtype.kind
+    if kind not in kinds or (kind == "O" and h5py.check_string_dtype(dataset.dtype) is None):
+        raise InputError(f"{where} must have {_names(kinds)} in {name}, got {dataset.dtype}")
+    return dataset
+
+
+def _check_own(file: Any, dataset: Any, name: str) -> None:
+    """Raise InputError unless the bytes of a dataset lie in its own file, and are there."""
+    where, foreign = file.filename, None
+    if dataset.is_virtual:
+        foreign = "other datasets, " + ", ".join({source.file_name for source in dataset.virtual_sources()})
+    elif dataset.external:
+        foreign = f"another file, {dataset.external[0][0]}"
+    elif dataset.file.filename != where:  # through a link to a link
+        foreign = f"another file, {dataset.file.filename}"
+    if foreign:
+        raise InputError(f"{where} must hold its own data, and its {name} lies in {foreign}: copy it in")
+    stored = dataset.id.get_storage_size()
+    if dataset.size and dataset.nbytes > _MOST_SHRUNK * stored + 2**20:
+        raise InputError(
+            f"{where} claims {dataset.nbytes:,} bytes in {name} {list(dataset.shape)} and stores {stored:,}: "
+            "most of it was never written"
+        )
+
+
+def _names(kinds: str) -> str:
+    words = {"f": "real numbers", "i": "whole numbers", "b": "true or false", "O": "texts"}
+    return " or ".join(words[kind] for kind in kinds if kind in words)
