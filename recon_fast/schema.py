@@ -1,7 +1,7 @@
 """What files must hold, checked before anything of them is used: JSON against types, HDF5 against shapes.
 
-A file that people copy, edit or cut may lie about itself. Every reader of a stored format states what it needs
-here, so that whatever is wrong becomes one `InputError` that names the file and the place in it.
+A file that people copy, edit or cut may lie about itself. Whatever is wrong with one becomes an `InputError`
+that names the file and the place in it.
 """
 
 import json
@@ -16,6 +16,7 @@ from recon_fast.errors import InputError
 
 # Deflate, the strongest common filter, shrinks zeros 1030 times: what claims more was never written.
 _MOST_SHRUNK = 1100
+_KINDS = {str: "a text", int: "a whole number"}
 
 
 def read_json(path: Path, schema: Any, what: str) -> Any:
@@ -32,7 +33,7 @@ def read_json(path: Path, schema: Any, what: str) -> Any:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read as {what}: {error}") from error
+        raise InputError(f"{path} must be {what}: {getattr(error, 'strerror', None) or error}") from error
     return parse_json(text, schema, f"{path} must be {what}")
 
 
@@ -73,24 +74,25 @@ def open_hdf5(path: Path) -> Iterator[Any]:
         with h5py.File(path, "r") as file:
             yield file
     except OSError as error:
-        raise InputError(f"{path} must be a whole HDF5 file: {error}") from error
+        raise InputError(f"{path} is damaged or not an HDF5 file: {error}") from error
 
 
 def hdf5_array(
-    file: Any, name: str, shape: tuple[int | None, ...], kinds: str = "fiu", *, optional: bool = False
+    file: Any, name: str, shape: tuple[int | str, ...] | None, kinds: str = "fiu", *, optional: bool = False
 ) -> Any:
     """A dataset of an open HDF5 file, not read yet, whose bytes lie in this very file.
 
     Args:
         file: from `open_hdf5`.
         name: path of the dataset in the file.
-        shape: what it must have; None stands for any number.
-        kinds: NumPy's letters of the types it may have ("f" real, "i" and "u" whole, "b" bool), "O" for texts.
+        shape: sizes that it must have; a text stands for any size, and says in messages what it counts.
+            None stands for any shape.
+        kinds: NumPy's letters of the types it may have: "f" real, "i" and "u" whole, "b" bool, "O" texts.
         optional: return None where there is no such dataset.
 
     Raises:
-        InputError: it is missing, leads out of the file, claims more than is stored, or is of another shape or
-            type.
+        InputError: it is missing, leads out of the file, claims more than is stored, or is of another shape
+            or type.
     """
     import h5py
 
@@ -99,8 +101,8 @@ def hdf5_array(
         link = dataset.get(part, getlink=True) if isinstance(dataset, h5py.Group) else None
         if isinstance(link, h5py.ExternalLink):
             raise InputError(
-                f"{where} must hold its own data, and its {name} is a link into another file, {link.filename}: "
-                "copy it in"
+                f"{where} must hold its own data, and its {name} is a link into another file, "
+                f"{link.filename}: copy it in"
             )
         try:
             dataset = None if link is None else dataset[part]
@@ -111,15 +113,39 @@ def hdf5_array(
     if not isinstance(dataset, h5py.Dataset):
         raise InputError(f"{where} must have an array {name}, got {', '.join(file) or 'nothing'}")
     _check_own(file, dataset, name)
-    wanted = "[" + ", ".join("any" if size is None else str(size) for size in shape) + "]"
-    got = None if dataset.shape is None else list(dataset.shape)
-    fits = got is not None and len(got) == len(shape)
-    if not fits or any(want not in (None, size) for want, size in zip(shape, got or (), strict=True)):
-        raise InputError(f"{where} must have {name} of shape {wanted}, got {got}")
+    got = dataset.shape
+    wanted = shape if shape is not None else got or ()
+    fits = got is not None and len(got) == len(wanted)
+    if not fits or any(a != b for a, b in zip(wanted, got, strict=True) if isinstance(a, int)):
+        wanted_text = ", ".join(map(str, wanted))
+        raise InputError(f"{where} must have {name} [{wanted_text}], got {got and list(got)}")
     kind = "O" if h5py.check_string_dtype(dataset.dtype) is not None else dataset.dtype.kind
     if kind not in kinds or (kind == "O" and h5py.check_string_dtype(dataset.dtype) is None):
         raise InputError(f"{where} must have {_names(kinds)} in {name}, got {dataset.dtype}")
     return dataset
+
+
+def hdf5_attribute(item: Any, name: str, kind: type, where: str) -> Any:
+    """An attribute of an HDF5 file, group or dataset as a text or a whole number; None where there is none.
+
+    Args:
+        item: what has the attribute.
+        name: of the attribute.
+        kind: str or int.
+        where: the file, for errors.
+
+    Raises:
+        InputError: it is something else.
+    """
+    try:
+        value = item.attrs.get(name)
+    except (OSError, TypeError, ValueError) as error:
+        raise InputError(f"{where} is damaged: its attribute {name} cannot be read ({error})") from error
+    if value is None or isinstance(value, kind):
+        return value
+    if kind is int and getattr(value, "shape", None) == () and value.dtype.kind in "iu":
+        return int(value)
+    raise InputError(f"{where} must have {_KINDS[kind]} as its attribute {name}, got {str(value)[:60]}")
 
 
 def _check_own(file: Any, dataset: Any, name: str) -> None:

@@ -3,19 +3,21 @@
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from functools import cache
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypedDict
 
 import numpy as np
+from msgspec import Meta
 from numpy.typing import NDArray
 
-from recon_fast.data.loading import Reading, blocks, in_order, read_block
+from recon_fast.data.loading import Reading, Tally, blocks, in_order, read_block
 from recon_fast.data.shapes import Entry, Problem
+from recon_fast.schema import parse_json
 
-_VERSION = 2  # of reading: chunks of another one are read again
+_VERSION = 3  # of reading: chunks of another one are read again
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,7 @@ class Chunk:
     sizes: list[int]  # points of each shape, 0 where it has problems
     problems: list[Problem]
     parts: NDArray[np.uint8]  # [T], or empty where shapes have none
+    tally: Tally
 
 
 class Chunks:
@@ -51,6 +54,7 @@ class Chunks:
         self.files = [folder / f"chunk-{files_fingerprint(part, reading, stat)}.npz" for part in self.parts]
         self.sizes: dict[str, int] = {}  # points by key, known once filled
         self.reused = 0
+        self.tally = Tally()  # of all, once filled
 
     def fill(self) -> Iterator[Chunk]:
         """Read what is not there yet, chunk by chunk."""
@@ -62,6 +66,7 @@ class Chunks:
             else:
                 self.reused += 1
             self.sizes.update(zip(chunk.keys, chunk.sizes, strict=True))
+            self.tally += chunk.tally
             yield chunk
 
     def __iter__(self) -> Iterator[Chunk]:
@@ -77,6 +82,7 @@ class Chunks:
         parts: list[NDArray[np.uint8]] = []
         sizes: list[int] = []
         problems: list[Problem] = []
+        tally = Tally()
         for found in in_order(lambda b: read_block(b, self.reading), blocks(part), self.workers):
             for read in found:
                 if isinstance(read, list):
@@ -85,11 +91,12 @@ class Chunks:
                 else:
                     clouds.append(read.points)
                     sizes.append(len(read.points))
+                    tally.add(read)
                     if read.parts is not None:
                         parts.append(read.parts)
         points = np.concatenate(clouds) if clouds else np.empty((0, 3), self.reading.dtype)
         labels = np.concatenate(parts) if parts else np.empty(0, np.uint8)
-        return Chunk([entry.key for entry in part], points, sizes, problems, labels)
+        return Chunk([entry.key for entry in part], points, sizes, problems, labels, tally)
 
 
 def file_state(path: Path) -> tuple[int, int] | None:
@@ -121,9 +128,34 @@ def _checksum(points: NDArray, parts: NDArray, text: str) -> str:
     return state.hexdigest()
 
 
+class ProblemText(TypedDict):
+    """A `Problem` in JSON."""
+
+    key: str
+    file: str
+    what: str
+
+
+class _Text(TypedDict):
+    keys: list[str]
+    sizes: list[Annotated[int, Meta(ge=0)]]
+    problems: list[ProblemText]
+    tally: tuple[int, float, int]
+
+
+def problem_texts(problems: Sequence[Problem]) -> list[ProblemText]:
+    """Problems for JSON; `problems_of` reads them."""
+    return [{"key": p.key, "file": str(p.file), "what": p.what} for p in problems]
+
+
+def problems_of(texts: Sequence[ProblemText]) -> list[Problem]:
+    """Problems from JSON."""
+    return [Problem(p["key"], Path(p["file"]), p["what"]) for p in texts]
+
+
 def _save(file: Path, chunk: Chunk) -> None:
-    problems = [{"key": p.key, "file": str(p.file), "what": p.what} for p in chunk.problems]
-    text = json.dumps({"keys": chunk.keys, "sizes": chunk.sizes, "problems": problems})
+    stated = {"keys": chunk.keys, "sizes": chunk.sizes, "problems": problem_texts(chunk.problems)}
+    text = json.dumps({**stated, "tally": astuple(chunk.tally)})
     aside = file.with_name(f".{file.name}.{os.getpid()}")
     try:
         with aside.open("wb") as target:
@@ -142,10 +174,12 @@ def _load(file: Path, dtype: Any) -> Chunk | None:
         with file.open("rb") as opened, np.load(opened, allow_pickle=False) as content:
             points, parts, text = content["points"], content["parts"], str(content["text"])
             checksum = str(content["checksum"])
+        if checksum != _checksum(points, parts, text) or points.dtype != dtype:
+            return None
+        stated = parse_json(text, _Text, f"{file} must state what a chunk holds")
     except (OSError, ValueError, KeyError, EOFError, BadZipFile):
         return None
-    if checksum != _checksum(points, parts, text) or points.dtype != dtype:
+    if len(stated["keys"]) != len(stated["sizes"]) or points.shape != (sum(stated["sizes"]), 3):
         return None
-    stated = json.loads(text)
-    problems = [Problem(p["key"], Path(p["file"]), p["what"]) for p in stated["problems"]]
-    return Chunk(stated["keys"], points, stated["sizes"], problems, parts)
+    problems = problems_of(stated["problems"])
+    return Chunk(stated["keys"], points, stated["sizes"], problems, parts, Tally(*stated["tally"]))

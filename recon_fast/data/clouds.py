@@ -10,16 +10,20 @@ import re
 from collections.abc import Sequence
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from recon_fast.errors import InputError
+from recon_fast.schema import hdf5_array, open_hdf5
 
 SUFFIXES = (".npy", ".ply", ".off", ".obj", ".h5")
 FILES = (".npy", ".ply", ".off", ".obj", ".txt")  # one cloud each, where a user names them
 SURFACE_POINTS = 8192  # as many as ShapeNet55's own clouds have
+_FAR = 256.0  # widths from the origin, from which on a cloud is moved there
+_COARSE = 0.01  # of a cloud's width: where a file's floats lie so far apart, its shape is gone
+_EXTENTS = 1e-15, 1e15  # of coordinates whose squares float32 holds
 
 
 class BadFile(InputError):
@@ -42,6 +46,13 @@ def key_seed(key: str, seed: int = 0) -> int:
     return int.from_bytes(blake2b(f"{seed} {key}".encode(), digest_size=8).digest(), "little")
 
 
+class Loaded(NamedTuple):
+    """One cloud as its file stores it."""
+
+    points: NDArray[np.floating]  # [N, 3], finite
+    more: bool = False  # the file has more of each point, such as normals and colours
+
+
 def read_cloud(
     path: Path,
     row: int | None = None,
@@ -50,7 +61,30 @@ def read_cloud(
     min_points: int = 1,
     seed: int = 0,
 ) -> NDArray[np.float32]:
-    """The cloud in one file.
+    """The cloud in one file; one that lies far from the origin is moved there, see `near_origin`.
+
+    Args:
+        path, row, num_surface_points, min_points, seed: as `load_cloud` takes them.
+
+    Returns:
+        Finite points float32 [N, 3].
+
+    Raises:
+        BadFile: the file is missing, truncated, of another kind or shape, not finite, or too small.
+    """
+    loaded = load_cloud(path, row, num_surface_points=num_surface_points, min_points=min_points, seed=seed)
+    return near_origin(loaded.points)[0]
+
+
+def load_cloud(
+    path: Path,
+    row: int | None = None,
+    *,
+    num_surface_points: int = SURFACE_POINTS,
+    min_points: int = 1,
+    seed: int = 0,
+) -> Loaded:
+    """The cloud in one file, in the precision of the file.
 
     Args:
         path: .npy [N, 3 or more], .ply, .off, .obj, .txt (rows of numbers), .h5 with `data`
@@ -60,13 +94,11 @@ def read_cloud(
         min_points: fewer points than this are an error.
         seed: of the sampling.
 
-    Returns:
-        Finite points float32 [N, 3].
-
     Raises:
-        BadFile: the file is missing, truncated, of another kind or shape, not finite, or too small.
+        BadFile: as `read_cloud`.
     """
     suffix = path.suffix.lower()
+    more = False
     if row is not None:
         points = read_rows(path, [row])[0]
     elif suffix == ".h5":
@@ -76,47 +108,88 @@ def read_cloud(
     elif suffix == ".txt":
         from recon_fast.data.text import read_table  # numba takes a moment to load
 
-        points = read_table(path)
+        points, columns = read_table(path)
+        more = columns > 3
     elif suffix in SUFFIXES:
-        points = _read_mesh(path, suffix, num_surface_points, seed)
+        points, more = _read_mesh(path, suffix, num_surface_points, seed)
     else:
         raise BadFile(path, f"a cloud must be one of {' '.join(SUFFIXES)}")
-    return check_points(path, points, min_points)
+    return check_points(path, points, min_points, more)
 
 
-def check_points(path: Path, points: NDArray, min_points: int = 1) -> NDArray[np.float32]:
-    """Points [N, 3 or more] of any number type as finite float32 [N, 3], or BadFile."""
+def check_points(path: Path, points: NDArray, min_points: int = 1, more: bool = False) -> Loaded:
+    """Points [N, 3 or more] of any real type, of which the first three columns are taken, or BadFile.
+
+    Points of float64 and of whole numbers become float64, all others float32.
+    """
     if points.ndim != 2 or points.shape[1] < 3 or points.dtype.kind not in "fiu":
         raise BadFile(path, f"must be numbers [N, 3 or more], got {points.dtype} {list(points.shape)}")
-    with np.errstate(over="ignore"):  # float64 beyond float32 becomes inf, which is reported below
-        points = np.ascontiguousarray(points[:, :3], np.float32)
-    if len(points) < max(1, min_points):
-        raise BadFile(path, f"must have at least {max(1, min_points)} points, got {len(points)}")
-    finite = np.isfinite(points)
-    if not finite.all():
+    if looks_transposed(*points.shape):
+        raise BadFile(path, f"must be [N, 3 or more], got {list(points.shape)}: it looks transposed")
+    least = max(1, min_points)
+    if len(points) < least:
+        raise BadFile(path, f"must have at least {least} points, got {len(points)}")
+    more = more or points.shape[1] > 3
+    stored = points.dtype
+    small = stored.kind == "f" and stored.itemsize <= 4
+    points = np.ascontiguousarray(points[:, :3], np.float32 if small else np.float64)
+    largest = np.abs(points).max()
+    if not np.isfinite(largest):
+        bad = int((~np.isfinite(points)).any(1).sum())
+        raise BadFile(path, f"must be finite, got NaN or inf in {bad} of {len(points)} points")
+    extent = np.abs(points - points[0]).max()
+    if (extent and not _EXTENTS[0] < extent < _EXTENTS[1]) or largest > _EXTENTS[1]:
+        what = f"an extent of {extent:.3g}, coordinates up to {largest:.3g}"
+        raise BadFile(path, f"must be of a size that float32 can square, 1e-15 to 1e15, got {what}")
+    if small and extent and (step := float(np.spacing(stored.type(largest)))) > _COARSE * extent:
+        got = f"coordinates up to {largest:.3g} in steps of {step:.3g} for an extent of {extent:.3g}"
         raise BadFile(
-            path, f"must be finite, got NaN or inf in {(~finite).any(1).sum()} of {len(points)} points"
+            path, f"must be stored finely enough, got {stored} {got}: store float64 or move it to the origin"
         )
-    return points
+    return Loaded(points, more)
 
 
-def read_parts(
-    path: Path, allowed: range, min_points: int = 1
-) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-    """Points [N, 3] of a .txt file, and of each the part [N] that its last column names.
+def looks_transposed(rows: int, columns: int) -> bool:
+    """Whether an array [rows, columns] has the coordinates of its points in columns: 3 to 9 rows, which may
+    be normals and colours too, and far more columns.
+    """
+    return 3 <= rows <= 9 and columns >= 16 * rows // 3
+
+
+def near_origin(points: NDArray[np.floating]) -> tuple[NDArray[np.float32], float]:
+    """Points in float32 without loss of their shape.
+
+    A cloud that is more than 256 times as far from the origin as it is wide, such as one in metres of a map,
+    has its mean subtracted first, in float64: float32 would keep less than 16 bits of its shape.
+
+    Args:
+        points: [N, 3], N at least 1.
+
+    Returns:
+        Points float32 [N, 3], and how many of its widths the cloud was away if it was moved, else 0.
+    """
+    largest, extent = float(np.abs(points).max()), float(np.abs(points - points[0]).max())
+    if not extent or largest <= _FAR * extent:
+        return points.astype(np.float32, copy=False), 0.0
+    exact = points.astype(np.float64)
+    return (exact - exact.mean(0)).astype(np.float32), largest / extent
+
+
+def read_parts(path: Path, allowed: range, min_points: int = 1) -> tuple[Loaded, NDArray[np.uint8]]:
+    """The cloud of a .txt file, and of each point the part [N] that its last column names.
 
     Raises:
         BadFile: as `read_cloud`, or a part is not an allowed one.
     """
     from recon_fast.data.text import read_table
 
-    table = read_table(path, last=True)
-    points, parts = check_points(path, table, min_points), table[:, 3]
+    table, columns = read_table(path, last=True)
+    loaded, parts = check_points(path, table[:, :3], min_points, columns > 4), table[:, 3]
     wrong = ~np.isin(parts, allowed)
     if wrong.any():
         got = f"{parts[wrong][0]:g} in {wrong.sum()} of {len(parts)} points"
         raise BadFile(path, f"parts must be {allowed[0]} to {allowed[-1]}, got {got}")
-    return points, parts.astype(np.uint8)
+    return loaded, parts.astype(np.uint8)
 
 
 def read_rows(path: Path, rows: Sequence[int]) -> list[NDArray]:
@@ -128,30 +201,26 @@ def read_rows(path: Path, rows: Sequence[int]) -> list[NDArray]:
         if max(rows) >= len(clouds):
             raise BadFile(path, f"must have cloud {max(rows)}, got {len(clouds)} clouds")
         return [clouds[row] for row in rows]
-    import h5py
-
     try:
-        with h5py.File(path, "r") as file:
-            data = hdf5_data(path, file)
+        with open_hdf5(path) as file:
+            data = hdf5_clouds(path, file)
             if max(rows) >= len(data):
                 raise BadFile(path, f"`data` must have row {max(rows)}, got {len(data)} rows")
             if list(rows) == list(range(rows[0], rows[0] + len(rows))):
                 return list(data[rows[0] : rows[0] + len(rows)])
             return [data[row] for row in rows]
-    except OSError as error:
-        raise BadFile(path, f"cannot be read: {error}") from error
+    except BadFile:
+        raise
+    except InputError as error:
+        raise BadFile(path, str(error).removeprefix(f"{path} ")) from error
 
 
-def hdf5_data(path: Path, file: Any) -> Any:
-    """The dataset `data` [S, N, 3 or more] of an open .h5 file, or BadFile."""
-    data = file.get("data")
-    shape = getattr(data, "shape", None)
-    if shape is None:
-        raise BadFile(
-            path, f"must have an array `data` [S, N, 3 or more], got {', '.join(file) or 'nothing'}"
-        )
-    if len(shape) != 3 or shape[2] < 3:
-        raise BadFile(path, f"`data` must be [S, N, 3 or more], got {list(shape)}")
+def hdf5_clouds(path: Path, file: Any) -> Any:
+    """The dataset `data` [S, N, 3 or more] of an open .h5 file. Raises InputError."""
+    data = hdf5_array(file, "data", ("S", "N", "3 or more"))
+    hint = ": it looks transposed" if looks_transposed(*data.shape[1:]) else ""
+    if hint or data.shape[2] < 3:
+        raise BadFile(path, f"must have data [S, N, 3 or more], got {list(data.shape)}{hint}")
     return data
 
 
@@ -165,7 +234,8 @@ def _read_npy(path: Path) -> NDArray:
         raise BadFile(path, f"must be a whole .npy array of numbers: {error}") from error
 
 
-def _read_mesh(path: Path, suffix: str, num_points: int, seed: int) -> NDArray:
+def _read_mesh(path: Path, suffix: str, num_points: int, seed: int) -> tuple[NDArray, bool]:
+    """Points of a .ply, or on the surface of a mesh, and whether the file has more of each point."""
     import trimesh
 
     try:
@@ -175,9 +245,12 @@ def _read_mesh(path: Path, suffix: str, num_points: int, seed: int) -> NDArray:
     if suffix != ".ply":  # a comment or a name in an old encoding is nothing to a cloud
         content = content.decode("utf-8-sig", "replace").encode()
     if suffix == ".off":
+        # ModelNet glues the counts to the word, others write it small.
         content = re.sub(
-            rb"\A\s*(C?OFF)(?=[-\d])", rb"\1\n", content
-        )  # ModelNet glues the counts to the word
+            rb"\A\s*([a-z]*off)\b|\A\s*(C?OFF)(?=[-\d])", _off_header, content, flags=re.IGNORECASE
+        )
+        if not re.match(rb"\w*OFF\b", content):
+            raise BadFile(path, "must begin with the word OFF, got another first line")
     expected = _stated_counts(content, suffix)
     try:
         if suffix == ".obj" and re.search(rb"(?m)^\s*f\s[^\n]*-\d", content):
@@ -195,13 +268,38 @@ def _read_mesh(path: Path, suffix: str, num_points: int, seed: int) -> NDArray:
         if len(faces):
             if not np.isfinite(vertices).all() or not mesh.area > 0:
                 raise ValueError("its surface must have an area above 0 and finite vertices")
-            return trimesh.sample.sample_surface(mesh, num_points, seed=seed % 2**32)[0]
+            return trimesh.sample.sample_surface(mesh, num_points, seed=seed % 2**32)[0], False
     except Exception as error:  # a parser fails in any way on a broken file; all of them mean the same
         what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-        raise BadFile(path, f"must be a whole {suffix} file: {what}") from error
+        raise BadFile(path, f"must be a whole {suffix} file: {what}{_hint(content, suffix)}") from error
     if suffix != ".ply":
         raise BadFile(path, f"must be a mesh with faces, got {len(vertices)} vertices and no face")
-    return vertices
+    return vertices, len(_vertex_properties(content)) > 3
+
+
+def _off_header(found: re.Match[bytes]) -> bytes:
+    return (found[1] or found[2]).upper() + b"\n"
+
+
+def _hint(content: bytes, suffix: str) -> str:
+    """What may be the reason why a file cannot be read, for the end of a message."""
+    if suffix == ".ply":
+        lists = [name for kind, name in _vertex_properties(content) if kind == b"list"]
+        return (
+            f" (its vertices have a list, {lists[0].decode(errors='replace')}: save it without)"
+            if lists
+            else ""
+        )
+    commas = re.search(rb"(?m)^\s*v?\s*-?\d+,\d+\s+-?\d+,\d+", content)
+    return " (it has decimal commas: write points)" if commas else ""
+
+
+def _vertex_properties(content: bytes) -> list[tuple[bytes, bytes]]:
+    """(type, name) of all that a .ply has of each vertex, by its header."""
+    header = content.split(b"end_header", 1)[0]
+    found = re.search(rb"element\s+vertex\s[^\n]*\n(.*?)(?=element\s|\Z)", header, re.DOTALL)
+    lines = re.findall(rb"property\s+(\w+)[^\n]*?(\w+)\s*(?:\n|\Z)", found[1]) if found else []
+    return [(kind, name) for kind, name in lines]
 
 
 def _absolute_faces(content: bytes) -> bytes:
@@ -227,6 +325,6 @@ def _stated_counts(content: bytes, suffix: str) -> tuple[int, int] | None:
         counts = dict(re.findall(rb"element\s+(vertex|face)\s+(\d+)", header))
         return int(counts.get(b"vertex", 0)), int(counts.get(b"face", 0))
     if suffix == ".off":
-        found = re.match(rb"\s*C?OFF\s+(?:#[^\n]*\s+)*(\d+)\s+(\d+)", content)
+        found = re.match(rb"\s*\w*OFF\s+(?:#[^\n]*\s+)*(\d+)\s+(\d+)", content)
         return (int(found[1]), int(found[2])) if found else None
     return None

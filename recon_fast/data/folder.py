@@ -8,24 +8,31 @@ ply_data_train0.h5, ...       `data` [S, N, 3 or more], `label` [S] or [S, 1]; s
                               train_files.txt, test_files.txt
 """
 
-import json
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 import numpy as np
 
-from recon_fast.data.clouds import SUFFIXES, BadFile, hdf5_data
+from recon_fast.data.clouds import SUFFIXES, BadFile, hdf5_clouds
 from recon_fast.data.lists import read_lines
 from recon_fast.data.pictures import PICTURE_SUFFIXES
 from recon_fast.data.shapes import Entry, Problem, Source
 from recon_fast.errors import InputError
+from recon_fast.schema import hdf5_array, open_hdf5, read_json
 
 _SPLITS = ("train", "test")
+_MOST_LABELS = 100_000
+_SHOWN = 5  # suffixes in a line
+# Files that come with a set and that nobody takes for a shape.
+_EXPECTED = re.compile(
+    r"(?i)_files\.txt$|shape_names\.txt$|^(readme|licen[cs]e|changelog|citation)\b|\.(md|mtl)$"
+)
 
 
 def is_held_out(key: str, fraction: float) -> bool:
@@ -40,38 +47,46 @@ def list_folder(path: Path, held_out_fraction: float) -> Source:
         InputError: there is no cloud, or captions.json cannot be used.
     """
     folders = dict(_walk(path))
-    clouds = [
-        folder / name
-        for folder, names in folders.items()
-        for name in names
-        if Path(name).suffix.lower() in SUFFIXES and not _is_packed_file(folder / name)
-    ]
+    files = [folder / name for folder, names in folders.items() for name in names]
+    clouds = [file for file in files if file.suffix.lower() in SUFFIXES and not _is_packed_file(file)]
     if not clouds:
-        raise InputError(f"data must be a folder with clouds ({' '.join(SUFFIXES)}), got none in {path}")
+        there = f"only {_by_suffix(files)}" if files else "none"
+        raise InputError(f"data must be a folder with clouds ({' '.join(SUFFIXES)}), got {there} in {path}")
     if all(cloud.suffix.lower() == ".h5" for cloud in clouds):
-        return list_hdf5(path, clouds, held_out_fraction)
+        source = list_hdf5(path, clouds, held_out_fraction)
+        source.notes += _unused(set(files) - set(clouds))
+        return source
 
     relative = [cloud.relative_to(path) for cloud in clouds]
     stems = Counter(file.with_suffix("").as_posix() for file in relative)
     captions = _read_captions_json(path / "captions.json")
+    used: set[Path] = {*clouds, path / "captions.json"}
     entries: list[Entry] = []
     problems: list[Problem] = []
+    notes: list[str] = []
     for cloud, file in zip(clouds, relative, strict=True):
         stem = file.with_suffix("").as_posix()
         key = stem if stems[stem] == 1 else file.as_posix()
         if cloud.suffix.lower() == ".h5":
-            rows, _, found = _hdf5_rows(cloud, key)
-            entries += rows
-            problems += found
+            found = _hdf5_rows(cloud, key)
+            entries += found.entries
+            problems += found.problems
+            if found.labels is not None:
+                notes.append(
+                    f"labels of {cloud.name} are not used: beside other files the folders are the classes"
+                )
             continue
         beside = folders[cloud.parent]
         picture = next((beside[n] for s in PICTURE_SUFFIXES if (n := cloud.stem + s) in beside), None)
         caption = captions.get(key, captions.get(stem))
         if caption is None and (text := beside.get(f"{cloud.stem}.txt")):
+            used.add(text)
             try:
                 caption = text.read_text(encoding="utf-8-sig").strip()
             except (OSError, UnicodeDecodeError) as error:
                 problems.append(Problem(key, text, f"must be a caption in UTF-8: {error}"))
+        if picture is not None:
+            used.add(picture)
         entries.append(Entry(key, cloud, picture=picture, caption=caption or None))
 
     classes = [_class_of(entry.cloud.relative_to(path)) for entry in entries]
@@ -86,7 +101,39 @@ def list_folder(path: Path, held_out_fraction: float) -> Source:
             held_out=in_test if has_test else is_held_out(entry.key, held_out_fraction),
         )
     problems += _gaps(entries, {problem.key for problem in problems})
-    return Source(path.resolve().name, path, entries, names if labelled else [], problems)
+    notes += _unused(set(files) - used)
+    if names and not labelled:
+        outside = sum(name is None for name in classes)
+        why = (
+            f"{outside} shapes lie in no folder of a class"
+            if outside
+            else f"all lie in one class, {names[0]}"
+        )
+        notes.append(f"shapes have no labels: {why}")
+    if nameless := captions.keys() - {entry.key for entry in entries} - stems.keys():
+        notes.append(f"{len(nameless)} captions of captions.json belong to no shape, such as {min(nameless)}")
+    if (path / "shapenet_pc").is_dir():
+        notes.append(
+            "shapenet_pc is of ShapeNet55, whose lists ShapeNet-55/train.txt and test.txt are not there: the "
+            "split is another, chosen by hash, and there are no classes"
+        )
+    return Source(path.resolve().name, path, entries, names if labelled else [], problems, notes=notes)
+
+
+def _by_suffix(files: Iterable[Path]) -> str:
+    """Counts of files by suffix, as "3 .pcd, 1 .stl"."""
+    counts = Counter(file.suffix.lower() or "without suffix" for file in files)
+    shown = [f"{count} {suffix}" for suffix, count in counts.most_common(_SHOWN)]
+    rest = sum(counts.values()) - sum(count for _, count in counts.most_common(_SHOWN))
+    return ", ".join(shown) + (f" and {rest} others" if rest else "")
+
+
+def _unused(files: Iterable[Path]) -> list[str]:
+    """A line on files that are neither clouds nor belong to one, lists and texts for people aside."""
+    strange = [file for file in files if not _EXPECTED.search(file.name)]
+    if not strange:
+        return []
+    return [f"{len(strange)} files are not used ({_by_suffix(strange)}): clouds are {' '.join(SUFFIXES)}"]
 
 
 def list_hdf5(root: Path, files: list[Path], held_out_fraction: float) -> Source:
@@ -132,15 +179,24 @@ def hdf5_source(
     entries: list[Entry] = []
     problems = list(missing)
     labels: list[np.ndarray | None] = []
+    unlabelled: list[str] = []
+    unread: dict[str, str] = {}  # dataset -> the first file that has it
     has_test = "test" in splits.values()
     for file in sorted(files):
-        rows, label, found = _hdf5_rows(file, file.relative_to(root).with_suffix("").as_posix())
-        if label is None and needs_labels and not found:
-            found = [Problem(file.stem, file, "must have `label`, one for each row of `data`, got none")]
-        problems += found
-        if not found:  # a broken file does not take the others' labels away
+        found = _hdf5_rows(file, file.relative_to(root).with_suffix("").as_posix())
+        label = found.labels
+        if label is None and needs_labels and not found.problems:
+            problems.append(
+                Problem(file.stem, file, "must have `label`, one for each row of `data`, got none")
+            )
+        problems += found.problems
+        for name in found.unread:
+            unread.setdefault(name, file.name)
+        if not found.problems:  # a broken file does not take the others' labels away
             labels.append(label)
-        for row, entry in enumerate(rows):
+            if label is None:
+                unlabelled.append(file.name)
+        for row, entry in enumerate(found.entries):
             held_out = splits[file] == "test" if has_test else is_held_out(entry.key, held_out_fraction)
             entries.append(
                 replace(
@@ -150,9 +206,14 @@ def hdf5_source(
                     label=None if label is None else int(label[row]),
                 )
             )
+    notes = [_unread_note(name, file) for name, file in unread.items()]
     names: list[str] = []
-    if labels and all(label is not None for label in labels) and entries:
+    if labels and not unlabelled and entries:
         highest = max(int(entry.label or 0) for entry in entries)
+        if not class_names and highest >= _MOST_LABELS:
+            raise InputError(
+                f"labels must count classes from 0, got {highest} in {root} and no *shape_names.txt"
+            )
         names = class_names or [str(i) for i in range(highest + 1)]
         for entry in entries:
             if not 0 <= (entry.label or 0) < len(names):
@@ -160,7 +221,17 @@ def hdf5_source(
                 problems.append(Problem(entry.key, entry.cloud, what))
     else:
         entries = [replace(entry, label=None) for entry in entries]
-    return Source(root.resolve().name, root, entries, names, problems)
+        if len(unlabelled) < len(labels):
+            notes.append(
+                f"shapes have no labels: {len(unlabelled)} of {len(labels)} files have no `label`, such as "
+                f"{unlabelled[0]}"
+            )
+    return Source(root.resolve().name, root, entries, names, problems, notes=notes)
+
+
+def _unread_note(name: str, file: str) -> str:
+    hint = ": call it `label`, and shapes have classes" if name in ("labels", "y", "target") else ""
+    return f"`{name}` of {file} is not used{hint}"
 
 
 def _listed_files(root: Path, files: list[Path]) -> tuple[list[Path], dict[Path, str], list[Problem]]:
@@ -222,23 +293,30 @@ def _is_packed_file(file: Path) -> bool:
         return False  # broken: reported with the other files
 
 
-def _hdf5_rows(file: Path, key: str) -> tuple[list[Entry], np.ndarray | None, list[Problem]]:
-    """(entries of all rows, label [S] or None, problems) of one .h5 file."""
-    import h5py
+class _Rows(NamedTuple):
+    """What one .h5 file has."""
 
+    entries: list[Entry]
+    labels: np.ndarray | None  # [S] int64
+    problems: list[Problem]
+    unread: list[str]  # datasets that nobody asks for
+
+
+def _hdf5_rows(file: Path, key: str) -> _Rows:
+    """All rows of one .h5 file, without reading a cloud."""
     try:
-        with h5py.File(file, "r") as content:
-            count = len(hdf5_data(file, content))
-            label = np.asarray(content["label"][()]) if "label" in content else None
-    except BadFile as error:
-        return [], None, [Problem(key, file, error.what)]
-    except OSError as error:
-        return [], None, [Problem(key, file, f"must be a whole HDF5 file: {error}")]
-    if label is not None and (label.size != count or label.dtype.kind not in "iu"):
-        what = f"`label` must be {count} integers, got {label.dtype} {list(label.shape)}"
-        return [], None, [Problem(key, file, what)]
+        with open_hdf5(file) as content:
+            count = len(hdf5_clouds(file, content))
+            found = hdf5_array(content, "label", None, "iu", optional=True)
+            if found is not None and found.size != count:
+                raise InputError(f"`label` must be {count} integers, got {found.dtype} {list(found.shape)}")
+            label = None if found is None else np.asarray(found[()])
+            unread = [name for name in content if name not in ("data", "label")]
+    except InputError as error:
+        what = error.what if isinstance(error, BadFile) else str(error).removeprefix(f"{file} ")
+        return _Rows([], None, [Problem(key, file, what)], [])
     rows = [Entry(f"{key}/{row}", file, row) for row in range(count)]
-    return rows, None if label is None else label.reshape(-1).astype(np.int64), []
+    return _Rows(rows, None if label is None else label.reshape(-1).astype(np.int64), [], unread)
 
 
 def _shape_names(root: Path) -> list[str]:
@@ -251,12 +329,7 @@ def _shape_names(root: Path) -> list[str]:
 def _read_captions_json(file: Path) -> dict[str, str]:
     if not file.exists():
         return {}
-    try:
-        captions = json.loads(file.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{file} must be JSON {{key: caption}}: {error}") from error
-    if not isinstance(captions, dict) or not all(isinstance(text, str) for text in captions.values()):
-        raise InputError(f"{file} must be JSON {{key: caption}} of texts, got something else")
+    captions: dict[str, str] = read_json(file, dict[str, str], "JSON {key: caption}")
     return {key: text.strip() for key, text in captions.items()}
 
 

@@ -15,9 +15,11 @@ from recon_fast.data.clouds import (
     SUFFIXES,
     SURFACE_POINTS,
     BadFile,
+    Loaded,
     check_points,
     key_seed,
-    read_cloud,
+    load_cloud,
+    near_origin,
     read_parts,
     read_rows,
 )
@@ -123,18 +125,20 @@ class Reading:
         """Points sampled on a mesh."""
         return max(self.num_points, min(SURFACE_POINTS, self.max_points))
 
-    def fit(self, points: NDArray[np.float32], key: str, parts: NDArray[np.uint8] | None = None) -> "Cloud":
-        """A valid cloud [N, 3], and its parts [N], cut to size and cast."""
+    def fit(self, loaded: Loaded, key: str, parts: NDArray[np.uint8] | None = None) -> "Cloud":
+        """A valid cloud, and its parts [N], cut to size and cast."""
+        points, more = loaded
         if len(points) > self.max_points:
             rng = np.random.default_rng(key_seed(key, self.seed))
             kept = np.sort(rng.choice(len(points), self.max_points, replace=False))
             points, parts = points[kept], None if parts is None else parts[kept]
+        near, far = near_origin(points)
         if np.dtype(self.dtype) == np.float16:
             centred = points.astype(np.float64)
             centred -= centred.mean(0)
             radius = np.sqrt((centred**2).sum(1).max())
-            return Cloud((centred / radius if radius > 0 else centred).astype(np.float16), parts)
-        return Cloud(points.astype(self.dtype, copy=False), parts)
+            near = (centred / radius if radius > 0 else centred).astype(np.float16)
+        return Cloud(near.astype(self.dtype, copy=False), parts, far, more)
 
 
 class Cloud(NamedTuple):
@@ -142,6 +146,8 @@ class Cloud(NamedTuple):
 
     points: NDArray[np.floating]  # [N, 3]
     parts: NDArray[np.uint8] | None = None  # [N]
+    far: float = 0.0  # its distance from the origin in widths, if it was moved there; see `near_origin`
+    more: bool = False  # the file has more of each point than coordinates and part
 
 
 Read = Cloud | list[Problem]  # a shape, or what is wrong with it
@@ -159,16 +165,16 @@ def read_block(entries: Sequence[Entry], reading: Reading) -> list[Read]:
     found: list[Read] = []
     for i, entry in enumerate(entries):
         problems: list[Problem] = []
-        points = parts = None
+        loaded = parts = None
         try:
             if failed is not None:
                 raise failed
             if raw is not None:
-                points = check_points(entry.cloud, raw[i], reading.num_points)
+                loaded = check_points(entry.cloud, raw[i], reading.num_points)
             elif entry.parts is not None:
-                points, parts = read_parts(entry.cloud, entry.parts, reading.num_points)
+                loaded, parts = read_parts(entry.cloud, entry.parts, reading.num_points)
             else:
-                points = read_cloud(
+                loaded = load_cloud(
                     entry.cloud,
                     num_surface_points=reading.surface_points,
                     min_points=reading.num_points,
@@ -182,7 +188,7 @@ def read_block(entries: Sequence[Entry], reading: Reading) -> list[Read]:
                 check_picture(entry.picture)
             except BadFile as error:
                 problems.append(Problem(entry.key, error.file, error.what))
-        found.append(problems if points is None or problems else reading.fit(points, entry.key, parts))
+        found.append(problems if loaded is None or problems else reading.fit(loaded, entry.key, parts))
     return found
 
 
@@ -216,6 +222,41 @@ def in_order(work: Callable[[T], R], items: Sequence[T], workers: int | None = N
                 yield pending.popleft().result()
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+@dataclass
+class Tally:
+    """Counts what reading changed or left out of clouds, for a line each to people."""
+
+    moved: int = 0  # clouds that were far from the origin
+    farthest: float = 0.0  # of them, in widths
+    more: int = 0  # clouds whose points had more than coordinates
+
+    def add(self, cloud: Cloud) -> None:
+        """One cloud more."""
+        self.moved += cloud.far > 0
+        self.farthest = max(self.farthest, cloud.far)
+        self.more += cloud.more
+
+    def __iadd__(self, other: "Tally") -> "Tally":
+        self.moved += other.moved
+        self.farthest = max(self.farthest, other.farthest)
+        self.more += other.more
+        return self
+
+    def notes(self) -> list[str]:
+        """The lines."""
+        found = []
+        if self.moved:
+            found.append(
+                f"{self.moved} clouds lie up to {self.farthest:.3g} times their width from the origin and "
+                "were moved there, since float32 would lose their shape"
+            )
+        if self.more:
+            found.append(
+                f"of {self.more} clouds x, y and z are used, and not what else a point has (normals, colours)"
+            )
+        return found
 
 
 class _Points:
@@ -275,7 +316,7 @@ def load(
     reading = Reading(num_points, max_points, dtype, seed)
     problems = list(source.problems)
     bad = {problem.key for problem in problems}
-    points = _Points(len(source.entries), dtype)
+    points, tally = _Points(len(source.entries), dtype), Tally()
     parts: list[NDArray[np.uint8]] = []
     kept: list[Entry] = []
     done = 0
@@ -287,6 +328,7 @@ def load(
             elif entry.key not in bad:
                 kept.append(entry)
                 points.append(read.points)
+                tally.add(read)
                 if read.parts is not None:
                     parts.append(read.parts)
         done += len(block)
@@ -294,6 +336,7 @@ def load(
             progress(done, len(source.entries))
     stop_at_problems(source, kept, problems, on_problem, flag)
     shapes = without_clouds(source, kept)
+    shapes.notes += tally.notes()
     shapes.points = points.buffer[: points.used]
     np.cumsum(points.sizes, out=shapes.offsets[1:])
     if len(parts) == len(kept):
@@ -333,4 +376,5 @@ def without_clouds(source: Source, kept: Sequence[Entry]) -> Shapes:
         validation=validation if validation.any() else None,
         class_parts=source.class_parts,
         conventions=Conventions(source.up),
+        notes=list(source.notes),
     )

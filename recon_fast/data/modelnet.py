@@ -71,7 +71,18 @@ def list_modelnet(path: Path, classes: int) -> Source:
                 problems.append(Problem(key, cloud, "must be the shape's cloud, got no such file"))
             else:
                 entries[key] = Entry(key, cloud, label=label[name], held_out=split == "test")
-    return Source(path.resolve().name, path, list(entries.values()), names, problems, up="y")
+    unlisted = sorted(
+        file
+        for files in folders.values()
+        for file in files or ()
+        if file.endswith(".txt") and file.removesuffix(".txt") not in entries
+    )
+    notes = (
+        [f"{len(unlisted)} clouds are in neither list and not used, such as {unlisted[0]}"]
+        if unlisted
+        else []
+    )
+    return Source(path.resolve().name, path, list(entries.values()), names, problems, up="y", notes=notes)
 
 
 def _caches(path: Path, classes: int) -> dict[str, dict[str, Path]]:

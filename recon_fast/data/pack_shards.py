@@ -4,20 +4,21 @@ import json
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
 from recon_fast.config import StatedUp
-from recon_fast.data.chunks import file_state, files_fingerprint
-from recon_fast.data.loading import DataProblems, Progress, Reading, stop_at_problems
+from recon_fast.data.chunks import ProblemText, file_state, files_fingerprint, problem_texts, problems_of
+from recon_fast.data.loading import DataProblems, Progress, Reading, Tally, stop_at_problems
 from recon_fast.data.packed import dataset_checksums, pack, partial_folder, read_packed
 from recon_fast.data.shapes import Features, Problem, Shapes, Source
-from recon_fast.data.shards import FORMAT, MANIFEST, VERSION, is_sharded
+from recon_fast.data.shards import FORMAT, MANIFEST, VERSION, Manifest, Shard, is_sharded
 from recon_fast.errors import InputError
+from recon_fast.schema import read_json
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class PackedShards:
     size: int  # bytes
     problems: list[Problem]  # of shapes that were left out
     reused: int  # shards that an interrupted call had left
+    notes: list[str]  # what of the files was changed or is not in the shards, a line each
 
     def summary(self) -> str:
         """One line for people."""
@@ -86,6 +88,7 @@ def pack_shards(
     problems = [problem for problem in source.problems if problem.key not in listed]
     files: list[Path] = []
     kept, reused, done = 0, 0, 0
+    tally = Tally()
     try:
         partial.mkdir(exist_ok=True)
         for number, start in enumerate(range(0, len(entries), shard_size)):
@@ -103,7 +106,8 @@ def pack_shards(
                 of_all = _offset(progress, done, len(entries))
                 noted = _pack_one(shard, file, reading, workers, features_fn, of_all)
                 _write_json(note, {"made_of": made_of, **noted})
-            problems += [Problem(p["key"], Path(p["file"]), p["what"]) for p in noted["problems"]]
+            problems += problems_of(noted["problems"])
+            tally += Tally(*noted["tally"])
             if noted["rows"]:
                 kept += noted["rows"]
                 files.append(file)
@@ -116,7 +120,8 @@ def pack_shards(
             if new:
                 shutil.rmtree(partial, ignore_errors=True)
             raise
-        return _finish(source, out, partial, files, problems, reused)
+        notes = source.notes + tally.notes()
+        return _finish(source, out, partial, files, problems, reused, notes)
     except OSError as error:
         hint = f"; the same command continues from {partial}" if partial.exists() else ""
         what = error.strerror or str(error)
@@ -136,11 +141,24 @@ def _offset(progress: Progress | None, done: int, total: int) -> Progress | None
     return None if progress is None else lambda count, _of: progress(done + count, total)
 
 
-def _noted(note: Path, made_of: str) -> dict[str, Any] | None:
+class _Note(TypedDict):
+    """What is noted of a finished shard."""
+
+    rows: int
+    size: int  # bytes
+    problems: list[ProblemText]
+    tally: tuple[int, float, int]
+
+
+class _NoteMadeOf(_Note):
+    made_of: str
+
+
+def _noted(note: Path, made_of: str) -> _Note | None:
     """What was noted of a finished shard, if it was made of the same."""
     try:
-        found = json.loads(note.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        found: _NoteMadeOf = read_json(note, _NoteMadeOf, "the note of a shard")
+    except InputError:
         return None
     file = note.with_suffix(".h5")
     size = file.stat().st_size if file.exists() else 0
@@ -163,7 +181,7 @@ def _pack_one(
     workers: int | None,
     features_fn: Callable[[Shapes], Features | None] | None,
     progress: Progress | None,
-) -> dict[str, Any]:
+) -> _Note:
     """Pack a shard; its rows, bytes and problems, which do not stop it: those of all are shown at once."""
     try:
         packed = pack(
@@ -178,34 +196,43 @@ def _pack_one(
             features_fn=features_fn,
             overwrite=True,
         )
-        rows, size, problems = len(packed.shapes), packed.size, packed.problems
+        rows, size, problems, tally = len(packed.shapes), packed.size, packed.problems, packed.tally
     except DataProblems as error:  # nothing is left of it
-        rows, size, problems = 0, 0, error.problems
+        rows, size, problems, tally = 0, 0, error.problems, Tally()
         file.unlink(missing_ok=True)
-    return {
-        "rows": rows,
-        "size": size,
-        "problems": [{"key": p.key, "file": str(p.file), "what": p.what} for p in problems],
-    }
+    return {"rows": rows, "size": size, "problems": problem_texts(problems), "tally": astuple(tally)}
 
 
 def _finish(
-    source: Source, out: Path, partial: Path, files: list[Path], problems: list[Problem], reused: int
+    source: Source,
+    out: Path,
+    partial: Path,
+    files: list[Path],
+    problems: list[Problem],
+    reused: int,
+    notes: list[str],
 ) -> PackedShards:
     """Write the manifest and let the folder appear."""
-    shards: list[dict[str, Any]] = []
+    shards: list[Shard] = []
     held_out = 0
     for number, file in enumerate(files):
         shapes = read_packed(file, mapped=True, verify=False)
         held_out += int(shapes.held_out.sum())
-        sizes = {"rows": len(shapes), "points": len(shapes.points), "bytes": file.stat().st_size}
         name = f"shard-{number:05d}.h5"  # without gaps, should nothing be left of some
-        shards.append({"file": name, **sizes, "blake2b": dataset_checksums(file)})
+        shards.append(
+            {
+                "file": name,
+                "rows": len(shapes),
+                "points": len(shapes.points),
+                "bytes": file.stat().st_size,
+                "blake2b": dataset_checksums(file),
+            }
+        )
         file.rename(partial / name)
     if len({tuple(shard["blake2b"]) for shard in shards}) > 1:
         raise InputError(f"{source.root} must have pictures, captions and labels of all shapes or of none")
-    rows, size = (sum(shard[what] for shard in shards) for what in ("rows", "bytes"))
-    manifest = {
+    rows, size = sum(shard["rows"] for shard in shards), sum(shard["bytes"] for shard in shards)
+    manifest: Manifest = {
         "format": FORMAT,
         "version": VERSION,
         "name": source.name,
@@ -213,6 +240,7 @@ def _finish(
         "dtype": str(shapes.points.dtype),
         "class_names": shapes.class_names,
         "teacher": shapes.features.teacher if shapes.features else None,
+        "notes": notes,
         "shards": shards,
     }
     for left in partial.iterdir():
@@ -225,4 +253,4 @@ def _finish(
         shutil.rmtree(replaced, ignore_errors=True)
     else:
         partial.rename(out)
-    return PackedShards(out, len(shards), rows, held_out, size, problems, reused)
+    return PackedShards(out, len(shards), rows, held_out, size, problems, reused, notes)

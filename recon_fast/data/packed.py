@@ -7,33 +7,36 @@
     pictures [B] uint8, picture_offsets [S + 1]         picture files as they were, without features
     features/image, text, caption_index, class_text     see `recon_fast.data.shapes.Features`
 
-What a set does not have is absent. Attributes of the file state how its clouds lie: `up` (x, y, z or
-unknown), `scale` ("unit sphere" or "raw") and `points_per_cloud` [smallest, largest]. Each dataset carries
-the attribute `blake2b` of its bytes (of texts, of their JSON), which reading verifies.
+What a set does not have is absent. Attributes of the file state how its clouds lie: `up` (x, y, z or unknown),
+`scale` ("unit sphere" or "raw") and `points_per_cloud` [smallest, largest]; and as JSON `notes`, what of the
+files was changed or left out. Each dataset carries the attribute `blake2b` of its bytes (of texts, of their
+JSON), which reading verifies.
 """
 
 import json
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from hashlib import blake2b
-from operator import itemgetter
 from pathlib import Path
-from typing import Any, get_args
+from typing import Annotated, Any, get_args
 
 import numpy as np
+from msgspec import Meta
 from numpy.typing import NDArray
 
 from recon_fast.config import StatedUp
 from recon_fast.data.chunks import Chunk, Chunks
 from recon_fast.data.conventions import radii, scale_of, state_up
-from recon_fast.data.loading import Progress, Reading, stop_at_problems, without_clouds
+from recon_fast.data.loading import Progress, Reading, Tally, stop_at_problems, without_clouds
 from recon_fast.data.pictures import FilePictures, PackedPictures
 from recon_fast.data.shapes import Conventions, Entry, Features, Problem, Scale, Shapes, Source, Up
 from recon_fast.errors import InputError
+from recon_fast.schema import hdf5_array, hdf5_attribute, open_hdf5, parse_json
 
 FORMAT = "recon-fast packed shapes"
 VERSION = 1
@@ -52,6 +55,12 @@ class Packed:
     size: int  # bytes
     problems: list[Problem]  # of shapes that were left out
     reused: int  # chunks that an interrupted call had left
+    tally: Tally  # what was changed or left out of clouds
+
+    @property
+    def notes(self) -> list[str]:
+        """What of the files was changed or is not in the packed one, a line each."""
+        return self.shapes.notes
 
     def summary(self) -> str:
         """One line for people."""
@@ -80,8 +89,8 @@ def is_packed(path: Path) -> bool:
                 return False
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
-    with _opened(path) as file:
-        return file.attrs.get("format") == FORMAT
+    with open_hdf5(path) as file:
+        return _has_format(path, file)
 
 
 def pack(
@@ -131,11 +140,12 @@ def pack(
         shapes = without_clouds(source, kept)
         shapes.conventions = Conventions(source.up, scale)
         shapes = state_up(shapes, up)
+        shapes.notes += chunks.tally.notes()
         if features_fn is not None:
             shapes.features = features_fn(shapes)
         total = _write(out, shapes, chunks, {problem.key for problem in problems}, dtype)
         shutil.rmtree(partial, ignore_errors=True)
-        return Packed(out, shapes, total, out.stat().st_size, problems, chunks.reused)
+        return Packed(out, shapes, total, out.stat().st_size, problems, chunks.reused, chunks.tally)
     except OSError as error:
         if partial.exists() and not any(partial.iterdir()):
             partial.rmdir()
@@ -191,6 +201,7 @@ def _write(out: Path, shapes: Shapes, chunks: Chunks, bad: set[str], dtype: Any)
         with h5py.File(aside, "w") as file:
             file.attrs.update({"format": FORMAT, "version": VERSION, "name": shapes.name})
             file.attrs.update({"up": shapes.conventions.up, "scale": shapes.conventions.scale})
+            file.attrs["notes"] = json.dumps(shapes.notes)
             file.attrs["points_per_cloud"] = [min(sizes.values()), max(sizes.values())]
             points = (part for chunk in chunks for part in _pieces(chunk, chunk.points, bad))
             _put_parts(file, "points", (total, 3), np.dtype(dtype), points)
@@ -286,52 +297,88 @@ def read_packed(path: Path, *, num_points: int = 1, mapped: bool = False, verify
         num_points: what each cloud must have at least.
         mapped: clouds, features and pictures are not read into memory, but mapped from the file. Other
             programs must not write into it meanwhile; it may be replaced.
-        verify: compare the checksums of what is mapped, for which all of it is read once.
+        verify: compare the checksums of what is mapped and look for NaN, for which all of it is read once.
 
     Raises:
         InputError: the file is damaged (it names the dataset), of a newer version, or has smaller clouds.
     """
     with _opened(path) as file:
-        if file.attrs.get("format") != FORMAT:
-            raise InputError(f"{path} must be a file that `recon-fast pack` wrote, got another HDF5 file")
-        if int(file.attrs.get("version", 0)) != VERSION:
-            raise InputError(f"{path} must be of format version {VERSION}, got {file.attrs.get('version')}")
-        get = _Getter(path, file)
-        big = get if not mapped else partial(get.mapped, verify=verify)
-        offsets = get("offsets")
-        features = None
-        if "features" in file:
-            arrays = {
-                name: (big if name in ("image", "text") else get)(f"features/{name}", optional=True)
-                for name in _ARRAYS
-            }
-            features = Features(**arrays, teacher=json.loads(file["features"].attrs["teacher"]))
-        pictures = None
-        if "pictures" in file:
-            pictures = PackedPictures(big("pictures"), get("picture_offsets"), path)
+        get = _Getter(path, file, mapped, verify)
+        keys = get.texts("keys", "S")
+        count = len(keys)
+        if len(set(keys)) < count:
+            raise InputError(f"{path} must have keys that differ, got some twice")
+        offsets = get.offsets("offsets", count)
+        smallest = int(np.diff(offsets).min()) if count else 0
+        if smallest < num_points:
+            raise InputError(
+                f"{path} must have clouds of at least {num_points} points, got one of {smallest}"
+            )
         shapes = Shapes(
-            name=str(file.attrs.get("name", path.stem)),
-            keys=get.texts("keys"),
-            points=big("points"),
+            name=hdf5_attribute(file, "name", str, str(path)) or path.stem,
+            keys=keys,
+            points=get.big("points", (int(offsets[-1]), 3)),
             offsets=offsets,
-            held_out=get("held_out"),
-            labels=get("labels", optional=True),
-            class_names=get.texts("class_names"),
-            captions=get.texts("captions") if "captions" in file else None,
-            validation=get("validation", optional=True),
-            parts=get("parts", optional=True),
-            class_parts=[json.loads(parts) for parts in get.texts("class_parts")]
-            if "parts" in file
-            else None,
+            held_out=get("held_out", (count,), "b"),
+            labels=get("labels", (count,), "iu", optional=True),
+            class_names=get.texts("class_names", "C"),
+            captions=get.texts("captions", count) if "captions" in file else None,
+            validation=get("validation", (count,), "b", optional=True),
             conventions=_conventions(path, file),
-            pictures=pictures,
-            features=features,
-            checksum=str(file["points"].attrs.get("blake2b")),
+            features=_features(path, file, get, count),
+            checksum=hdf5_attribute(file["points"], "blake2b", str, str(path)),
+            notes=parse_json(
+                hdf5_attribute(file, "notes", str, str(path)) or "[]",
+                list[str],
+                f"{path}: notes must be a list",
+            ),
         )
-    smallest = int(np.diff(offsets).min()) if len(offsets) > 1 else 0
-    if smallest < num_points:
-        raise InputError(f"{path} must have clouds of at least {num_points} points, got one of {smallest}")
+        if shapes.labels is not None:
+            _check_range(path, "labels", shapes.labels, len(shapes.class_names))
+        if "parts" in file:
+            _read_parts(path, get, shapes)
+        if "pictures" in file:
+            starts = get.offsets("picture_offsets", count)
+            shapes.pictures = PackedPictures(get.big("pictures", (int(starts[-1]),), "u"), starts, path)
     return shapes
+
+
+def _features(path: Path, file: Any, get: "_Getter", count: int) -> Features | None:
+    if "features" not in file:
+        return None
+    text = hdf5_attribute(file["features"], "teacher", str, str(path))
+    teacher = parse_json(text or "", dict[str, Any], f"{path} must say of which teacher its features are")
+    image = get.big("features/image", (count, "V", "D"), "f", optional=True)
+    texts = get.big("features/text", ("U", "P", "D"), "f", optional=True)
+    index = get("features/caption_index", (count,), "iu", optional=texts is None)
+    if texts is not None:
+        _check_range(path, "features/caption_index", index, len(texts))
+    classes = get("features/class_text", ("C", "D"), "f", optional=True)
+    return Features(image=image, text=texts, caption_index=index, class_text=classes, teacher=teacher)
+
+
+def _read_parts(path: Path, get: "_Getter", shapes: Shapes) -> None:
+    """Give shapes their parts, each of which their class must have."""
+    wanted = f"{path} must list the parts of each class as whole numbers below 256"
+    shapes.class_parts = [
+        parse_json(text, list[Annotated[int, Meta(ge=0, lt=256)]], wanted)
+        for text in get.texts("class_parts", len(shapes.class_names))
+    ]
+    shapes.parts = get("parts", (len(shapes.points),), "u")
+    if shapes.labels is None:
+        raise InputError(f"{path} must have labels, as its points have parts")
+    allowed = np.zeros((len(shapes.class_parts), 256), np.bool_)
+    for row, parts in zip(allowed, shapes.class_parts, strict=True):
+        row[parts] = True
+    if not allowed[np.repeat(shapes.labels, np.diff(shapes.offsets)), shapes.parts].all():
+        raise InputError(f"{path} must have parts that its classes have, got others")
+
+
+def _check_range(path: Path, name: str, values: NDArray, count: int) -> None:
+    if len(values) and (values.min() < 0 or values.max() >= count):
+        raise InputError(
+            f"{path} must have {name} from 0 to {count - 1}, got {values.min()} to {values.max()}"
+        )
 
 
 def dataset_checksums(path: Path) -> dict[str, str]:
@@ -344,11 +391,9 @@ def dataset_checksums(path: Path) -> dict[str, str]:
 
     def note(name: str, item: Any) -> None:
         if hasattr(item, "dtype"):  # not a group
-            found[name] = str(item.attrs.get("blake2b"))
+            found[name] = str(hdf5_attribute(item, "blake2b", str, str(path)))
 
     with _opened(path) as file:
-        if file.attrs.get("format") != FORMAT:
-            raise InputError(f"{path} must be a file that `recon-fast pack` wrote, got another HDF5 file")
         try:
             file.visititems(note)
         except (OSError, RuntimeError) as error:
@@ -357,42 +402,53 @@ def dataset_checksums(path: Path) -> dict[str, str]:
 
 
 def _conventions(path: Path, file: Any) -> Conventions:
-    up, scale = (file.attrs.get(name, "unknown") for name in ("up", "scale"))
+    up: Any = hdf5_attribute(file, "up", str, str(path)) or "unknown"
+    scale: Any = hdf5_attribute(file, "scale", str, str(path)) or "unknown"
     if up not in get_args(Up) or scale not in get_args(Scale):
         raise InputError(f"{path} is damaged: it states {up} as the up axis and {scale} as the scale")
     return Conventions(up, scale)
 
 
 class _Getter:
-    """Datasets of an open file, verified."""
+    """Datasets of an open file, verified; real numbers must be finite.
 
-    def __init__(self, path: Path, file: Any) -> None:
-        self.path = path
-        self.file = file
+    Args:
+        path, file: the file.
+        mapped, verify: as `read_packed` takes them, of what is `big`.
+    """
+
+    def __init__(self, path: Path, file: Any, mapped: bool, verify: bool) -> None:
+        self.path, self.file = path, file
+        self.mapped, self.verify = mapped, verify
         self.whole: NDArray[np.uint8] | None = None
 
-    def __call__(self, name: str, optional: bool = False) -> Any:
-        if optional and name not in self.file:
+    def __call__(
+        self, name: str, shape: tuple[int | str, ...], kinds: str = "f", optional: bool = False
+    ) -> Any:
+        """The array in memory, None where it is optional and absent."""
+        dataset = hdf5_array(self.file, name, shape, kinds, optional=optional)
+        if dataset is None:
             return None
-        array = self._read(name, lambda dataset: dataset[()])
-        self._verify(name, _digest(np.ascontiguousarray(array)))
+        array = np.ascontiguousarray(self._read(name, lambda: dataset[()]))
+        self._check(name, dataset, _digest(array), bool(np.isfinite(array).all()))
         return array
 
-    def mapped(self, name: str, optional: bool = False, verify: bool = True) -> Any:
-        """The dataset as a read-only memory map; in memory where it cannot be mapped."""
-        if optional and name not in self.file:
+    def big(self, name: str, shape: tuple[int | str, ...], kinds: str = "f", optional: bool = False) -> Any:
+        """The array in memory, or as a read-only memory map where that is wanted and possible."""
+        dataset = hdf5_array(self.file, name, shape, kinds, optional=optional)
+        if dataset is None:
             return None
-        dataset = self._read(name, lambda dataset: dataset)
-        offset = dataset.id.get_offset()  # None if it is empty, in chunks or compressed
-        if offset is None:
-            return self(name)
-        if verify:
-            state = blake2b(digest_size=16)
+        offset = dataset.id.get_offset() if self.mapped else None
+        if offset is None:  # also of what is empty, in chunks or compressed
+            return self(name, shape, kinds)
+        if self.verify:
+            state, finite = blake2b(digest_size=16), True
             rows = max(1, _BLOCK_BYTES // max(1, dataset[:1].nbytes))
             for start in range(0, len(dataset), rows):
-                part = self._read(name, itemgetter(slice(start, start + rows)))
+                part = self._read(name, partial(dataset.__getitem__, slice(start, start + rows)))
                 state.update(np.ascontiguousarray(part).reshape(-1).view(np.uint8).data)
-            self._verify(name, state.hexdigest())
+                finite = finite and bool(np.isfinite(part).all())
+            self._check(name, dataset, state.hexdigest(), finite)
         try:
             if self.whole is None:
                 self.whole = np.memmap(self.path, np.uint8, "r")  # once, as each map keeps a file open
@@ -400,29 +456,46 @@ class _Getter:
         except (OSError, ValueError) as error:
             raise InputError(f"{self.path} is damaged: its {name} cannot be read ({error})") from error
 
-    def texts(self, name: str) -> list[str]:
-        texts = self._read(name, lambda dataset: dataset.asstr()[()].tolist() if len(dataset) else [])
-        self._verify(name, _digest_texts(texts))
+    def offsets(self, name: str, count: int) -> NDArray[np.int64]:
+        """Where each of `count` items starts, and the end: from 0 on, never back."""
+        found: NDArray[np.int64] = self(name, (count + 1,), "iu").astype(np.int64, copy=False)
+        if found[0] != 0 or (np.diff(found) < 0).any():
+            raise InputError(f"{self.path} must have {name} that begin with 0 and grow, got others")
+        return found
+
+    def texts(self, name: str, count: int | str) -> list[str]:
+        """A list of texts."""
+        dataset = hdf5_array(self.file, name, (count,), "O")
+        texts = self._read(name, lambda: dataset.asstr()[()].tolist() if len(dataset) else [])
+        self._check(name, dataset, _digest_texts(texts), True)
         return texts
 
-    def _read(self, name: str, read: Callable[[Any], Any]) -> Any:
+    def _read(self, name: str, read: Callable[[], Any]) -> Any:
         try:
-            return read(self.file[name])
+            return read()
         except (OSError, KeyError, ValueError, RuntimeError, TypeError) as error:
             raise InputError(f"{self.path} is damaged: its {name} cannot be read ({error})") from error
 
-    def _verify(self, name: str, found: str) -> None:
-        if self.file[name].attrs.get("blake2b") != found:
+    def _check(self, name: str, dataset: Any, found: str, finite: bool) -> None:
+        if hdf5_attribute(dataset, "blake2b", str, str(self.path)) != found:
             raise InputError(
                 f"{self.path} is damaged: the checksum of its {name} does not match; pack it again"
             )
+        if not finite:
+            raise InputError(f"{self.path} must have finite {name}, got NaN or inf; pack it again")
 
 
-def _opened(path: Path) -> Any:
-    """The open HDF5 file, or InputError that says it is damaged."""
-    import h5py
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """The open file, of this version of the format. Raises InputError."""
+    with open_hdf5(path) as file:
+        if not _has_format(path, file):
+            raise InputError(f"{path} must be a file that `recon-fast pack` wrote, got another HDF5 file")
+        if (version := hdf5_attribute(file, "version", int, str(path))) != VERSION:
+            raise InputError(f"{path} must be of format version {VERSION}, got {version}")
+        yield file
 
-    try:
-        return h5py.File(path, "r")
-    except OSError as error:
-        raise InputError(f"{path} is damaged or not an HDF5 file: {error}") from error
+
+def _has_format(path: Path, file: Any) -> bool:
+    found = file.attrs.get("format")
+    return isinstance(found, str) and found == FORMAT

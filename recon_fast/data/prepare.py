@@ -57,6 +57,7 @@ def _read_or_make(config: DataConfig, seed: int, console: Console, parts: bool) 
         path = Path(config.path).expanduser()
         packed = open_packed(path, num_points=config.num_points)
         if packed is not None:
+            say_notes(packed, console)
             return packed
         source = open_source(path, config.kind, held_out_fraction=config.held_out_fraction)
         shapes, left_out = load(
@@ -69,6 +70,7 @@ def _read_or_make(config: DataConfig, seed: int, console: Console, parts: bool) 
             progress=bars.bar("reading shapes"),
         )
     say_left_out(left_out, console)
+    say_notes(shapes, console)
     return shapes
 
 
@@ -92,6 +94,12 @@ def say_left_out(problems: list[Problem], console: Console) -> None:
     if problems:
         count = len({problem.key for problem in problems})
         say(console, f"{problem_table(problems)}\nleft out {count} shapes that cannot be used")
+
+
+def say_notes(shapes: Shapes, console: Console) -> None:
+    """Say what of the files is not used or was changed."""
+    for note in shapes.notes:
+        say(console, f"{shapes.name}: {note}", style="yellow")
 
 
 def pack_shapes(source: str | Path, out: str | Path, config: PackConfig, console: Console) -> str:
@@ -153,6 +161,8 @@ def pack_shapes(source: str | Path, out: str | Path, config: PackConfig, console
             state = json.dumps([config.features, asdict(config.teacher)], sort_keys=True)
             packed = pack_shards(listed, out, config.shard_size, state=state, **settings)
     say_left_out(packed.problems, console)
+    for note in packed.notes:
+        say(console, note, style="yellow")
     return packed.summary()
 
 

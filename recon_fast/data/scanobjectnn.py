@@ -4,7 +4,8 @@ main_split/{training,test}_objectdataset.h5                          obj_bg: obj
 main_split_nobg/{training,test}_objectdataset.h5                     obj_only: without it
 main_split/{training,test}_objectdataset_augmentedrot_scale75.h5     hardest (PB_T50_RS): moved, turned
 
-Both folders may lie in a folder h5_files. y is up.
+The folders may be called otherwise and may lie in a folder h5_files: files without background are those whose
+folder has nobg in its name. Of the archive's other files none is read. y is up.
 """
 
 from pathlib import Path
@@ -17,24 +18,25 @@ CLASS_NAMES = [
     "bag", "bin", "box", "cabinet", "chair", "desk", "display", "door", "shelf", "table", "bed", "pillow",
     "sink", "sofa", "toilet",
 ]  # fmt: skip
+_PLAIN, _HARDEST = "objectdataset.h5", "objectdataset_augmentedrot_scale75.h5"
 VARIANTS = {
-    "obj_bg": ("main_split", "objectdataset.h5"),
-    "obj_only": ("main_split_nobg", "objectdataset.h5"),
-    "hardest": ("main_split", "objectdataset_augmentedrot_scale75.h5"),
+    "obj_bg": ("main_split", _PLAIN),
+    "obj_only": ("main_split_nobg", _PLAIN),
+    "hardest": ("main_split", _HARDEST),
 }
 _SPLITS = {"training": "train", "test": "test"}
 
 
 def is_scanobjectnn(path: Path) -> bool:
-    """Is there a file of one of the variants?"""
-    return bool(_present(path))
+    """Is there a file of the set, whatever its folder is called?"""
+    return any(True for place in _places(path) for _ in _files_in(place))
 
 
 def list_scanobjectnn(path: Path, variant: str | None = None) -> Source:
     """Every row of a variant's two files as one entry; the test file is held out.
 
     Args:
-        path: the folder of main_split and main_split_nobg, or one of these.
+        path: a folder that holds the files, or holds such folders, in h5_files or by itself.
         variant: "obj_bg", "obj_only" or "hardest"; None takes the one that is there.
 
     Raises:
@@ -50,12 +52,17 @@ def list_scanobjectnn(path: Path, variant: str | None = None) -> Source:
         variant = next(iter(present), "obj_bg")
     if variant not in present:
         folder, name = VARIANTS[variant]
-        there = f"only {', '.join(present)}" if present else "no variant"
+        others = sorted({file.name for place in _places(path) for file in _files_in(place)})
+        there = f"only {', '.join(present or others)}" if others else "no variant"
         raise InputError(
             f"ScanObjectNN's {variant} must be {folder}/training_{name} and {folder}/test_{name}, "
             f"got {there} in {path}"
         )
-    files = present[variant]
+    places = present[variant]
+    if len(places) > 1:
+        several = ", ".join(str(place) for place in places)
+        raise InputError(f"ScanObjectNN's {variant} is in several folders: name one of {several}")
+    files = [places[0] / f"{split}_{VARIANTS[variant][1]}" for split in _SPLITS]
     splits = {file: _SPLITS[file.name.partition("_")[0]] for file in files}
     missing = [
         Problem(file.stem, file, f"must be there, as {variant} has two files")
@@ -68,14 +75,27 @@ def list_scanobjectnn(path: Path, variant: str | None = None) -> Source:
     return source
 
 
+def _places(path: Path) -> list[Path]:
+    """Folders that files of the set may lie in."""
+    return [path, *sorted(path.glob("*/")), *sorted(path.glob("h5_files/*/"))]
+
+
+def _files_in(folder: Path) -> list[Path]:
+    return [file for split in _SPLITS for file in folder.glob(f"{split}_objectdataset*.h5")]
+
+
 def _present(path: Path) -> dict[str, list[Path]]:
-    """Both files of each variant of which one is there."""
-    found = {}
+    """The folders of each variant of which a file is there: its own folder if that is one of them."""
+    found: dict[str, list[Path]] = {}
     for variant, (folder, name) in VARIANTS.items():
-        inside = [path / folder, path / "h5_files" / folder]
-        for place in [path] if path.resolve().name == folder else inside:
-            files = [place / f"{split}_{name}" for split in _SPLITS]
-            if any(file.is_file() for file in files):
-                found[variant] = files
-                break
+        without_background = variant == "obj_only"
+        places = [
+            place
+            for place in _places(path)
+            if ("nobg" in place.resolve().name) == without_background
+            and any((place / f"{split}_{name}").is_file() for split in _SPLITS)
+        ]
+        own = [place for place in places if place.resolve().name == folder]
+        if places:
+            found[variant] = own or places
     return found

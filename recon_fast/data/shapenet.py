@@ -6,12 +6,13 @@ shapenet_img/<synset>-<id>.png    one picture each (optional)
 shapenet55.json                   rows {"catalogue": synset as a number, "describe": caption} (optional)
 """
 
-import json
 from pathlib import Path
+from typing import TypedDict
 
 from recon_fast.data.lists import names_in, read_lines
 from recon_fast.data.shapes import Entry, Problem, Source
 from recon_fast.errors import InputError
+from recon_fast.schema import read_json
 
 CLASS_NAMES = {
     "02691156": "airplane", "02747177": "trash bin", "02773838": "bag", "02801938": "basket",
@@ -90,16 +91,27 @@ def list_shapenet(path: Path) -> Source:
             )
         )
     names = [CLASS_NAMES.get(synset) or captions.get(synset) or synset for synset in synsets]
-    return Source(path.name, path, entries, names, problems, up="y")
+    notes = []
+    if unlisted := [
+        name for name in clouds if name.endswith(".npy") and name.removesuffix(".npy") not in listed
+    ]:
+        notes.append(
+            f"{len(unlisted)} clouds of shapenet_pc are in neither list and not used, such as {min(unlisted)}"
+        )
+    return Source(path.name, path, entries, names, problems, up="y", notes=notes)
+
+
+class _Row(TypedDict):
+    catalogue: int | str
+    describe: str
 
 
 def _read_captions(file: Path) -> dict[str, str]:
     """Caption by synset of 8 digits; the file's numbers have lost their leading zero."""
     if not file.exists():
         return {}
+    rows = read_json(file, list[_Row], 'a list of {"catalogue", "describe"}')
     try:
-        rows = json.loads(file.read_text(encoding="utf-8-sig"))
-        return {f"{int(row['catalogue']):08d}": str(row["describe"]).strip() for row in rows}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        what = f"{type(error).__name__}: {error}"
-        raise InputError(f'{file} must be a list of {{"catalogue", "describe"}}: {what}') from error
+        return {f"{int(row['catalogue']):08d}": row["describe"].strip() for row in rows}
+    except ValueError as error:
+        raise InputError(f"{file} must name catalogues by synset, a number: {error}") from error

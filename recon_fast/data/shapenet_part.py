@@ -7,13 +7,13 @@ train_test_split/shuffled_{train,val,test}_file_list.json   ["shape_data/<synset
 The test list is held out, the val list is for validation. y is up.
 """
 
-import json
 from pathlib import Path
 from typing import NamedTuple
 
 from recon_fast.data.lists import names_in, read_lines
 from recon_fast.data.shapes import Entry, Problem, Source
 from recon_fast.errors import InputError
+from recon_fast.schema import read_json
 
 
 class Category(NamedTuple):
@@ -85,6 +85,13 @@ def list_shapenet_part(path: Path) -> Source:
                     parts=category.parts,
                 )
     parts = [list(category.parts) for category in CATEGORIES.values()]
+    unlisted = sorted(
+        f"{synset}/{name}"
+        for synset, names in clouds.items()
+        for name in names
+        if name.endswith(".txt") and f"{synset}/{name.removesuffix('.txt')}" not in entries
+    )
+    notes = [f"{len(unlisted)} clouds are in no list and not used, such as {unlisted[0]}"] if unlisted else []
     return Source(
         path.resolve().name,
         path,
@@ -93,6 +100,7 @@ def list_shapenet_part(path: Path) -> Source:
         problems,
         up="y",
         class_parts=parts,
+        notes=notes,
     )
 
 
@@ -106,10 +114,7 @@ def _check_table(file: Path) -> None:
 
 
 def _read_list(file: Path) -> list[str]:
-    try:
-        lines = json.loads(file.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"ShapeNetPart must list its shapes in {file}: {error}") from error
-    if not isinstance(lines, list) or not all(isinstance(line, str) for line in lines):
-        raise InputError(f'{file} must be a JSON list of "shape_data/<synset>/<id>", got something else')
+    lines: list[str] = read_json(
+        file, list[str], 'a list of ShapeNetPart\'s shapes, ["shape_data/<synset>/<id>", ...]'
+    )
     return lines

@@ -77,6 +77,7 @@ class Source:
     problems: list[Problem] = field(default_factory=list)  # found while listing
     up: Up = "unknown"  # the axis that points up, where the layout defines it
     class_parts: list[list[int]] | None = None  # [C]: see `Shapes`
+    notes: list[str] = field(default_factory=list)  # what of the files is not used, and why: a line each
 
 
 @dataclass
@@ -114,6 +115,9 @@ class Shapes:
     parts: NDArray[np.uint8] | None = None  # [T]: the part that each point belongs to
     class_parts: list[list[int]] | None = None  # [C]: the parts that shapes of a class have
     conventions: Conventions = Conventions()
+    notes: list[str] = field(
+        default_factory=list
+    )  # what of the files was changed or is not used, a line each
 
     def __len__(self) -> int:
         return len(self.keys)

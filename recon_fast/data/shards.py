@@ -1,8 +1,8 @@
 """A data set in many packed files: a folder with a manifest, whole or absent, packed shard by shard.
 
     shard-00000.h5 ...   packed files (`recon_fast.data.packed`), each with its own features or pictures
-    manifest.json        format, version, name, rows, dtype, class_names, teacher; of each shard its file,
-                         rows, points, bytes and the checksums of its datasets
+    manifest.json        format, version, name, rows, dtype, class_names, teacher, notes; of each shard its
+                         file, rows, points, bytes and the checksums of its datasets
 
 Shapes of all shards are one data set, in order. Their clouds need not fit into memory: they are mapped.
 """
@@ -11,9 +11,10 @@ import json
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, Literal, NotRequired, TypedDict, TypeVar
 
 import numpy as np
+from msgspec import Meta
 from numpy.typing import NDArray
 
 from recon_fast.data.loading import Progress, in_order, problem_table
@@ -22,6 +23,7 @@ from recon_fast.data.pictures import JoinedPictures
 from recon_fast.data.rows import Joined
 from recon_fast.data.shapes import Conventions, Features, Problem, Shapes
 from recon_fast.errors import InputError
+from recon_fast.schema import read_json
 
 FORMAT = "recon-fast sharded shapes"
 VERSION = 1
@@ -43,13 +45,44 @@ class ShardProblems(InputError):
         self.table = problem_table(problems)
 
 
+class Shard(TypedDict):
+    """What a manifest says of one of its files."""
+
+    file: Annotated[str, Meta(pattern=r"^[^/\\\0]+\.h5$")]  # a name in the folder
+    rows: Annotated[int, Meta(gt=0)]
+    points: Annotated[int, Meta(gt=0)]
+    bytes: Annotated[int, Meta(gt=0)]
+    blake2b: dict[str, str]  # of each dataset
+
+
+class Manifest(TypedDict):
+    """manifest.json."""
+
+    format: str
+    version: int
+    name: str
+    rows: int
+    dtype: str
+    class_names: list[str]
+    teacher: dict[str, Any] | None
+    notes: NotRequired[list[str]]
+    shards: Annotated[list[Shard], Meta(min_length=1)]
+
+
+class _Marked(TypedDict):
+    format: Literal["recon-fast sharded shapes"]
+    version: int
+
+
 def is_sharded(path: Path) -> bool:
     """Is the folder one that `pack_shards` wrote?"""
-    try:
-        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    if not (path / MANIFEST).is_file():
         return False
-    return isinstance(manifest, dict) and manifest.get("format") == FORMAT
+    try:
+        read_json(path / MANIFEST, _Marked, "a manifest")
+    except InputError:
+        return False
+    return True
 
 
 def read_shards(folder: Path, *, num_points: int = 1) -> Shapes:
@@ -69,6 +102,12 @@ def read_shards(folder: Path, *, num_points: int = 1) -> Shapes:
         read_packed(folder / shard["file"], num_points=num_points, mapped=True, verify=False)
         for shard in manifest["shards"]
     ]
+    for shard, shapes in zip(manifest["shards"], sets, strict=True):
+        if _has(shapes) != _has(sets[0]) or shapes.class_names != manifest["class_names"]:
+            raise InputError(
+                f"{folder} must have shards that hold the same of all shapes, with the manifest's classes; "
+                f"{shard['file']} does not"
+            )
     return _join(manifest, sets)
 
 
@@ -96,28 +135,23 @@ def verify_shards(folder: Path, progress: Progress | None = None) -> None:
     """
     manifest = _manifest(folder)
 
-    def verify(shard: dict[str, Any]) -> None:
+    def verify(shard: Shard) -> None:
         _check(folder, shard)
         read_packed(folder / shard["file"], mapped=True)
 
     _check_all(folder, manifest, verify, progress)
 
 
-def _manifest(folder: Path) -> dict[str, Any]:
-    file = folder / MANIFEST
-    try:
-        manifest = json.loads(file.read_text(encoding="utf-8"))
-        version = manifest["version"]
-        if version == VERSION and not manifest["shards"]:
-            raise ValueError("it names no shards")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{file} is damaged: {error}") from error
+def _manifest(folder: Path) -> Manifest:
+    file, what = folder / MANIFEST, "the manifest of a sharded set"
+    version = read_json(file, _Marked, what)["version"]
     if version != VERSION:
         raise InputError(f"{folder} must be of format version {VERSION}, got {version}")
+    manifest: Manifest = read_json(file, Manifest, what)
     return manifest
 
 
-def _check(folder: Path, shard: dict[str, Any]) -> None:
+def _check(folder: Path, shard: Shard) -> None:
     """Raise InputError unless the shard's file is there, whole, and the one that was packed."""
     file = folder / shard["file"]
     if not file.is_file():
@@ -130,13 +164,13 @@ def _check(folder: Path, shard: dict[str, Any]) -> None:
 
 def _check_all(
     folder: Path,
-    manifest: dict[str, Any],
-    check: Callable[[dict[str, Any]], None],
+    manifest: Manifest,
+    check: Callable[[Shard], None],
     progress: Progress | None = None,
 ) -> None:
     """Raise ShardProblems if `check` raises InputError for some shards."""
 
-    def what(shard: dict[str, Any]) -> str | None:
+    def what(shard: Shard) -> str | None:
         try:
             check(shard)
         except InputError as error:
@@ -154,7 +188,20 @@ def _check_all(
         raise ShardProblems(folder, problems)
 
 
-def _join(manifest: dict[str, Any], sets: list[Shapes]) -> Shapes:
+def _has(shapes: Shapes) -> list[Any]:
+    """What all shards of a set must have alike: which optional things, and the sizes of features."""
+    arrays = (shapes.labels, shapes.captions, shapes.pictures, shapes.parts, shapes.class_parts)
+    features = shapes.features or Features(None, None, None, None, {})
+    tables = (features.image, features.text, features.class_text)
+    return [
+        *(array is None for array in arrays),
+        shapes.points.dtype,
+        *(None if table is None else (table.shape[1:], table.dtype) for table in tables),
+        None if shapes.features is None else features.teacher,
+    ]
+
+
+def _join(manifest: Manifest, sets: list[Shapes]) -> Shapes:
     """One set of several, whose shards have the same things each."""
 
     def lists(get: Callable[[Shapes], list[T] | None]) -> list[T] | None:
@@ -189,6 +236,7 @@ def _join(manifest: dict[str, Any], sets: list[Shapes]) -> Shapes:
         ),
         features=_join_features([shapes.features for shapes in sets if shapes.features is not None]),
         checksum=blake2b(checksums.encode(), digest_size=16).hexdigest(),
+        notes=manifest.get("notes", []),
     )
 
 

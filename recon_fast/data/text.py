@@ -1,5 +1,6 @@
 """Tables of numbers in text files, read by a compiled loop that other threads need not wait for."""
 
+import codecs
 from pathlib import Path
 from typing import Any
 
@@ -11,43 +12,62 @@ from recon_fast.data.clouds import BadFile
 
 _POWERS = 10.0 ** np.arange(23)  # the powers of ten that float64 holds exactly
 _OK, _NOT_A_NUMBER, _COLUMNS = 0, 1, 2
+_BLANK, _COMMA, _COMMA_BLANK = 1, 2, 3
 
 
-def read_table(path: Path, last: bool = False) -> NDArray[np.float32]:
+def read_table(path: Path, last: bool = False) -> tuple[NDArray[np.float64], int]:
     """The first three columns of a text file of numbers, and the last one too if `last`.
 
     Columns are separated by commas, blanks or both, rows by line ends; empty lines are passed over. What lies
     between is skipped unread, but every row must have as many columns as the first.
 
     Returns:
-        float32 [N, 3], or [N, 4] with the last column.
+        float64 [N, 3], or [N, 4] with the last column, and how many columns the file has.
 
     Raises:
-        BadFile: the file cannot be read, a value is no number, or a row has another number of columns.
+        BadFile: the file cannot be read, a value is no number, a row has another number of columns, or commas
+            may be decimal ones, as in `1,32 2,39 0,51`: numbers are separated in several ways.
     """
     try:
         content = path.read_bytes()
     except OSError as error:
         raise BadFile(path, f"cannot be read: {error.strerror or error}") from error
-    table = np.empty((content.count(b"\n") + 1, 4 if last else 3), np.float32)
-    status, rows, columns, line = _parse(np.frombuffer(content, np.uint8), table)
+    content = content.removeprefix(codecs.BOM_UTF8)
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise BadFile(path, "must be text in UTF-8 or ASCII, got UTF-16")
+    table = np.empty((content.count(b"\n") + 1, 4 if last else 3), np.float64)
+    status, rows, columns, line, mixed, varied = _parse(np.frombuffer(content, np.uint8), table)
     least = table.shape[1]
+    if mixed or (varied and b"." not in content):
+        got = _line(content, mixed or varied)
+        raise BadFile(path, f"must separate numbers in one way, got commas that may be decimal ones: {got}")
     if status == _NOT_A_NUMBER:
-        raise BadFile(path, f"must be rows of numbers, got something else in line {line}")
+        raise BadFile(path, f"must be rows of numbers, got {_line(content, line)}")
     if status == _COLUMNS or (rows and columns < least):
         wanted = f"{columns} columns as in the first row" if columns >= least else f"{least} or more columns"
         raise BadFile(path, f"must have {wanted}, got another number in line {line}")
-    return table[:rows]
+    return table[:rows], columns
+
+
+def _line(content: bytes, number: int) -> str:
+    """The beginning of a line, counted from 1, for a message."""
+    text = content.split(b"\n")[number - 1].strip()[:40].decode(errors="replace")
+    return f"{text!r} in line {number}"
 
 
 @njit(nogil=True, cache=True)
 def _parse(text: Any, table: Any) -> Any:
-    """Fill `table` [rows, 3 or 4] from bytes; (status, rows, columns of the first row, last line read)."""
+    """Fill `table` [rows, 3 or 4] from bytes.
+
+    Returns:
+        The status, rows, columns of the first row, the last line read, and the first lines whose numbers are
+        separated in several ways: by commas and blanks between x, y and z; in any way up to what follows z.
+    """
     end, width = len(text), table.shape[1]
-    at, row, columns, line = 0, 0, 0, 0
+    at, row, columns, line, mixed, varied = 0, 0, 0, 0, 0, 0
     while at < end:
         line += 1
-        column = 0
+        column = separator = 0
         while True:
             while at < end and (text[at] == 32 or text[at] == 9 or text[at] == 13):
                 at += 1
@@ -56,25 +76,36 @@ def _parse(text: Any, table: Any) -> Any:
             if column < 3 or (width == 4 and column + 1 == columns) or (width == 4 and row == 0):
                 value, at = _number(text, at)
                 if at < 0:
-                    return _NOT_A_NUMBER, row, columns, line
+                    return _NOT_A_NUMBER, row, columns, line, mixed, varied
                 table[row, min(column, width - 1)] = value
             else:
                 while at < end and text[at] != 44 and text[at] > 32:
                     at += 1
             column += 1
+            start = at
             while at < end and (text[at] == 32 or text[at] == 9 or text[at] == 13):
                 at += 1
             if at < end and text[at] == 44:
                 at += 1
+                blank = at - start > 1 or (at < end and (text[at] == 32 or text[at] == 9))
+                found = _COMMA_BLANK if blank else _COMMA
+            else:
+                found = _BLANK
+            if column <= 3 and at < end and text[at] != 10:
+                if separator and found != separator:
+                    varied = varied or line
+                    if column == 2 and (found == _BLANK or separator == _BLANK):
+                        mixed = mixed or line
+                separator = separator or found
         at += 1
         if column == 0:
             continue
         if row == 0:
             columns = column
         if column != columns or column < width:
-            return _COLUMNS, row, columns, line
+            return _COLUMNS, row, columns, line, mixed, varied
         row += 1
-    return _OK, row, columns, line
+    return _OK, row, columns, line, mixed, varied
 
 
 @njit(nogil=True, cache=True)

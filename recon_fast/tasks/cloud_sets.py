@@ -14,6 +14,7 @@ from recon_fast.data.conventions import state_up, turn_up
 from recon_fast.data.loading import (
     DataProblems,
     Reading,
+    Tally,
     blocks,
     in_order,
     open_source,
@@ -21,7 +22,7 @@ from recon_fast.data.loading import (
     stop_at_problems,
     without_clouds,
 )
-from recon_fast.data.prepare import say_left_out
+from recon_fast.data.prepare import say_left_out, say_notes
 from recon_fast.data.rows import turned
 from recon_fast.data.shapes import Entry, Shapes, Source
 from recon_fast.data.shards import open_packed
@@ -98,6 +99,7 @@ def _of_source(source: Source, config: ReadingConfig, least: int, console: Conso
     bad = {problem.key for problem in problems}
     kept: list[Entry] = []
     sizes: list[int] = []
+    tally = Tally()
     done, cut = 0, blocks(entries)
     with ProgressBars(console) as bars:
         for block, read in zip(
@@ -109,12 +111,15 @@ def _of_source(source: Source, config: ReadingConfig, least: int, console: Conso
                 elif entry.key not in bad:
                     kept.append(entry)
                     sizes.append(len(cloud.points))
+                    tally.add(cloud)
             done += len(block)
             bars("checking clouds", done, len(entries))
     stop_at_problems(source, kept, problems, config.on_problem, _FLAG)
     say_left_out(problems, console)
     shapes = without_clouds(source, kept)
     np.cumsum(sizes, out=shapes.offsets[1:])
+    shapes.notes += tally.notes()
+    say_notes(shapes, console)
     stated = state_up(shapes, config.up)
     upright = turn_up(stated, config.turn_up)
     was, now = stated.conventions.up, upright.conventions.up

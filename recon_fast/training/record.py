@@ -48,6 +48,7 @@ def describe_data(shapes: Shapes, path: str | None) -> dict[str, Any]:
         "held_out": int(shapes.held_out.sum()),
         "classes": len(shapes.class_names),
         "points": len(shapes.points),
+        "notes": shapes.notes,
         "blake2b": digest.hexdigest(),
     }
 

@@ -102,14 +102,14 @@ def cut_h5_file(root):
 WHOLE = {
     absent: "a folder of clouds, an .h5 file or a few-shot .pkl, got set: no such file or folder",
     empty: "data must be a folder with clouds (.npy .ply .off .obj .h5), got none in set",
-    no_clouds: "data must be a folder with clouds (.npy .ply .off .obj .h5), got none in set",
+    no_clouds: "data must be a folder with clouds (.npy .ply .off .obj .h5), got only 1 .txt in set",
     no_list: "set/ShapeNet-55/train.txt must list the clouds, one a line",
     broken_captions: "set/shapenet55.json must be a list of",
     a_file: "data.path must be a folder of clouds, an .h5 file or a few-shot .pkl, got the file set",
     several_variants: "several variants in set: choose one of obj_bg, obj_only, hardest as the kind",
     several_folds: "choose one of set, for instance set/3way_2shot/0.pkl",
     no_classes: "set/modelnet40_shape_names.txt must list the classes",
-    no_validation_list: "must list its shapes in set/train_test_split/shuffled_val_file_list.json",
+    no_validation_list: "shuffled_val_file_list.json must be a list of ShapeNetPart's shapes",
     cut_h5_file: "set is damaged or not an HDF5 file",
 }
 
@@ -192,7 +192,7 @@ SINGLE = {
     truncated_png: (f"set/shapenet_img/{KEY}.png", "must be a whole picture", "1 of 12"),
     missing_png: (f"set/shapenet_img/{KEY}.png", "got no such file", "1 of 12"),
     missing_npy: (f"set/shapenet_pc/{KEY}.npy", "got no such file", "1 of 12"),
-    truncated_h5: ("set/ply_data_train0.h5", "must be a whole HDF5 file", "1 of 5"),
+    truncated_h5: ("set/ply_data_train0.h5", "is damaged or not an HDF5 file", "1 of 5"),
     nan_in_h5: ("set/ply_data_train0.h5", "row 7: must be finite, got NaN or inf in 1 of 64", "1 of 14"),
     truncated_off: ("set/box/mesh.off", "must be a whole .off file", "1 of 9"),
     nan: (f"set/shapenet_pc/{KEY}.npy", "got NaN or inf in 3 of 64 points", "1 of 12"),

@@ -52,8 +52,34 @@ def test_the_only_variant_needs_no_name_and_others_are_not_there(tmp_path):
         "obj_only must be main_split_nobg/training_objectdataset.h5 and "
         "main_split_nobg/test_objectdataset.h5, got only hardest in" in str(error.value)
     )
+    other = write_scanobjectnn(tmp_path / "other", "main_split/objectdataset_augmentedrot.h5")
+    with pytest.raises(InputError, match=r"got only test_objectdataset_augmentedrot\.h5, training_.* in"):
+        open_source(other)
+    (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="got no variant in"):
-        open_source(write_scanobjectnn(tmp_path / "other", "elsewhere/objectdataset.h5"), "scanobjectnn")
+        open_source(tmp_path / "empty", "scanobjectnn")
+
+
+@pytest.mark.parametrize("place", ["", "scans"])
+def test_files_are_known_in_folders_of_any_name(tmp_path, place):
+    root = tmp_path / "mine"
+    for name in (FILES["obj_bg"], FILES["hardest"]):
+        write_scanobjectnn(root, f"{place or '.'}/{name.removeprefix('main_split/')}")
+    with pytest.raises(InputError, match="choose one of obj_bg, hardest as the kind"):
+        open_source(root)
+    assert [len(open_source(root, kind).entries) for kind in ("obj_bg", "hardest")] == [9, 9]
+
+
+def test_main_split_comes_before_other_splits_and_those_need_their_name(tmp_path):
+    for folder in ("split1", "split2", "main_split", "split1_nobg", "split2_nobg"):
+        write_scanobjectnn(tmp_path / "h5_files", f"{folder}/objectdataset.h5")
+    source = open_source(tmp_path, "obj_bg")
+    assert {entry.cloud.parent.name for entry in source.entries} == {"main_split"}
+    with pytest.raises(
+        InputError, match=r"obj_only is in several folders: name one of .*split1_nobg, .*split2_nobg"
+    ):
+        open_source(tmp_path, "obj_only")
+    assert open_source(tmp_path / "h5_files" / "split2_nobg").name == "ScanObjectNN obj_only"
 
 
 def test_a_missing_file_a_wrong_label_and_no_labels(tmp_path):

@@ -91,9 +91,18 @@ def test_a_part_of_another_category_and_other_faults(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda folder: (folder / "shuffled_val_file_list.json").unlink(), "its shapes in .*val_file"),
-        (lambda folder: cut(folder / "shuffled_test_file_list.json"), "its shapes in .*test_file"),
-        (lambda folder: (folder / "shuffled_test_file_list.json").write_text("{}"), "must be a JSON list of"),
+        (
+            lambda folder: (folder / "shuffled_val_file_list.json").unlink(),
+            "val_file_list.json must be a list of ShapeNetPart's shapes, .*: No such file",
+        ),
+        (
+            lambda folder: cut(folder / "shuffled_test_file_list.json"),
+            "test_file_list.json must be a list of ShapeNetPart's shapes, .*: Expecting value",
+        ),
+        (
+            lambda folder: (folder / "shuffled_test_file_list.json").write_text("{}"),
+            "must be a list of ShapeNetPart's shapes, .*: Expected `array`, got `object`",
+        ),
         (
             lambda folder: (folder.parent / "synsetoffset2category.txt").write_text("Bag 03797390\n"),
             "must list ShapeNetPart's .*got Bag 03797390",
