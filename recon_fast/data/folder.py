@@ -73,7 +73,7 @@ def list_folder(path: Path, held_out_fraction: float) -> Source:
             problems += found.problems
             if found.labels is not None:
                 notes.append(
-                    f"labels of {cloud.name} are not used: beside other files the folders are the classes"
+                    f"not used: labels of {cloud.name}, since beside other files folders are the classes"
                 )
             continue
         beside = folders[cloud.parent]
@@ -102,20 +102,19 @@ def list_folder(path: Path, held_out_fraction: float) -> Source:
         )
     problems += _gaps(entries, {problem.key for problem in problems})
     notes += _unused(set(files) - used)
-    if names and not labelled:
-        outside = sum(name is None for name in classes)
-        why = (
-            f"{outside} shapes lie in no folder of a class"
-            if outside
-            else f"all lie in one class, {names[0]}"
-        )
-        notes.append(f"shapes have no labels: {why}")
-    if nameless := captions.keys() - {entry.key for entry in entries} - stems.keys():
-        notes.append(f"{len(nameless)} captions of captions.json belong to no shape, such as {min(nameless)}")
+    outside = sum(name is None for name in classes)
     if (path / "shapenet_pc").is_dir():
         notes.append(
-            "shapenet_pc is of ShapeNet55, whose lists ShapeNet-55/train.txt and test.txt are not there: the "
-            "split is another, chosen by hash, and there are no classes"
+            "no official split and no classes: shapenet_pc is of ShapeNet55, whose lists "
+            "ShapeNet-55/train.txt and test.txt are not there"
+        )
+    elif names and outside:
+        notes.append(f"no labels: {outside} shapes lie in no folder of a class")
+    elif len(names) == 1:
+        notes.append(f"no labels: all shapes lie in one class, {names[0]}")
+    if nameless := captions.keys() - {entry.key for entry in entries} - stems.keys():
+        notes.append(
+            f"not used: {len(nameless)} of captions.json that belong to no shape, such as {min(nameless)}"
         )
     return Source(path.resolve().name, path, entries, names if labelled else [], problems, notes=notes)
 
@@ -123,9 +122,11 @@ def list_folder(path: Path, held_out_fraction: float) -> Source:
 def _by_suffix(files: Iterable[Path]) -> str:
     """Counts of files by suffix, as "3 .pcd, 1 .stl"."""
     counts = Counter(file.suffix.lower() or "without suffix" for file in files)
-    shown = [f"{count} {suffix}" for suffix, count in counts.most_common(_SHOWN)]
-    rest = sum(counts.values()) - sum(count for _, count in counts.most_common(_SHOWN))
-    return ", ".join(shown) + (f" and {rest} others" if rest else "")
+    ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    rest = sum(count for _, count in ranked[_SHOWN:])
+    return ", ".join(f"{count} {suffix}" for suffix, count in ranked[:_SHOWN]) + f" and {rest} others" * (
+        rest > 0
+    )
 
 
 def _unused(files: Iterable[Path]) -> list[str]:
@@ -133,7 +134,7 @@ def _unused(files: Iterable[Path]) -> list[str]:
     strange = [file for file in files if not _EXPECTED.search(file.name)]
     if not strange:
         return []
-    return [f"{len(strange)} files are not used ({_by_suffix(strange)}): clouds are {' '.join(SUFFIXES)}"]
+    return [f"not used: {_by_suffix(strange)}; clouds are {' '.join(SUFFIXES)}"]
 
 
 def list_hdf5(root: Path, files: list[Path], held_out_fraction: float) -> Source:
@@ -206,7 +207,13 @@ def hdf5_source(
                     label=None if label is None else int(label[row]),
                 )
             )
-    notes = [_unread_note(name, file) for name, file in unread.items()]
+    notes = []
+    if unread:
+        named = ", ".join(f"`{name}`" for name in unread)
+        hint = "; labels must be called `label`" if "labels" in unread else ""
+        notes.append(
+            f"not used: {named} of {next(iter(unread.values()))}{' and more' * (len(files) > 1)}{hint}"
+        )
     names: list[str] = []
     if labels and not unlabelled and entries:
         highest = max(int(entry.label or 0) for entry in entries)
@@ -223,15 +230,10 @@ def hdf5_source(
         entries = [replace(entry, label=None) for entry in entries]
         if len(unlabelled) < len(labels):
             notes.append(
-                f"shapes have no labels: {len(unlabelled)} of {len(labels)} files have no `label`, such as "
+                f"no labels: {len(unlabelled)} of {len(labels)} files have no `label`, such as "
                 f"{unlabelled[0]}"
             )
     return Source(root.resolve().name, root, entries, names, problems, notes=notes)
-
-
-def _unread_note(name: str, file: str) -> str:
-    hint = ": call it `label`, and shapes have classes" if name in ("labels", "y", "target") else ""
-    return f"`{name}` of {file} is not used{hint}"
 
 
 def _listed_files(root: Path, files: list[Path]) -> tuple[list[Path], dict[Path, str], list[Problem]]:
@@ -265,6 +267,9 @@ def _walk(root: Path) -> Iterator[tuple[Path, dict[str, Path]]]:
         subfolders[:] = [] if real in seen else sorted(name for name in subfolders if name[0] != ".")
         if real not in seen:
             seen.add(real)
+            for name in (*subfolders, *names):
+                if not name.isascii() and any("\ud800" <= letter <= "\udfff" for letter in name):
+                    raise InputError(f"{folder!r} must hold names in UTF-8, got {os.fsencode(name)!r}")
             yield Path(folder), {name: Path(folder) / name for name in sorted(names) if name[0] != "."}
 
 

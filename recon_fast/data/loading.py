@@ -249,14 +249,18 @@ class Tally:
         found = []
         if self.moved:
             found.append(
-                f"{self.moved} clouds lie up to {self.farthest:.3g} times their width from the origin and "
-                "were moved there, since float32 would lose their shape"
+                "moved to the origin in float64, since float32 would lose their shape: "
+                f"{_clouds(self.moved)}, up to {self.farthest:.3g} times their width away"
             )
         if self.more:
             found.append(
-                f"of {self.more} clouds x, y and z are used, and not what else a point has (normals, colours)"
+                f"not used: what points have beside x, y, z (normals, colours), of {_clouds(self.more)}"
             )
         return found
+
+
+def _clouds(count: int) -> str:
+    return f"{count} cloud" if count == 1 else f"{count} clouds"
 
 
 class _Points:

@@ -77,11 +77,7 @@ def list_modelnet(path: Path, classes: int) -> Source:
         for file in files or ()
         if file.endswith(".txt") and file.removesuffix(".txt") not in entries
     )
-    notes = (
-        [f"{len(unlisted)} clouds are in neither list and not used, such as {unlisted[0]}"]
-        if unlisted
-        else []
-    )
+    notes = [f"not used: {len(unlisted)} clouds in neither list, such as {unlisted[0]}"] if unlisted else []
     return Source(path.resolve().name, path, list(entries.values()), names, problems, up="y", notes=notes)
 
 

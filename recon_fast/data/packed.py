@@ -7,10 +7,10 @@
     pictures [B] uint8, picture_offsets [S + 1]         picture files as they were, without features
     features/image, text, caption_index, class_text     see `recon_fast.data.shapes.Features`
 
-What a set does not have is absent. Attributes of the file state how its clouds lie: `up` (x, y, z or unknown),
-`scale` ("unit sphere" or "raw") and `points_per_cloud` [smallest, largest]; and as JSON `notes`, what of the
-files was changed or left out. Each dataset carries the attribute `blake2b` of its bytes (of texts, of their
-JSON), which reading verifies.
+What a set does not have is absent. Attributes of the file state how its clouds lie: `up` (x, y, z or
+unknown), `scale` ("unit sphere" or "raw") and `points_per_cloud` [smallest, largest]; and as JSON `notes`,
+what of the files was changed or left out. Each dataset carries the attribute `blake2b` of its bytes (of
+texts, of their JSON), which reading verifies.
 """
 
 import json

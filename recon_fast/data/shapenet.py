@@ -96,7 +96,7 @@ def list_shapenet(path: Path) -> Source:
         name for name in clouds if name.endswith(".npy") and name.removesuffix(".npy") not in listed
     ]:
         notes.append(
-            f"{len(unlisted)} clouds of shapenet_pc are in neither list and not used, such as {min(unlisted)}"
+            f"not used: {len(unlisted)} clouds of shapenet_pc in neither list, such as {min(unlisted)}"
         )
     return Source(path.name, path, entries, names, problems, up="y", notes=notes)
 

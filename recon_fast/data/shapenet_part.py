@@ -91,7 +91,7 @@ def list_shapenet_part(path: Path) -> Source:
         for name in names
         if name.endswith(".txt") and f"{synset}/{name.removesuffix('.txt')}" not in entries
     )
-    notes = [f"{len(unlisted)} clouds are in no list and not used, such as {unlisted[0]}"] if unlisted else []
+    notes = [f"not used: {len(unlisted)} clouds in no list, such as {unlisted[0]}"] if unlisted else []
     return Source(
         path.resolve().name,
         path,

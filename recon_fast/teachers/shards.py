@@ -52,6 +52,9 @@ class FeatureShards:
             part = self._read_part(file, per_key)
             if part is None:
                 continue
+            if features is not None and part[1].shape[1:] != features.shape[1:]:
+                self._put_away(file, f"features {list(part[1].shape)} among others of another width")
+                continue
             wanted = [(row[key], i) for i, key in enumerate(part[0]) if key in row]
             if not wanted:
                 continue
@@ -71,8 +74,17 @@ class FeatureShards:
             if file.exists():
                 self._put_away(file, str(error))
             return None
-        if stated != _checksum(keys, features) or features.shape[1] != per_key:
-            self._put_away(file, "its checksum does not match")
+        why = None
+        if features.ndim != 3 or features.shape[1] != per_key or features.dtype != np.float16:
+            why = f"features [n, {per_key}, D] float16 wanted, {features.dtype} {list(features.shape)} found"
+        elif keys.shape != (len(features), KEY_BYTES) or keys.dtype != np.uint8:
+            why = f"keys [{len(features)}, {KEY_BYTES}] uint8 wanted, {keys.dtype} {list(keys.shape)} found"
+        elif stated != _checksum(keys, features):
+            why = "its checksum does not match"
+        elif not np.isfinite(features).all():
+            why = "its features are not finite"
+        if why is not None:
+            self._put_away(file, why)
             return None
         return [key.tobytes() for key in keys], features
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from recon_fast.console import ProgressBars, say
+from recon_fast.data.prepare import say_notes
 from recon_fast.data.rows import turned
 from recon_fast.data.shapes import Shapes
 from recon_fast.viz.clouds import spread
@@ -43,6 +44,8 @@ def inspect(name: str, config: InspectConfig, console: Console) -> Path:
     shapes = 0 if found.shapes is None else len(found.shapes)
     broken = len({problem.key for problem in found.problems})
     copies = sum(len(group) - 1 for group in found.duplicates)
+    if found.shapes is not None:
+        say_notes(found.shapes, console)
     say(console, f"{found.name}: {shapes} shapes, {broken} cannot be used, {copies} equal to another")
     return written
 
@@ -117,6 +120,7 @@ def _warnings(found: Inspection) -> str:
     if across := found.across():
         notes.append(f"{len(across)} groups of equal shapes lie on both sides of the split, see below.")
     shapes = found.shapes
+    notes += [] if shapes is None else [f"{note[:1].upper()}{note[1:]}." for note in shapes.notes]
     if shapes is not None and found.up and shapes.conventions.up not in ("unknown", found.up):
         notes.append(f"{shapes.conventions.up} is stated to be up, the shapes look as if {found.up} were.")
     if shapes is not None and shapes.conventions.up == "unknown":
