@@ -87,7 +87,8 @@ def hdf5_array(
         name: path of the dataset in the file.
         shape: sizes that it must have; a text stands for any size, and says in messages what it counts.
             None stands for any shape.
-        kinds: NumPy's letters of the types it may have: "f" real, "i" and "u" whole, "b" bool, "O" texts.
+        kinds: NumPy's letters of the types it may have: "f" real, "i" and "u" whole, "b" bool, "B" bytes,
+            "O" texts.
         optional: return None where there is no such dataset.
 
     Raises:
@@ -118,9 +119,12 @@ def hdf5_array(
     fits = got is not None and len(got) == len(wanted)
     if not fits or any(a != b for a, b in zip(wanted, got, strict=True) if isinstance(a, int)):
         wanted_text = ", ".join(map(str, wanted))
-        raise InputError(f"{where} must have {name} [{wanted_text}], got {got and list(got)}")
-    kind = "O" if h5py.check_string_dtype(dataset.dtype) is not None else dataset.dtype.kind
-    if kind not in kinds or (kind == "O" and h5py.check_string_dtype(dataset.dtype) is None):
+        raise InputError(
+            f"{where} must have {name} [{wanted_text}], got {None if got is None else list(got)}"
+        )
+    kind = "B" if "B" in kinds and dataset.dtype == "u1" else dataset.dtype.kind
+    text = h5py.check_string_dtype(dataset.dtype) is not None
+    if text != (kinds == "O") or (not text and kind not in kinds):
         raise InputError(f"{where} must have {_names(kinds)} in {name}, got {dataset.dtype}")
     return dataset
 
@@ -168,5 +172,5 @@ def _check_own(file: Any, dataset: Any, name: str) -> None:
 
 
 def _names(kinds: str) -> str:
-    words = {"f": "real numbers", "i": "whole numbers", "b": "true or false", "O": "texts"}
+    words = {"f": "real numbers", "i": "whole numbers", "b": "true or false", "B": "bytes", "O": "texts"}
     return " or ".join(words[kind] for kind in kinds if kind in words)

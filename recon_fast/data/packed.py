@@ -339,7 +339,7 @@ def read_packed(path: Path, *, num_points: int = 1, mapped: bool = False, verify
             _read_parts(path, get, shapes)
         if "pictures" in file:
             starts = get.offsets("picture_offsets", count)
-            shapes.pictures = PackedPictures(get.big("pictures", (int(starts[-1]),), "u"), starts, path)
+            shapes.pictures = PackedPictures(get.big("pictures", (int(starts[-1]),), "B"), starts, path)
     return shapes
 
 
@@ -364,7 +364,7 @@ def _read_parts(path: Path, get: "_Getter", shapes: Shapes) -> None:
         parse_json(text, list[Annotated[int, Meta(ge=0, lt=256)]], wanted)
         for text in get.texts("class_parts", len(shapes.class_names))
     ]
-    shapes.parts = get("parts", (len(shapes.points),), "u")
+    shapes.parts = get("parts", (len(shapes.points),), "B")
     if shapes.labels is None:
         raise InputError(f"{path} must have labels, as its points have parts")
     allowed = np.zeros((len(shapes.class_parts), 256), np.bool_)
