@@ -47,10 +47,11 @@ def key_seed(key: str, seed: int = 0) -> int:
 
 
 class Loaded(NamedTuple):
-    """One cloud as its file stores it."""
+    """One cloud in the precision of its file."""
 
-    points: NDArray[np.floating]  # [N, 3], finite
+    points: NDArray[np.floating]  # [N, 3] float32 or float64, finite, not too far from the origin for float32
     more: bool = False  # the file has more of each point, such as normals and colours
+    far: float = 0.0  # how many of its widths the cloud was from the origin, if it was moved there
 
 
 def read_cloud(
@@ -61,7 +62,7 @@ def read_cloud(
     min_points: int = 1,
     seed: int = 0,
 ) -> NDArray[np.float32]:
-    """The cloud in one file; one that lies far from the origin is moved there, see `near_origin`.
+    """The cloud in one file; one that lies far from the origin is moved there, see `check_points`.
 
     Args:
         path, row, num_surface_points, min_points, seed: as `load_cloud` takes them.
@@ -73,7 +74,7 @@ def read_cloud(
         BadFile: the file is missing, truncated, of another kind or shape, not finite, or too small.
     """
     loaded = load_cloud(path, row, num_surface_points=num_surface_points, min_points=min_points, seed=seed)
-    return near_origin(loaded.points)[0]
+    return loaded.points.astype(np.float32, copy=False)
 
 
 def load_cloud(
@@ -120,7 +121,9 @@ def load_cloud(
 def check_points(path: Path, points: NDArray, min_points: int = 1, more: bool = False) -> Loaded:
     """Points [N, 3 or more] of any real type, of which the first three columns are taken, or BadFile.
 
-    Points of float64 and of whole numbers become float64, all others float32.
+    Points of float64 and of whole numbers become float64, all others float32. A cloud that is more than 256
+    times as far from the origin as it is wide, such as one in metres of a map, has its mean subtracted in
+    float64: float32 would keep less than 16 bits of its shape.
     """
     if points.ndim != 2 or points.shape[1] < 3 or points.dtype.kind not in "fiu":
         raise BadFile(path, f"must be numbers [N, 3 or more], got {points.dtype} {list(points.shape)}")
@@ -133,20 +136,24 @@ def check_points(path: Path, points: NDArray, min_points: int = 1, more: bool = 
     stored = points.dtype
     small = stored.kind == "f" and stored.itemsize <= 4
     points = np.ascontiguousarray(points[:, :3], np.float32 if small else np.float64)
-    largest = np.abs(points).max()
+    largest = float(max(-points.min(), points.max()))
     if not np.isfinite(largest):
         bad = int((~np.isfinite(points)).any(1).sum())
         raise BadFile(path, f"must be finite, got NaN or inf in {bad} of {len(points)} points")
-    extent = np.abs(points - points[0]).max()
+    extent = float(np.ptp(points[:: len(points) // 64 + 1], 0).max())  # of some points, which mostly tells
+    if largest <= _FAR * extent and _EXTENTS[0] < extent and largest < _EXTENTS[1]:
+        return Loaded(points, more)
+    extent = float(np.ptp(points, 0).max())
     if (extent and not _EXTENTS[0] < extent < _EXTENTS[1]) or largest > _EXTENTS[1]:
         what = f"an extent of {extent:.3g}, coordinates up to {largest:.3g}"
         raise BadFile(path, f"must be of a size that float32 can square, 1e-15 to 1e15, got {what}")
-    if small and extent and (step := float(np.spacing(stored.type(largest)))) > _COARSE * extent:
+    if not extent or largest <= _FAR * extent:
+        return Loaded(points, more)
+    if small and (step := float(np.spacing(stored.type(largest)))) > _COARSE * extent:
         got = f"coordinates up to {largest:.3g} in steps of {step:.3g} for an extent of {extent:.3g}"
-        raise BadFile(
-            path, f"must be stored finely enough, got {stored} {got}: store float64 or move it to the origin"
-        )
-    return Loaded(points, more)
+        raise BadFile(path, f"must be stored in float64 or nearer to the origin, got {stored} {got}")
+    exact = points.astype(np.float64)
+    return Loaded(exact - exact.mean(0), more, largest / extent)
 
 
 def looks_transposed(rows: int, columns: int) -> bool:
@@ -154,25 +161,6 @@ def looks_transposed(rows: int, columns: int) -> bool:
     be normals and colours too, and far more columns.
     """
     return 3 <= rows <= 9 and columns >= 16 * rows // 3
-
-
-def near_origin(points: NDArray[np.floating]) -> tuple[NDArray[np.float32], float]:
-    """Points in float32 without loss of their shape.
-
-    A cloud that is more than 256 times as far from the origin as it is wide, such as one in metres of a map,
-    has its mean subtracted first, in float64: float32 would keep less than 16 bits of its shape.
-
-    Args:
-        points: [N, 3], N at least 1.
-
-    Returns:
-        Points float32 [N, 3], and how many of its widths the cloud was away if it was moved, else 0.
-    """
-    largest, extent = float(np.abs(points).max()), float(np.abs(points - points[0]).max())
-    if not extent or largest <= _FAR * extent:
-        return points.astype(np.float32, copy=False), 0.0
-    exact = points.astype(np.float64)
-    return (exact - exact.mean(0)).astype(np.float32), largest / extent
 
 
 def read_parts(path: Path, allowed: range, min_points: int = 1) -> tuple[Loaded, NDArray[np.uint8]]:

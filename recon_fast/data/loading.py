@@ -19,7 +19,6 @@ from recon_fast.data.clouds import (
     check_points,
     key_seed,
     load_cloud,
-    near_origin,
     read_parts,
     read_rows,
 )
@@ -127,18 +126,17 @@ class Reading:
 
     def fit(self, loaded: Loaded, key: str, parts: NDArray[np.uint8] | None = None) -> "Cloud":
         """A valid cloud, and its parts [N], cut to size and cast."""
-        points, more = loaded
+        points = loaded.points
         if len(points) > self.max_points:
             rng = np.random.default_rng(key_seed(key, self.seed))
             kept = np.sort(rng.choice(len(points), self.max_points, replace=False))
             points, parts = points[kept], None if parts is None else parts[kept]
-        near, far = near_origin(points)
         if np.dtype(self.dtype) == np.float16:
             centred = points.astype(np.float64)
             centred -= centred.mean(0)
             radius = np.sqrt((centred**2).sum(1).max())
-            near = (centred / radius if radius > 0 else centred).astype(np.float16)
-        return Cloud(near.astype(self.dtype, copy=False), parts, far, more)
+            points = centred / radius if radius > 0 else centred
+        return Cloud(points.astype(self.dtype, copy=False), parts, loaded.far, loaded.more)
 
 
 class Cloud(NamedTuple):
@@ -146,7 +144,7 @@ class Cloud(NamedTuple):
 
     points: NDArray[np.floating]  # [N, 3]
     parts: NDArray[np.uint8] | None = None  # [N]
-    far: float = 0.0  # its distance from the origin in widths, if it was moved there; see `near_origin`
+    far: float = 0.0  # its distance from the origin in widths, if it was moved there; see `check_points`
     more: bool = False  # the file has more of each point than coordinates and part
 
 

@@ -85,13 +85,13 @@ def _parse(text: Any, table: Any) -> Any:
             start = at
             while at < end and (text[at] == 32 or text[at] == 9 or text[at] == 13):
                 at += 1
-            if at < end and text[at] == 44:
+            comma = at < end and text[at] == 44
+            if comma:
                 at += 1
-                blank = at - start > 1 or (at < end and (text[at] == 32 or text[at] == 9))
-                found = _COMMA_BLANK if blank else _COMMA
-            else:
-                found = _BLANK
             if column <= 3 and at < end and text[at] != 10:
+                found = _BLANK
+                if comma:
+                    found = _COMMA_BLANK if at - start > 1 or text[at] <= 32 else _COMMA
                 if separator and found != separator:
                     varied = varied or line
                     if column == 2 and (found == _BLANK or separator == _BLANK):

@@ -1,4 +1,4 @@
-"""Stored sets of a valid structure whose content is not: refused before anything is allocated or trained on."""
+"""Stored sets of valid structure whose content is not: refused before anything is allocated or trained on."""
 
 import json
 

@@ -1,13 +1,14 @@
 """Clouds far from the origin, as maps and scanners give them, in every format."""
 
 import pickle
+from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 from layouts import write_npy
 
-from recon_fast.data.clouds import near_origin, read_cloud
+from recon_fast.data.clouds import BadFile, check_points, read_cloud
 from recon_fast.data.loading import load, open_source
 from recon_fast.data.packed import pack, read_packed
 from recon_fast.viz.inspection import inspect_data
@@ -81,12 +82,25 @@ def test_points_on_a_mesh_are_as_fine_as_near_the_origin(tmp_path, suffix):
 
 def test_a_cloud_near_the_origin_is_as_it_was():
     near = points() - PLACE + 100
-    moved, far = near_origin(near)
-    assert far == 0
-    np.testing.assert_array_equal(moved, near.astype(np.float32))
-    moved, far = near_origin(np.full((9, 3), 5.4e6))  # no width to lose
-    assert far == 0
-    assert (moved == np.float32(5.4e6)).all()
+    for one in (near, near.astype(np.float32), np.full((9, 3), 5.4e6)):  # the last has no width to lose
+        loaded = check_points(Path("a"), one)
+        assert loaded.far == 0
+        assert loaded.points.dtype == one.dtype
+        np.testing.assert_array_equal(loaded.points, one)
+
+
+@pytest.mark.parametrize("count", [1, 2, 63, 64, 65, 200])
+def test_nan_is_found_at_every_place_and_the_width_is_of_all_points(count):
+    for row in range(count):
+        one = np.ones((count, 3), np.float32)
+        one[row, row % 3] = np.nan
+        with pytest.raises(BadFile, match=f"NaN or inf in 1 of {count} points"):
+            check_points(Path("a"), one)
+        one[row, row % 3] = 1e4
+        loaded = check_points(Path("a"), one.astype(np.float64) + 3e6)
+        assert loaded.far == (pytest.approx(3.01e6 / 9999, rel=1e-6) if count > 1 else 0)
+        near = check_points(Path("a"), one + np.float32(1e6))
+        assert near.far == 0
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
@@ -102,7 +116,7 @@ def test_training_packing_and_inspecting_see_the_shape_and_say_so(tmp_path, dtyp
         np.testing.assert_allclose(one.cloud(0), exact, rtol=1e-3, atol=1e-6 if dtype == np.float32 else 1e-3)
         assert len(one.notes) == 1
         assert one.notes[0].startswith("moved to the origin in float64")
-        assert one.notes[0].endswith(": 1 cloud, up to 5.63e+06 times their width away")
+        assert one.notes[0].endswith(": 1 cloud, up to 5.4e+06 times their width away")
     assert packed.notes == shapes.notes
     assert inspect_data(str(tmp_path / "set")).shapes.notes == shapes.notes
     assert inspect_data(str(tmp_path / "a.h5")).shapes.notes == shapes.notes
