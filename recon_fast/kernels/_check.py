@@ -1,14 +1,36 @@
 """Argument checks shared by the operators: wanted, got, which argument."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
+
+
+def transformed() -> bool:
+    """Whether torch.func or forward-mode differentiation follows the tensors of this thread.
+
+    The kernels have no rules for these, so the operators are computed in plain PyTorch then.
+    """
+    if torch.compiler.is_compiling():
+        return False
+    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+
+
+def check_tensor(name: str, given: Any) -> None:
+    """Raise TypeError unless `given` is a tensor."""
+    if not isinstance(given, Tensor):
+        raise TypeError(f"{name} must be a torch.Tensor, got {type(given).__module__}.{type(given).__name__}")
 
 
 def check_cloud(name: str, cloud: Tensor, batch: int | None = None) -> None:
     """Raise unless `cloud` is a non-empty floating point [B, N, 3] (with the given B)."""
-    want = f"[{'B' if batch is None else batch}, N, 3]"
+    check_tensor(name, cloud)
     if cloud.ndim != 3 or cloud.shape[-1] != 3 or (batch is not None and cloud.shape[0] != batch):
-        raise ValueError(f"{name} must be {want}, got {tuple(cloud.shape)}")
+        want = f"[{'B' if batch is None else batch}, N, 3]"
+        turned = cloud.ndim == 3 and cloud.shape[1] == 3 and cloud.shape[2] != 3
+        hint = f": it looks transposed, {name}.transpose(1, 2) is what is wanted" if turned else ""
+        raise ValueError(f"{name} must be {want}, got {tuple(cloud.shape)}{hint}")
     if not cloud.is_floating_point():
         raise ValueError(f"{name} must have a floating point dtype, got {cloud.dtype}")
     if cloud.shape[0] == 0 or cloud.shape[1] == 0:
@@ -40,12 +62,31 @@ def in_one_dtype(**tensors: Tensor) -> tuple[Tensor, ...]:
     return given
 
 
-def check_lengths(name: str, lengths: Tensor | None, batch: int) -> None:
-    """Raise unless `lengths` is None or an integer [B]. Does not read the values (no sync)."""
+def check_lengths(name: str, lengths: Tensor | None, cloud: Tensor) -> None:
+    """Raise unless `lengths` is None or an integer [B] from 0 to N for a cloud [B, N, 3].
+
+    Values are read on a CPU alone: on a GPU that would wait for it.
+    """
     if lengths is None:
         return
+    check_tensor(name, lengths)
+    batch, size = cloud.shape[:2]
     if lengths.shape != (batch,) or lengths.dtype not in (torch.int32, torch.int64):
         raise ValueError(f"{name} must be an integer [{batch}], got {lengths.dtype} {tuple(lengths.shape)}")
+    if (values := known_values(lengths)) is not None and (min(values) < 0 or max(values) > size):
+        raise ValueError(f"{name} must be between 0 and the {size} points of a cloud, got {values}")
+
+
+def known_values(tensor: Tensor) -> list[Any] | None:
+    """The values of a small tensor where reading them costs no wait; None on a GPU or while it is traced."""
+    if (
+        tensor.device.type != "cpu"
+        or type(tensor) is not Tensor
+        or torch.compiler.is_compiling()
+        or transformed()
+    ):
+        return None
+    return tensor.numpy().tolist()
 
 
 def check_count(name: str, count: int, most: int, what: str) -> None:

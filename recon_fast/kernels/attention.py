@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from recon_fast.kernels import backend, reference
-from recon_fast.kernels._check import check_same_device, in_one_dtype
+from recon_fast.kernels._check import check_same_device, check_tensor, in_one_dtype, transformed
 
 # Queries up to which reading each key once beats matrix products on a CPU; ReCon asks three.
 _FEW = 4
@@ -135,6 +135,8 @@ def masked_cross_attention(
     Raises:
         ValueError: wrong shape, dtype or device.
     """
+    for name, given in (("query", query), ("key", key), ("value", value)):
+        check_tensor(name, given)
     if query.ndim != 4:
         raise ValueError(f"query must be [B, H, Q, D], got {tuple(query.shape)}")
     B, H, _, D = query.shape
@@ -145,12 +147,15 @@ def masked_cross_attention(
     query, key, value = in_one_dtype(query=query, key=key, value=value)
     if key.shape[2] == 0:
         raise ValueError(f"key must hold at least one key, got {tuple(key.shape)}")
+    if key_mask is not None:
+        check_tensor("key_mask", key_mask)
     if key_mask is not None and (key_mask.dtype != torch.bool or key_mask.shape != (B, key.shape[2])):
         raise ValueError(
             f"key_mask must be bool [{B}, {key.shape[2]}], got {key_mask.dtype} {tuple(key_mask.shape)}"
         )
     check_same_device(query=query, key=key, value=value, key_mask=key_mask)
     scale = D**-0.5 if scale is None else scale
-    if query.dtype == torch.float64 or (query.device.type == "cpu" and query.shape[2] > _FEW):
+    few = query.device.type != "cpu" or query.shape[2] <= _FEW
+    if query.dtype == torch.float64 or not few or transformed():
         return reference.masked_cross_attention(query, key, value, key_mask, scale=scale)
     return _attention(query, key, value, key_mask, scale)[0]

@@ -6,14 +6,20 @@
 Fan et al., "A point set generation network" (2017), section 4; the scalings are ReCon's `cdl2` and `cdl1`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from recon_fast.kernels import backend, reference
-from recon_fast.kernels._check import check_cloud, check_lengths, check_same_device
+from recon_fast.kernels._check import (
+    check_cloud,
+    check_lengths,
+    check_same_device,
+    check_tensor,
+    transformed,
+)
 from recon_fast.kernels.distance import distance_backward, run_distance_backward, setup_search
 
 NORMS = ("l2", "l1")
@@ -28,7 +34,8 @@ def _nearest(src: Tensor, dst: Tensor, dst_lengths: Tensor | None) -> tuple[Tens
 @_nearest.register_kernel(("cpu", "cuda"))
 def _(src, dst, dst_lengths):
     run = backend.kernel("nearest_neighbor", "nearest_neighbor", src) or reference.nearest_neighbor
-    return run(src, dst, dst_lengths=dst_lengths)
+    dist, idx = run(src, dst, dst_lengths=dst_lengths)
+    return reference.found_neighbors(dist, idx, dst_lengths)
 
 
 @_nearest.register_fake
@@ -64,7 +71,11 @@ def _mutual_nearest(
 
 @_mutual_nearest.register_kernel(("cpu", "cuda"))
 def _(src, dst, src_lengths, dst_lengths):
-    return _run_mutual_nearest(src, dst, src_lengths, dst_lengths)
+    forth, forth_idx, back, back_idx = _run_mutual_nearest(src, dst, src_lengths, dst_lengths)
+    return (
+        *reference.found_neighbors(forth, forth_idx, dst_lengths),
+        *reference.found_neighbors(back, back_idx, src_lengths),
+    )
 
 
 def _run_mutual_nearest(
@@ -129,14 +140,17 @@ def pairs_by_parts(
 
 
 def _only_needed(
-    loss: Tensor, to_pred: Tensor | None, to_target: Tensor | None, need_pred: bool, need_target: bool
+    results: tuple[Tensor, Tensor | None, Tensor | None],
+    lengths: tuple[Tensor | None, ...],
+    needed: Sequence[bool],
 ) -> tuple[Tensor, Tensor, Tensor]:
-    nothing = [loss.new_empty(0), loss.new_empty(0)]
-    return (
-        loss,
-        to_pred if need_pred and to_pred is not None else nothing[0],
-        to_target if need_target and to_target is not None else nothing[1],
+    """Losses and gradients, 0 for pairs with an empty cloud; gradients that are not needed are empty."""
+    loss, *gradients = results
+    to_pred, to_target = (
+        reference.without_empty(gradient, *lengths) if need and gradient is not None else loss.new_empty(0)
+        for gradient, need in zip(gradients, needed, strict=True)
     )
+    return reference.without_empty(loss, *lengths), to_pred, to_target
 
 
 @torch.library.custom_op("recon_fast::chamfer_pairs", mutates_args=())
@@ -152,13 +166,14 @@ def _chamfer_pairs(
     """Loss of each pair [B] and its gradients in both clouds, those that are not needed empty."""
     needed = need_pred_grad, need_target_grad
     results = pairs_by_parts(pred, target, pred_lengths, target_lengths, norm, *needed)
-    return _only_needed(*results, *needed)
+    return _only_needed(results, (pred_lengths, target_lengths), needed)
 
 
 @_chamfer_pairs.register_kernel(("cpu", "cuda"))
 def _(pred, target, pred_lengths, target_lengths, norm, *needed):
     run = backend.kernel("chamfer_distance", "chamfer_pairs", pred) or pairs_by_parts
-    return _only_needed(*run(pred, target, pred_lengths, target_lengths, norm, *needed), *needed)
+    results = run(pred, target, pred_lengths, target_lengths, norm, *needed)
+    return _only_needed(results, (pred_lengths, target_lengths), needed)
 
 
 @_chamfer_pairs.register_fake
@@ -207,19 +222,22 @@ def nearest_neighbor(src: Tensor, dst: Tensor, *, dst_lengths: Tensor | None = N
     Args:
         src: [B, N, 3], any floating point dtype; distances are computed in float32 (float64 for float64).
         dst: [B, M, 3].
-        dst_lengths: valid points of each cloud of `dst` [B], integer, each at least 1; None means all M.
+        dst_lengths: valid points of each cloud of `dst` [B], integer, 0 to M; None means all M.
 
     Returns:
         squared_distance [B, N], differentiable in both inputs, and idx [B, N], int64; ties go to the smallest
-        index. A NaN coordinate gives a valid index and a NaN distance.
+        index. A NaN coordinate gives a valid index and a NaN distance. In a cloud of length 0 nothing is
+        found: index -1 and distance inf.
 
     Raises:
         ValueError: wrong shape, dtype or device.
     """
     check_cloud("src", src)
     check_cloud("dst", dst, batch=src.shape[0])
-    check_lengths("dst_lengths", dst_lengths, dst.shape[0])
+    check_lengths("dst_lengths", dst_lengths, dst)
     check_same_device(src=src, dst=dst, dst_lengths=dst_lengths)
+    if transformed():
+        return reference.nearest_neighbor(src, dst, dst_lengths=dst_lengths)
     return _nearest(src, dst, dst_lengths)
 
 
@@ -231,7 +249,7 @@ def mutual_nearest(
     Args:
         src: [B, N, 3], any floating point dtype.
         dst: [B, M, 3].
-        src_lengths: valid points of each cloud of `src` [B], integer, each at least 1; None means all N.
+        src_lengths: valid points of each cloud of `src` [B], integer, 0 to N; None means all N.
         dst_lengths: the same for `dst`.
 
     Returns:
@@ -243,11 +261,14 @@ def mutual_nearest(
     """
     check_cloud("src", src)
     check_cloud("dst", dst, batch=src.shape[0])
-    check_lengths("src_lengths", src_lengths, src.shape[0])
-    check_lengths("dst_lengths", dst_lengths, dst.shape[0])
+    check_lengths("src_lengths", src_lengths, src)
+    check_lengths("dst_lengths", dst_lengths, dst)
     check_same_device(src=src, dst=dst, src_lengths=src_lengths, dst_lengths=dst_lengths)
     dtype = torch.promote_types(src.dtype, dst.dtype)
-    return _mutual_nearest(src.to(dtype), dst.to(dtype), src_lengths, dst_lengths)
+    src, dst = src.to(dtype), dst.to(dtype)
+    if transformed():
+        return reference.mutual_nearest(src, dst, src_lengths=src_lengths, dst_lengths=dst_lengths)
+    return _mutual_nearest(src, dst, src_lengths, dst_lengths)
 
 
 def chamfer_distance(
@@ -266,7 +287,7 @@ def chamfer_distance(
     Args:
         pred: [B, N, 3], any floating point dtype; computed in float32 (float64 for float64).
         target: [B, M, 3].
-        pred_lengths: valid points of each cloud of `pred` [B], integer, each at least 1; None means all N.
+        pred_lengths: valid points of each cloud of `pred` [B], integer, 0 to N; None means all N.
         target_lengths: the same for `target`.
         norm: "l2": mean squared nearest distances both ways, added. "l1": mean nearest distances both ways,
             halved; its gradient at distance 0 is 0.
@@ -276,7 +297,8 @@ def chamfer_distance(
 
     Returns:
         A scalar, or [B] for reduction="none"; differentiable in both clouds, twice in float64. What stands
-        behind the lengths has gradient 0 and may be anything. Valid NaN coordinates give NaN.
+        behind the lengths has gradient 0 and may be anything. A pair with a cloud of length 0 has distance 0
+        and gradient 0. Valid NaN coordinates give NaN.
 
     Raises:
         ValueError: wrong shape, dtype or device; unknown norm or reduction.
@@ -284,23 +306,39 @@ def chamfer_distance(
     """
     check_cloud("pred", pred)
     check_cloud("target", target, batch=pred.shape[0])
-    check_lengths("pred_lengths", pred_lengths, pred.shape[0])
-    check_lengths("target_lengths", target_lengths, target.shape[0])
+    check_lengths("pred_lengths", pred_lengths, pred)
+    check_lengths("target_lengths", target_lengths, target)
     check_same_device(pred=pred, target=target, pred_lengths=pred_lengths, target_lengths=target_lengths)
     if norm not in NORMS:
         raise ValueError(f"norm must be one of {NORMS}, got {norm!r}")
     if reduction not in REDUCTIONS:
         raise ValueError(f"reduction must be one of {REDUCTIONS}, got {reduction!r}")
+    if weights is not None:
+        check_tensor("weights", weights)
     if weights is not None and (weights.shape != pred.shape[:1] or not weights.is_floating_point()):
         got = f"{weights.dtype} {tuple(weights.shape)}"
         raise ValueError(f"weights must be a floating point [{pred.shape[0]}], got {got}")
     check_same_device(pred=pred, weights=weights)
     weights = None if weights is None else weights.detach()
+    if transformed():
+        dtype = torch.promote_types(pred.dtype, target.dtype)
+        return reference.chamfer_distance(
+            pred.to(dtype),
+            target.to(dtype),
+            pred_lengths=pred_lengths,
+            target_lengths=target_lengths,
+            norm=norm,
+            reduction=reduction,
+            weights=weights,
+            single_directional=single_directional,
+        )
     if single_directional:
         pred = reference.zero_padding(pred, pred_lengths)
         target = reference.zero_padding(target, target_lengths)
         forth, _ = _nearest(pred, target, target_lengths)
-        return reference.reduce_pairs(reference.one_way_loss(forth, pred_lengths, norm), reduction, weights)
+        loss = reference.one_way_loss(forth, pred_lengths, norm)
+        loss = reference.without_empty(loss, pred_lengths, target_lengths)
+        return reference.reduce_pairs(loss, reduction, weights)
     if torch.float64 in (pred.dtype, target.dtype):  # by parts, which are differentiable again
         pred = reference.zero_padding(pred.double(), pred_lengths)
         target = reference.zero_padding(target.double(), target_lengths)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from recon_fast.kernels import backend, reference
-from recon_fast.kernels._check import check_same_device
+from recon_fast.kernels._check import check_same_device, check_tensor, transformed
 
 
 @torch.library.custom_op("recon_fast::sum_features", mutates_args=())
@@ -111,6 +111,8 @@ _match.register_autograd(_match_backward, setup_context=_setup_match)
 
 
 def _check(features: Tensor, idx: Tensor) -> None:
+    check_tensor("features", features)
+    check_tensor("idx", idx)
     if features.ndim != 3 or not features.is_floating_point():
         got = f"{features.dtype} {tuple(features.shape)}"
         raise ValueError(f"features must be a floating point [B, C, N], got {got}")
@@ -139,7 +141,8 @@ def gather_features(features: Tensor, idx: Tensor) -> Tensor:
     if idx.ndim < 2 or idx.shape[0] != features.shape[0]:
         raise ValueError(f"idx must be [{features.shape[0]}, ...], got {tuple(idx.shape)}")
     check_same_device(features=features, idx=idx)
-    return _sum(features, idx.flatten(1)[..., None], None).unflatten(2, idx.shape[1:])
+    sum_features = reference.sum_features if transformed() else _sum
+    return sum_features(features, idx.flatten(1)[..., None], None).unflatten(2, idx.shape[1:])
 
 
 def interpolate_features(features: Tensor, idx: Tensor, weights: Tensor) -> Tensor:
@@ -159,8 +162,9 @@ def interpolate_features(features: Tensor, idx: Tensor, weights: Tensor) -> Tens
     _check(features, idx)
     if idx.ndim != 3 or idx.shape[0] != features.shape[0]:
         raise ValueError(f"idx must be [{features.shape[0]}, M, K], got {tuple(idx.shape)}")
+    check_tensor("weights", weights)
     if weights.shape != idx.shape or not weights.is_floating_point():
         got = f"{weights.dtype} {tuple(weights.shape)}"
         raise ValueError(f"weights must be a floating point {list(idx.shape)}, got {got}")
     check_same_device(features=features, idx=idx, weights=weights)
-    return _sum(features, idx, weights)
+    return (reference.sum_features if transformed() else _sum)(features, idx, weights)

@@ -7,7 +7,13 @@ import torch
 from torch import Tensor
 
 from recon_fast.kernels import backend, reference
-from recon_fast.kernels._check import check_cloud, check_count, check_lengths, check_same_device
+from recon_fast.kernels._check import (
+    check_cloud,
+    check_count,
+    check_lengths,
+    check_same_device,
+    known_values,
+)
 
 
 @torch.library.custom_op("recon_fast::farthest_point_sample", mutates_args=())
@@ -44,9 +50,9 @@ def farthest_point_sample(
     Args:
         xyz: points [B, N, 3], any floating point dtype; computed in float32 (float64 for float64).
         num_samples: M, 1 <= M <= N.
-        lengths: valid points of each cloud [B], integer, each at least 1; None means all N. Rows with fewer
-            than M valid points are filled up with index -1.
-        start_index: index of the first sample in every cloud.
+        lengths: valid points of each cloud [B], integer, 0 to N; None means all N. Rows with fewer than M
+            valid points are filled up with index -1.
+        start_index: index of the first sample in every cloud; below every length.
         skip_near_origin: pass over points with |p|^2 <= 1e-3, as pointnet2_ops and so the official ReCon do.
 
     Returns:
@@ -58,8 +64,14 @@ def farthest_point_sample(
     """
     check_cloud("xyz", xyz)
     check_count("num_samples", num_samples, xyz.shape[1], "points of xyz")
-    check_lengths("lengths", lengths, xyz.shape[0])
+    check_lengths("lengths", lengths, xyz)
     check_same_device(xyz=xyz, lengths=lengths)
     if not 0 <= start_index < xyz.shape[1]:
         raise ValueError(f"start_index must be between 0 and {xyz.shape[1] - 1}, got {start_index}")
+    if lengths is not None and start_index and (values := known_values(lengths)) is not None:
+        shortest = min((length for length in values if length), default=xyz.shape[1])
+        if start_index >= shortest:
+            raise ValueError(
+                f"start_index must be below every length, got {start_index} and a length of {shortest}"
+            )
     return _farthest_point_sample(xyz.detach(), num_samples, lengths, start_index, skip_near_origin)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from recon_fast.kernels import backend, reference
-from recon_fast.kernels._check import check_cloud, check_count, check_lengths, check_same_device
+from recon_fast.kernels._check import check_cloud, check_count, check_lengths, check_same_device, transformed
 from recon_fast.kernels.distance import empty_search, search_backward, setup_search
 from recon_fast.kernels.fps import farthest_point_sample
 
@@ -124,8 +124,8 @@ def knn(queries: Tensor, points: Tensor, k: int, *, lengths: Tensor | None = Non
             (float64 for float64 queries), so they hold far from the origin too.
         points: [B, N, 3].
         k: number of neighbours, 1 <= k <= N.
-        lengths: valid points of each cloud of `points` [B], integer; None means all N. Where fewer than k are
-            valid the rest has index -1 and distance inf.
+        lengths: valid points of each cloud of `points` [B], integer, 0 to N; None means all N. Where fewer
+            than k are valid the rest has index -1 and distance inf.
 
     Returns:
         squared_distances [B, M, k], float32 or float64, differentiable in both inputs, and idx [B, M, k],
@@ -137,8 +137,10 @@ def knn(queries: Tensor, points: Tensor, k: int, *, lengths: Tensor | None = Non
     check_cloud("queries", queries)
     check_cloud("points", points, batch=queries.shape[0])
     check_count("k", k, points.shape[1], "points")
-    check_lengths("lengths", lengths, points.shape[0])
+    check_lengths("lengths", lengths, points)
     check_same_device(queries=queries, points=points, lengths=lengths)
+    if transformed():
+        return reference.knn(queries, points, k, lengths=lengths)
     return _knn(queries, points, k, lengths)
 
 
@@ -156,8 +158,8 @@ def sample_and_group(
         xyz: points [B, N, 3], any floating point dtype.
         num_groups: G, 1 <= G <= N.
         group_size: K, 1 <= K <= N.
-        lengths: valid points of each cloud [B], integer; None means all N. Groups and neighbours that a short
-            cloud cannot fill have index -1 and coordinates 0.
+        lengths: valid points of each cloud [B], integer, 0 to N; None means all N. Groups and neighbours that
+            a short cloud cannot fill have index -1 and coordinates 0.
         skip_near_origin: see `farthest_point_sample`.
 
     Returns:
@@ -169,8 +171,9 @@ def sample_and_group(
     check_cloud("xyz", xyz)
     check_count("num_groups", num_groups, xyz.shape[1], "points of xyz")
     check_count("group_size", group_size, xyz.shape[1], "points of xyz")
-    check_lengths("lengths", lengths, xyz.shape[0])
+    check_lengths("lengths", lengths, xyz)
     check_same_device(xyz=xyz, lengths=lengths)
     center_idx = farthest_point_sample(xyz, num_groups, lengths=lengths, skip_near_origin=skip_near_origin)
-    centers, neighborhoods, neighbor_idx = _group(xyz, center_idx, group_size, lengths)
+    group = reference.group_around if transformed() else _group
+    centers, neighborhoods, neighbor_idx = group(xyz, center_idx, group_size, lengths)
     return PointGroups(centers, neighborhoods, center_idx, neighbor_idx)

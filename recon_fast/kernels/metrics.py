@@ -5,8 +5,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from recon_fast.kernels._check import check_cloud, check_lengths
 from recon_fast.kernels.chamfer import mutual_nearest
-from recon_fast.kernels.reference import squared_radius, zero_padding
+from recon_fast.kernels.reference import squared_radius, without_empty, zero_padding
 
 
 class FScore(NamedTuple):
@@ -45,15 +46,20 @@ def f_score(
         pred: [B, N, 3], any floating point dtype.
         target: [B, M, 3].
         threshold: a point is near where its distance, not squared, to the other cloud is below it.
-        pred_lengths: valid points of each cloud of `pred` [B], integer, each at least 1; None means all N.
+        pred_lengths: valid points of each cloud of `pred` [B], integer, 0 to N; None means all N.
         target_lengths: the same for `target`.
 
     Returns:
-        FScore, each [B], between 0 and 1; F is 0 where precision and recall are. Not differentiable.
+        FScore, each [B], between 0 and 1; F is 0 where precision and recall are, as with a cloud of length 0.
+        Not differentiable.
 
     Raises:
         ValueError: wrong shape, dtype or device; a threshold that is not above 0.
     """
+    check_cloud("pred", pred)
+    check_cloud("target", target, batch=pred.shape[0])
+    check_lengths("pred_lengths", pred_lengths, pred)
+    check_lengths("target_lengths", target_lengths, target)
     if not threshold > 0:
         raise ValueError(f"threshold must be above 0, got {threshold}")
     lengths = {"src_lengths": pred_lengths, "dst_lengths": target_lengths}
@@ -86,15 +92,19 @@ def density_aware_chamfer(
         target: [B, M, 3].
         alpha: scale of the distances.
         count_power: the authors' n_lambda.
-        pred_lengths: valid points of each cloud of `pred` [B], integer, each at least 1; None means all N.
+        pred_lengths: valid points of each cloud of `pred` [B], integer, 0 to N; None means all N.
         target_lengths: the same for `target`.
 
     Returns:
-        [B], differentiable in both clouds.
+        [B], differentiable in both clouds; 0 where a cloud has length 0.
 
     Raises:
         ValueError: wrong shape, dtype or device.
     """
+    check_cloud("pred", pred)
+    check_cloud("target", target, batch=pred.shape[0])
+    check_lengths("pred_lengths", pred_lengths, pred)
+    check_lengths("target_lengths", target_lengths, target)
     pred, target = zero_padding(pred, pred_lengths), zero_padding(target, target_lengths)
     forth, forth_idx, back, back_idx = mutual_nearest(
         pred, target, src_lengths=pred_lengths, dst_lengths=target_lengths
@@ -105,8 +115,9 @@ def density_aware_chamfer(
         (forth, forth_idx, of_pred, of_target),
         (back, back_idx, of_target, of_pred),
     ):
+        idx = idx.clamp_min(0)
         count = torch.zeros_like(other, dtype=torch.int64).scatter_add(1, idx, own.long())
         share = count.gather(1, idx).clamp_min(1) ** count_power
-        weight = other.sum(1, keepdim=True) / own.sum(1, keepdim=True) / share
+        weight = other.sum(1, keepdim=True) / own.sum(1, keepdim=True).clamp_min(1) / share
         losses.append(_mean(1 - weight * torch.exp(-alpha * dist), own))
-    return (losses[0] + losses[1]) / 2
+    return without_empty((losses[0] + losses[1]) / 2, pred_lengths, target_lengths)

@@ -8,12 +8,13 @@ would take longer.
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import accumulate
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from recon_fast.kernels import backend, reference
-from recon_fast.kernels._check import check_cloud, check_same_device
+from recon_fast.kernels._check import check_cloud, check_same_device, check_tensor, transformed
 from recon_fast.kernels.distance import distance_backward, empty_search, setup_search
 
 _SPARE = 128  # points a cloud that padding may add on a CPU: they take as long as a call
@@ -198,14 +199,26 @@ def _(idx):
     return idx.new_empty(2, torch.library.get_ctx().new_dynamic_size())
 
 
+def _differentiable(
+    search: Callable, queries: Tensor, points: Tensor, *settings: Any
+) -> tuple[Tensor, Tensor]:
+    """A search whose distances torch.func and forward-mode differentiation can follow."""
+    if not transformed():
+        return search(queries, points, *settings)
+    _, idx = search(queries.detach(), points.detach(), *settings)
+    return reference.neighbor_distances(queries[None], points[None], idx[None])[0], idx
+
+
 def _check(device_of: Tensor, **lengths: Tensor) -> None:
     for name, value in lengths.items():
+        check_tensor(name, value)
         if value.ndim != 1 or value.dtype not in (torch.int32, torch.int64):
             raise ValueError(f"{name} must be an integer [B], got {value.dtype} {tuple(value.shape)}")
     check_same_device(points=device_of, **lengths)
 
 
 def _check_points(name: str, points: Tensor) -> None:
+    check_tensor(name, points)
     if points.ndim != 2:
         raise ValueError(f"{name} must be [N, 3], got {tuple(points.shape)}")
     check_cloud(name, points[None])
@@ -242,7 +255,7 @@ def packed_knn(
         ValueError: wrong shape, dtype or device; lengths that do not add up; k out of range.
     """
     _check_search(queries, points, k, query_lengths, point_lengths)
-    return _packed_knn(queries, points, k, query_lengths, point_lengths)
+    return _differentiable(_packed_knn, queries, points, k, query_lengths, point_lengths)
 
 
 def packed_ball_query(
@@ -256,7 +269,9 @@ def packed_ball_query(
     _check_search(queries, points, k, query_lengths, point_lengths)
     if not radius >= 0:
         raise ValueError(f"radius must be 0 or more, got {radius}")
-    return _packed_ball_query(queries, points, float(radius), k, query_lengths, point_lengths)
+    return _differentiable(
+        _packed_ball_query, queries, points, float(radius), k, query_lengths, point_lengths
+    )
 
 
 def neighbor_edges(idx: Tensor) -> Tensor:
@@ -271,6 +286,7 @@ def neighbor_edges(idx: Tensor) -> Tensor:
     Raises:
         ValueError: wrong shape or dtype.
     """
+    check_tensor("idx", idx)
     if idx.ndim != 2 or idx.dtype != torch.int64:
         raise ValueError(f"idx must be an int64 [M, k], got {idx.dtype} {tuple(idx.shape)}")
     return _edges(idx)

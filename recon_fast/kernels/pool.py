@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from recon_fast.kernels import backend, reference
-from recon_fast.kernels._check import check_same_device, in_one_dtype
+from recon_fast.kernels._check import check_same_device, check_tensor, in_one_dtype, transformed
 
 
 @torch.library.custom_op("recon_fast::linear_max", mutates_args=())
@@ -82,6 +82,8 @@ def linear_max(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     Raises:
         ValueError: wrong shape, dtype or device.
     """
+    for name, given in (("x", x), ("weight", weight), ("bias", bias)):
+        check_tensor(name, given)
     if x.ndim != 3 or x.shape[1] == 0:
         raise ValueError(f"x must be [G, K, C] with members in each group, got {tuple(x.shape)}")
     if weight.ndim != 2 or weight.shape[1] != x.shape[2]:
@@ -91,6 +93,6 @@ def linear_max(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     check_same_device(x=x, weight=weight, bias=bias)
     x, weight, bias = in_one_dtype(x=x, weight=weight, bias=bias)
     # On a GPU the dense backward runs on tensor cores; in float64 it is differentiable again.
-    if x.device.type != "cpu" or x.dtype == torch.float64:
+    if x.device.type != "cpu" or x.dtype == torch.float64 or transformed():
         return reference.linear_max(x, weight, bias)
     return _linear_max(x, weight, bias)[0]

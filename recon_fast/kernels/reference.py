@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from recon_fast.kernels._check import known_values
+
 NEAR_ORIGIN = 1e-3  # pointnet2_ops passes over points with |p|^2 at or below this
 _CHUNK = 1 << 24  # pairs of points held at once
 
@@ -48,6 +50,19 @@ def _valid(length: Tensor, size: int) -> Tensor:
 def zero_padding(xyz: Tensor, lengths: Tensor | None) -> Tensor:
     """The clouds with zeros behind their lengths, so that a NaN there meets no gradient."""
     return xyz if lengths is None else xyz.masked_fill(~_valid(lengths, xyz.shape[1])[..., None], 0)
+
+
+def without_empty(values: Tensor, *lengths: Tensor | None, fill: float = 0) -> Tensor:
+    """Values [B, ...] with `fill` where one of the lengths [B] is 0: where a cloud has no points."""
+    for length in lengths:
+        if length is not None and 0 in (known_values(length) or (0,)):  # unless it is known that none is
+            values = values.masked_fill((length <= 0).view(-1, *(1,) * (values.ndim - 1)), fill)
+    return values
+
+
+def found_neighbors(dist: Tensor, idx: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Distances and indices [B, N] of neighbours, inf and -1 where there are no points to find."""
+    return without_empty(dist, lengths, fill=float("inf")), without_empty(idx, lengths, fill=-1)
 
 
 def gather_points(xyz: Tensor, idx: Tensor) -> Tensor:
@@ -102,10 +117,10 @@ def knn(
     N = points.shape[1]
     with torch.no_grad():
         chunks = []
-        for chunk in query_chunks(queries, N):
-            d2 = _pairwise(chunk, points)  # [B, m, N]
+        for chunk in query_chunks(queries.detach(), N):
+            d2 = _pairwise(chunk, points.detach())  # [B, m, N]
             if lengths is not None:
-                d2.masked_fill_(~_valid(lengths, N)[:, None], float("inf"))
+                d2 = d2.masked_fill(~_valid(lengths, N)[:, None], float("inf"))
             if dtype == torch.float32:
                 # Bits of a non-negative float sort like the float, so (bits, index) is one integer key.
                 key = (d2.view(torch.int32).to(torch.int64) << 32) | torch.arange(N, device=d2.device)
@@ -119,6 +134,13 @@ def knn(
         dist = dist.masked_fill(padded, float("inf"))
         idx = idx.masked_fill(padded, -1)
     return dist, idx
+
+
+def neighbor_distances(queries: Tensor, points: Tensor, idx: Tensor) -> Tensor:
+    """Squared distances [B, M, k] of queries [B, M, 3] to the points at idx [B, M, k]; inf at -1."""
+    dtype = geometry_dtype(queries)
+    dist = _squared_norm(queries.to(dtype)[:, :, None] - gather_points(points.to(dtype), idx))
+    return dist.masked_fill(idx < 0, float("inf"))
 
 
 def neighbor_edges(idx: Tensor) -> Tensor:  # [M, k] int64, -1 for none -> [2, E]
@@ -148,8 +170,8 @@ def ball_query(
     point, bound = torch.arange(N, device=points.device), squared_radius(radius, dtype)
     with torch.no_grad():
         chunks = []
-        for chunk in query_chunks(queries, N):
-            inside = _pairwise(chunk, points) < bound  # [B, m, N]
+        for chunk in query_chunks(queries.detach(), N):
+            inside = _pairwise(chunk, points.detach()) < bound  # [B, m, N]
             if lengths is not None:
                 inside &= _valid(lengths, N)[:, None]
             chunks.append(torch.where(inside, point, N).topk(min(k, N), largest=False).values)
@@ -159,8 +181,7 @@ def ball_query(
             idx = torch.where(idx < 0, idx[..., :1], idx).clamp_min(0)
             if lengths is not None:
                 idx = idx.masked_fill(lengths[:, None, None] <= 0, -1)
-    dist = _squared_norm(queries[:, :, None] - gather_points(points, idx))
-    return dist.masked_fill(idx < 0, float("inf")), idx
+    return neighbor_distances(queries, points, idx), idx
 
 
 def sample_and_group(
@@ -245,14 +266,14 @@ def nearest_neighbor(
     target = torch.arange(M, device=dst.device)
     with torch.no_grad():
         chunks = []
-        for chunk in query_chunks(src, M):
-            d2 = _pairwise(chunk, dst)  # [B, n, M]
+        for chunk in query_chunks(src.detach(), M):
+            d2 = _pairwise(chunk, dst.detach())  # [B, n, M]
             if dst_lengths is not None:
                 d2.masked_fill_(~_valid(dst_lengths, M)[:, None], float("inf"))
             nearest = d2.amin(-1, keepdim=True)
             chunks.append(torch.where(d2 == nearest, target, M).amin(-1))
         idx = torch.cat(chunks, 1)  # [B, N]
-    return _squared_norm(src - gather_points(dst, idx)), idx
+    return found_neighbors(_squared_norm(src - gather_points(dst, idx)), idx, dst_lengths)
 
 
 def mutual_nearest(
@@ -325,7 +346,8 @@ def chamfer_distance(
     pred, target = zero_padding(pred, pred_lengths), zero_padding(target, target_lengths)
     forth, _ = nearest_neighbor(pred, target, dst_lengths=target_lengths)
     if single_directional:
-        return reduce_pairs(one_way_loss(forth, pred_lengths, norm), reduction, weights)
+        loss = without_empty(one_way_loss(forth, pred_lengths, norm), pred_lengths, target_lengths)
+        return reduce_pairs(loss, reduction, weights)
     back, _ = nearest_neighbor(target, pred, dst_lengths=pred_lengths)
     return chamfer_loss(forth, back, pred_lengths, target_lengths, norm, reduction, weights)
 
@@ -340,6 +362,7 @@ def chamfer_loss(
     weights: Tensor | None = None,  # [B]
 ) -> Tensor:  # [] or [B]
     loss = one_way_loss(forth, pred_lengths, norm) + one_way_loss(back, target_lengths, norm)
+    loss = without_empty(loss, pred_lengths, target_lengths)
     return reduce_pairs(loss / 2 if norm == "l1" else loss, reduction, weights)
 
 

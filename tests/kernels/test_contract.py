@@ -69,7 +69,7 @@ def problems(draw):
     dtype = draw(st.sampled_from(DTYPES))
     points = cloud(draw(st.sampled_from(KINDS)), B, N, seed).to(dtype)
     queries = cloud(draw(st.sampled_from(KINDS)), B, M, seed + 1).to(dtype)
-    lengths = draw(st.none() | st.lists(st.integers(1, N), min_size=B, max_size=B))
+    lengths = draw(st.none() | st.lists(st.integers(0, N), min_size=B, max_size=B))
     count = draw(st.sampled_from(sorted({1, N})) | st.integers(1, N))
     return points, queries, None if lengths is None else torch.tensor(lengths), count
 
@@ -79,7 +79,10 @@ def problems(draw):
 @given(problems(), st.booleans(), st.integers(0, 89))
 def test_farthest_point_sample(problem, skip, start):
     points, _, lengths, count = problem
-    options = {"lengths": lengths, "start_index": start % points.shape[1], "skip_near_origin": skip}
+    shortest = min(
+        (n for n in (lengths.tolist() if lengths is not None else []) if n), default=points.shape[1]
+    )
+    options = {"lengths": lengths, "start_index": start % shortest, "skip_near_origin": skip}
     got = farthest_point_sample(points, count, **options)
     assert torch.equal(got, reference.farthest_point_sample(points, count, **options))
 
