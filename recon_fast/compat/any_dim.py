@@ -15,6 +15,8 @@ def to_3d(points: Tensor) -> Tensor:
 
 def rows_at(rows: Tensor, idx: Tensor) -> Tensor:
     """rows [B, N, D] at idx [B, ...] as [B, ..., D], 0 where an index is negative. Differentiable."""
+    if rows.shape[1] == 0:
+        return rows.new_zeros(*idx.shape, rows.shape[2])
     batch = torch.arange(len(rows), device=rows.device).view(-1, *[1] * (idx.ndim - 1))
     return rows[batch, idx.clamp_min(0)].masked_fill((idx < 0)[..., None], 0)
 
@@ -28,6 +30,9 @@ def knn(
 ) -> tuple[Tensor, Tensor]:  # [B, M, k], [B, M, k] int64
     """The nearest by |.|_2^2 or |.|_1, sorted; where there are fewer than k, index -1 and distance inf."""
     some = min(k, points.shape[1])
+    if some == 0 or 0 in queries.shape:
+        dist = 0 * (queries.sum(-1, keepdim=True) + points.sum()) + queries.new_full((k,), float("inf"))
+        return dist, torch.full(dist.shape, -1, device=queries.device)
     if queries.shape[-1] <= 3 and norm == 2:
         dist, idx = kernels.knn(to_3d(queries), to_3d(points), some, lengths=lengths)
     else:

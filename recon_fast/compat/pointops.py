@@ -115,7 +115,7 @@ def ball_query(
     """
     if new_xyz is None or new_offset is None:
         new_xyz, new_offset = xyz, offset
-    assert min_radius < max_radius
+    assert min_radius < max_radius, f"min_radius must be below max_radius, got {min_radius} and {max_radius}"
     clouds = xyz.detach().float(), _lengths(offset), new_xyz.detach().float(), _lengths(new_offset)
     dist, idx = _ring_query(nsample, float(max_radius), float(min_radius), *clouds)
     return idx.int(), dist.sqrt()

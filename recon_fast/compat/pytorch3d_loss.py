@@ -8,7 +8,6 @@ from torch import Tensor
 
 from recon_fast import kernels
 from recon_fast.compat import any_dim
-from recon_fast.compat.pytorch3d_ops import knn_points
 from recon_fast.kernels.reference import zero_padding
 
 __all__ = ["chamfer_distance"]
@@ -47,10 +46,9 @@ def _reduce(
     values: Tensor,  # [N, P]
     lengths: Tensor | None,
     weights: Tensor | None,
-    batch_reduction: str | None,
     point_reduction: str | None,
-) -> Tensor:
-    count: Tensor | int = values.shape[1]
+) -> Tensor:  # [N], or [N, P] without a reduction
+    count: Tensor | int = max(values.shape[1], 1)
     if lengths is not None:
         behind = torch.arange(values.shape[1], device=values.device) >= lengths[:, None]
         values, count = values.masked_fill(behind, 0), lengths.clamp_min(1)
@@ -59,23 +57,26 @@ def _reduce(
     if point_reduction is None:
         return values
     if point_reduction == "max":
-        values = values.amax(1)
-    else:
-        values = values.sum(1) / count if point_reduction == "mean" else values.sum(1)
+        return F.pad(values, (0, 1)).amax(1)  # of no points it is 0
+    return values.sum(1) / count if point_reduction == "mean" else values.sum(1)
+
+
+def _over_batch(values: Tensor, weights: Tensor | None, batch_reduction: str | None) -> Tensor:
+    """Values [N], weighted already, reduced."""
     if batch_reduction is None:
         return values
     if batch_reduction == "sum":
         return values.sum()
     if weights is None:
-        return values.mean()
+        return values.sum() / max(len(values), 1)
     share = weights.sum()
     return values.sum() / torch.where(share == 0, 1, share)  # weights of 0 give 0
 
 
 def _cosine(normals: Tensor, others: Tensor, idx: Tensor, abs_cosine: bool) -> Tensor:
-    """1 - cosine of the normals [N, P, 3] and those of the nearest points [N, P]."""
+    """1 - cosine of the normals [N, P, 3] and those of the nearest points [N, P]; 0 where there is none."""
     cosine = F.cosine_similarity(normals, any_dim.rows_at(others, idx), dim=2, eps=1e-6)
-    return 1 - (cosine.abs() if abs_cosine else cosine)
+    return (1 - (cosine.abs() if abs_cosine else cosine)).masked_fill(idx < 0, 0)
 
 
 def chamfer_distance(
@@ -95,7 +96,8 @@ def chamfer_distance(
     """Chamfer distance of x [N, P1, D] and y [N, P2, D], and that of their normals (None without them).
 
     Squared distances for norm=2, sums of absolute differences for norm=1; both ways added, or the larger of
-    both with point_reduction="max". Without point_reduction, a tuple of both ways unreduced.
+    both with point_reduction="max". Without point_reduction, a tuple of both ways unreduced. A cloud without
+    points counts 0, and so does what has weight 0.
     """
     _check_reductions(batch_reduction, point_reduction)
     if norm not in (1, 2):
@@ -109,34 +111,47 @@ def chamfer_distance(
             raise ValueError("weights must be of shape (N,).")
         if not torch.compiler.is_compiling() and not (weights >= 0).all():
             raise ValueError("weights cannot be negative.")
-    if norm == 2 and x.shape[2] == 3 and not single_directional:
+    if norm == 2 and x.shape[2] == 3 and not single_directional and x.numel() and y.numel():
         clouds = zero_padding(x, x_lengths), zero_padding(y, y_lengths)
         forth, forth_idx, back, back_idx = kernels.mutual_nearest(
             *clouds, src_lengths=x_lengths, dst_lengths=y_lengths
         )
         found = [(forth, forth_idx), (back, back_idx)]
     else:
+        x, y = zero_padding(x, x_lengths), zero_padding(y, y_lengths)
         ways = [(x, y, x_lengths, y_lengths), (y, x, y_lengths, x_lengths)][: 1 if single_directional else 2]
-        near = [knn_points(a, b, la, lb, norm=norm) for a, b, la, lb in ways]
-        found = [(one.dists[..., 0], one.idx[..., 0]) for one in near]
+        near = [any_dim.knn(a, b, 1, lb, norm) for a, b, _, lb in ways]
+        found = [(dist[..., 0], idx[..., 0]) for dist, idx in near]
     lengths = x_lengths, y_lengths
-    reductions = weights, batch_reduction, point_reduction
-    distances = [_reduce(dist, size, *reductions) for (dist, _), size in zip(found, lengths, strict=False)]
+    distances = [
+        _reduce(dist.masked_fill(idx < 0, 0), size, weights, point_reduction)
+        for (dist, idx), size in zip(found, lengths, strict=False)
+    ]
     cosines: list[Tensor] = []
     if x_normals is not None and y_normals is not None:
         if point_reduction == "max":
             raise ValueError("normals cannot be reduced with point_reduction='max'")
         pairs = (x_normals, y_normals), (y_normals, x_normals)
         cosines = [
-            _reduce(_cosine(*pair, idx, abs_cosine), size, *reductions)
+            _reduce(_cosine(*pair, idx, abs_cosine), size, weights, point_reduction)
             for pair, (_, idx), size in zip(pairs, found, lengths, strict=False)
         ]
-    return _joined(distances, point_reduction), _joined(cosines, point_reduction) if cosines else None
+        if weights is not None and not torch.compiler.is_compiling() and not weights.any():
+            cosines = [0 * distance for distance in distances]  # as in pytorch3d, with a gradient in x
+    losses = [
+        _joined(ways, weights, batch_reduction, point_reduction) for ways in (distances, cosines) if ways
+    ]
+    return losses[0], losses[1] if cosines else None
 
 
-def _joined(ways: list[Tensor], point_reduction: str | None) -> Any:
-    if len(ways) == 1:
-        return ways[0]
+def _joined(
+    ways: list[Tensor], weights: Tensor | None, batch_reduction: str | None, point_reduction: str | None
+) -> Any:
+    """The result of both ways, or of one."""
     if point_reduction is None:
-        return tuple(ways)
-    return torch.maximum(*ways) if point_reduction == "max" else ways[0] + ways[1]
+        return ways[0] if len(ways) == 1 else tuple(ways)
+    if len(ways) == 1:
+        each = ways[0]
+    else:
+        each = torch.maximum(*ways) if point_reduction == "max" else ways[0] + ways[1]
+    return _over_batch(each, weights, batch_reduction)

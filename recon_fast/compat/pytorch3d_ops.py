@@ -83,7 +83,10 @@ def ball_query(
     if p1.shape[2] > 3:
         raise ValueError(f"points must have up to 3 dimensions, got {p1.shape[2]}")
     p1, p2 = zero_padding(p1, lengths1), zero_padding(p2, lengths2)
-    dist, idx = kernels.ball_query(any_dim.to_3d(p1), any_dim.to_3d(p2), radius, K, lengths=lengths2)
+    if p1.numel() and p2.numel():
+        dist, idx = kernels.ball_query(any_dim.to_3d(p1), any_dim.to_3d(p2), radius, K, lengths=lengths2)
+    else:
+        dist, idx = any_dim.knn(p1, p2[:, :0], K)
     idx = _hide_rows(idx, lengths1)
     near = any_dim.rows_at(p2, idx) if return_nn else None
     return KNN(dist.masked_fill(idx < 0, 0), idx, near)
@@ -105,6 +108,8 @@ def sample_farthest_points(
     if counts is not None and counts.shape[0] != N:
         raise ValueError("K and points must have the same batch dimension")
     most = K if isinstance(K, int) else max(K) if isinstance(K, list) else int(K.max())
+    if points.numel() == 0 or most == 0:
+        return points.new_zeros(N, most, D), torch.full((N, most), -1, device=points.device)
     xyz = any_dim.to_3d(points.detach())
     start = turned = None
     if random_start_point:

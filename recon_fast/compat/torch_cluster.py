@@ -25,6 +25,8 @@ def _count(
     for points, batch in ((x, batch_x), (y, batch_y)):
         if batch is None:
             batch = torch.zeros(len(points), dtype=torch.int64, device=points.device)
+        elif batch.numel() and (batch[0] < 0 or (batch[1:] < batch[:-1]).any()):
+            raise ValueError("a batch vector must ascend from 0 or above: sort the points by example")
         lengths.append(batch.bincount(minlength=batch_size))
     return lengths[0], lengths[1]
 
@@ -49,11 +51,13 @@ def _lengths(
 def _points(x: Tensor, y: Tensor, batch_x: Tensor | None, batch_y: Tensor | None) -> tuple[Tensor, Tensor]:
     """Both as floating point [., D], or [., 3] where D is less; checked as the original checks them."""
     x, y = (t.view(-1, 1) if t.dim() == 1 else t for t in (x, y))
-    assert x.dim() == 2
-    assert y.dim() == 2
-    assert x.size(1) == y.size(1)
+    shapes = f"got x {list(x.shape)} and y {list(y.shape)}"
+    assert x.dim() == y.dim() == 2, f"points must be [N, F], {shapes}"
+    assert x.size(1) == y.size(1), f"x and y must have as many columns, {shapes}"
     for points, batch in ((x, batch_x), (y, batch_y)):
-        assert batch is None or points.size(0) == batch.numel()
+        assert batch is None or points.size(0) == batch.numel(), (
+            f"a batch vector must have an entry for each of the {len(points)} points, got {batch.numel()}"
+        )
     x, y = (t if t.is_floating_point() else t.float() for t in (x.detach(), y.detach()))
     return any_dim.to_3d(x), any_dim.to_3d(y)
 
@@ -171,7 +175,7 @@ def knn_graph(
     batch_size: int | None = None,
 ) -> Tensor:
     """Edges [2, E] from the k nearest points of x [N, F] to each of them (to_source: the other way)."""
-    assert flow in ("source_to_target", "target_to_source")
+    assert flow in ("source_to_target", "target_to_source"), f"got flow {flow!r}"
     edges = knn(x, x, k if loop else k + 1, batch, batch, cosine, num_workers, batch_size)
     return _graph(edges, loop, flow)
 
@@ -187,7 +191,7 @@ def radius_graph(
     batch_size: int | None = None,
 ) -> Tensor:
     """Edges [2, E] from the points nearer than r to each of x [N, F]; see `radius`."""
-    assert flow in ("source_to_target", "target_to_source")
+    assert flow in ("source_to_target", "target_to_source"), f"got flow {flow!r}"
     most = max_num_neighbors if loop else max_num_neighbors + 1
     return _graph(radius(x, x, r, batch, batch, most, num_workers, batch_size), loop, flow)
 
@@ -210,7 +214,9 @@ def fps(
     if ptr is not None:
         lengths = torch.as_tensor(ptr, device=src.device).diff()
     else:
-        assert batch is None or src.size(0) == batch.numel()
+        assert batch is None or src.size(0) == batch.numel(), (
+            f"batch must have an entry for each of the {len(src)} points, got {batch.numel()}"
+        )
         lengths, _ = _lengths(src, src, batch, batch, batch_size)
     part = torch.as_tensor(0.5 if ratio is None else ratio, dtype=src.dtype, device=src.device)
     counts = (lengths.to(src.dtype) * part).ceil().long()

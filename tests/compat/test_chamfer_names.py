@@ -106,6 +106,11 @@ def test_knn(D, transpose_mode):
     torch.testing.assert_close(dist.double(), want, rtol=1e-5, atol=1e-6)
     with pytest.raises(AssertionError, match=r"ref\.shape="):
         KNN(4, transpose_mode)(inputs[0], inputs[1][:1])
+    points = inputs[0].shape[1 if transpose_mode else 2]
+    with pytest.raises(
+        ValueError, match=f"k must be at most the {points} reference points, got {points + 1}"
+    ):
+        KNN(points + 1, transpose_mode)(*inputs)
 
 
 def test_compile_into_one_graph():

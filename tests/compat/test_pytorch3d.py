@@ -186,3 +186,88 @@ def test_compiles_into_one_graph():
     compiled = torch.compile(everything, fullgraph=True, backend="aot_eager")
     for got, want in zip(compiled(x, y), everything(x, y), strict=True):
         torch.testing.assert_close(got, want)
+
+
+def test_a_cloud_without_points_counts_0():
+    x, y = torch.zeros(2, 10, 3, requires_grad=True), torch.ones(2, 40, 3)
+    lengths = torch.tensor([0, 10])
+    each, _ = chamfer_distance(x, y, x_lengths=lengths, batch_reduction=None)
+    assert each.tolist() == [0, 6]
+    assert chamfer_distance(x, y, x_lengths=lengths)[0] == 3
+    assert chamfer_distance(y, x, y_lengths=lengths, batch_reduction=None)[0].tolist() == [0, 6]
+    for norm, want in ((1, [0, 6]), (2, [0, 6])):
+        for D in (2, 3, 5):
+            flat = torch.zeros(2, 10, D), torch.ones(2, 40, D)
+            got, _ = chamfer_distance(*flat, x_lengths=lengths, batch_reduction=None, norm=norm)
+            assert got.tolist() == [value * D / 3 for value in want]
+    one_way, _ = chamfer_distance(y, x, y_lengths=lengths, batch_reduction=None, single_directional=True)
+    assert one_way.tolist() == [0, 3]
+    normals = torch.randn(2, 10, 3), torch.randn(2, 40, 3)
+    loss, of_normals = chamfer_distance(x, y, lengths, None, *normals, batch_reduction=None)
+    assert loss[0] == of_normals[0] == 0
+    loss.sum().backward()
+    assert (x.grad[0] == 0).all()
+    assert (x.grad[1] != 0).all()
+
+
+@pytest.mark.parametrize("single", [False, True])
+@pytest.mark.parametrize("point_reduction", ["mean", "sum", "max"])
+@pytest.mark.parametrize("shapes", [(0, 5, 6), (2, 0, 6), (2, 5, 0), (2, 0, 0), (0, 0, 0)])
+def test_nothing_at_all_gives_0(shapes, point_reduction, single):
+    N, P1, P2 = shapes
+    for D in (3, 4):
+        x, y = torch.rand(N, P1, D, requires_grad=True), torch.rand(N, P2, D)
+        loss, _ = chamfer_distance(x, y, point_reduction=point_reduction, single_directional=single)
+        assert loss == 0
+        assert loss.requires_grad
+        each, _ = chamfer_distance(
+            x, y, point_reduction=point_reduction, batch_reduction=None, single_directional=single
+        )
+        assert each.tolist() == [0.0] * N
+        normals = torch.rand(N, P1, 3), torch.rand(N, P2, 3)
+        if point_reduction != "max":
+            _, of_normals = chamfer_distance(
+                x, y, None, None, *normals, point_reduction=point_reduction, single_directional=single
+            )
+            assert of_normals == 0
+
+
+def test_max_is_of_each_example_before_the_batch():
+    x, y = torch.zeros(2, 2, 3), torch.zeros(2, 2, 3)
+    x[0, 1], y[1, 1] = 1, 2
+    assert chamfer_distance(x, y, point_reduction="max")[0] == 7.5
+    assert chamfer_distance(x, y, point_reduction="max", batch_reduction="sum")[0] == 15
+    assert chamfer_distance(x, y, point_reduction="max", batch_reduction=None)[0].tolist() == [3, 12]
+    weights = torch.tensor([1.0, 3.0])
+    assert chamfer_distance(x, y, weights=weights, point_reduction="max")[0] == (3 + 36) / 4
+
+
+@pytest.mark.parametrize("batch_reduction", ["mean", "sum", None])
+@pytest.mark.parametrize("point_reduction", ["mean", "sum"])
+def test_weights_of_0_give_zeros_that_require_grad(batch_reduction, point_reduction):
+    x, y = torch.rand(2, 5, 3, requires_grad=True), torch.rand(2, 6, 3)
+    normals = torch.rand(2, 5, 3), torch.rand(2, 6, 3)
+    both = chamfer_distance(
+        x, y, None, None, *normals, torch.zeros(2), batch_reduction, point_reduction=point_reduction
+    )
+    for loss in both:
+        assert (loss == 0).all()
+        assert loss.requires_grad
+        (gradient,) = torch.autograd.grad(loss.sum(), x, retain_graph=True)
+        assert (gradient == 0).all()
+
+
+def test_operators_of_nothing():
+    for N, P1, P2 in ((0, 4, 5), (2, 0, 5), (2, 4, 0)):
+        a, b = torch.rand(N, P1, 3), torch.rand(N, P2, 3)
+        for found in (ops.knn_points(a, b, K=2, return_nn=True), ops.ball_query(a, b, K=2)):
+            assert found.dists.shape == found.idx.shape == (N, P1, 2)
+            assert found.knn.shape == (N, P1, 2, 3)
+            assert (found.dists == 0).all()
+    points, idx = ops.sample_farthest_points(torch.rand(2, 0, 3), K=3)
+    assert (points == 0).all()
+    assert (idx == -1).all()
+    points, idx = ops.sample_farthest_points(torch.rand(2, 4, 3), torch.tensor([0, 2]), K=3)
+    assert idx[0].tolist() == [-1] * 3
+    assert idx[1, 2] == -1
+    assert (points[0] == 0).all()

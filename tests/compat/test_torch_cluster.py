@@ -107,3 +107,22 @@ def test_compiles_into_one_graph():
     compiled = torch.compile(everything, fullgraph=True, backend="aot_eager")
     for got, want in zip(compiled(x, batch), everything(x, batch), strict=True):
         assert torch.equal(got, want)
+
+
+@pytest.mark.parametrize("batch", [[0, 1, 0, 1], [1, 0, 0, 0], [0, 0, 1, 0], [-1, 0, 0, 1], [-1, -1, -1, -1]])
+@pytest.mark.parametrize("few", [True, False])
+def test_batch_vectors_that_do_not_ascend_are_refused(monkeypatch, batch, few):
+    if not few:
+        monkeypatch.setattr(ours, "_FEW", 0)
+    x, wrong, right = torch.rand(4, 3), torch.tensor(batch), torch.tensor([0, 0, 1, 1])
+    for run in (
+        lambda: ours.knn(x, x, 2, wrong, right),
+        lambda: ours.knn(x, x, 2, right, wrong),
+        lambda: ours.radius(x, x, 0.5, wrong, right),
+        lambda: ours.nearest(x, x, right, wrong),
+        lambda: ours.knn_graph(x, 2, wrong),
+        lambda: ours.radius_graph(x, 0.5, wrong),
+        lambda: ours.fps(x, wrong),
+    ):
+        with pytest.raises(ValueError, match="a batch vector must ascend from 0 or above: sort the points"):
+            run()

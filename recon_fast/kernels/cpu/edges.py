@@ -60,8 +60,12 @@ def sizes_of(batch, count, points):
     sizes = np.zeros(count, np.int64)
     if batch.shape[0] == 0:
         sizes[0] = points
+    previous = np.int64(0)
     for i in range(batch.shape[0]):
-        sizes[batch[i]] += 1
+        if batch[i] < previous:
+            raise ValueError("a batch vector must ascend from 0 or above: sort the points by example")
+        previous = batch[i]
+        sizes[previous] += 1
     return sizes
 
 
