@@ -18,7 +18,7 @@ from recon_fast.tasks.frozen import describe_encoder, write_result
 from recon_fast.tasks.frozen_config import RetrieveConfig
 from recon_fast.tasks.searched import COMPARABLE, Searched, unit
 from recon_fast.tasks.text_space import is_standardized
-from recon_fast.training.setup import choose_run, run_folder
+from recon_fast.training.setup import open_run, run_folder
 
 RECALL_AT = (1, 5, 10)
 
@@ -54,51 +54,51 @@ def caption_recall(
         InputError: as `retrieve`, or there are no captions or no test split.
     """
     config, console = config or RetrieveConfig(), console or Console(stderr=True)
-    run, _ = choose_run(config, None, console)
-    searched = Searched(data, config, console)
-    found, kind = searched.features(COMPARABLE["text"])
-    rows = np.flatnonzero(found.held_out)
-    if found.captions is None:
-        raise InputError(f"data must have captions, got none in {data}")
-    if not len(rows):
-        raise InputError(f"data must have a test split, got no shape in {data}")
-    captions = list(dict.fromkeys(found.captions[i] for i in rows))
-    number = {caption: i for i, caption in enumerate(captions)}
-    own = np.array([number[found.captions[i]] for i in rows])
-    with run_folder(run, config):
-        texts = searched.text_features(captions, found)
-        features = found.features[rows]
-        if is_standardized(searched.encoder):
-            others = found.features[~found.held_out]
-            features = features - (others if len(others) else features).mean(0)
-        cosine = unit(features) @ unit(texts).T
-        result = recall(run, cosine, own)
-        report = {
-            "task": config.command,
-            "data": str(data),
-            "recall_at_1": result.shape_to_caption[1],
-            "chance": result.shape_to_caption_chance[1],
-            **describe_encoder(searched.encoder),
-            "feature": kind,
-            "centered": is_standardized(searched.encoder),
-            "teacher": searched.encoder.teacher,
-            **{name: value for name, value in vars(result).items() if name != "run"},
-        }
-    write_result(run, report, [], None)
-    table = Table("recall, %", *(f"at {k}" for k in RECALL_AT))
-    for name, values in (
-        ("shape to caption", result.shape_to_caption),
-        ("  chance", result.shape_to_caption_chance),
-        ("caption to shape", result.caption_to_shape),
-        ("  chance", result.caption_to_shape_chance),
-    ):
-        table.add_row(name, *(f"{values[k]:.1f}" for k in RECALL_AT))
-    console.print(table)
-    say(
-        console,
-        f"{result.shapes} shapes of the test split, {result.captions} captions; {run / 'result.json'}",
-    )
-    return result
+    with open_run(config, None, console) as (run, _):
+        searched = Searched(data, config, console)
+        found, kind = searched.features(COMPARABLE["text"])
+        rows = np.flatnonzero(found.held_out)
+        if found.captions is None:
+            raise InputError(f"data must have captions, got none in {data}")
+        if not len(rows):
+            raise InputError(f"data must have a test split, got no shape in {data}")
+        captions = list(dict.fromkeys(found.captions[i] for i in rows))
+        number = {caption: i for i, caption in enumerate(captions)}
+        own = np.array([number[found.captions[i]] for i in rows])
+        with run_folder(run, config):
+            texts = searched.text_features(captions, found)
+            features = found.features[rows]
+            if is_standardized(searched.encoder):
+                others = found.features[~found.held_out]
+                features = features - (others if len(others) else features).mean(0)
+            cosine = unit(features) @ unit(texts).T
+            result = recall(run, cosine, own)
+            report = {
+                "task": config.command,
+                "data": str(data),
+                "recall_at_1": result.shape_to_caption[1],
+                "chance": result.shape_to_caption_chance[1],
+                **describe_encoder(searched.encoder),
+                "feature": kind,
+                "centered": is_standardized(searched.encoder),
+                "teacher": searched.encoder.teacher,
+                **{name: value for name, value in vars(result).items() if name != "run"},
+            }
+        write_result(run, report, [], None)
+        table = Table("recall, %", *(f"at {k}" for k in RECALL_AT))
+        for name, values in (
+            ("shape to caption", result.shape_to_caption),
+            ("  chance", result.shape_to_caption_chance),
+            ("caption to shape", result.caption_to_shape),
+            ("  chance", result.caption_to_shape_chance),
+        ):
+            table.add_row(name, *(f"{values[k]:.1f}" for k in RECALL_AT))
+        console.print(table)
+        say(
+            console,
+            f"{result.shapes} shapes of the test split, {result.captions} captions; {run / 'result.json'}",
+        )
+        return result
 
 
 def recall(run: Path, cosine: NDArray[np.float32], own: NDArray[np.int64]) -> CaptionRecall:

@@ -7,8 +7,8 @@ table 4).
 
 import json
 import shutil
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -25,8 +25,9 @@ from recon_fast.data.shapes import Shapes
 from recon_fast.errors import InputError
 from recon_fast.tasks.config import FewshotConfig, FinetuneConfig
 from recon_fast.tasks.finetune import build_classifier, finetune
+from recon_fast.training.owner import owned
 from recon_fast.training.record import versions
-from recon_fast.training.setup import check_same_config, choose_run, run_folder
+from recon_fast.training.setup import check_same_config, open_run, run_folder
 
 
 @dataclass
@@ -57,39 +58,47 @@ def fewshot(
     """
     console = console or Console(stderr=True)
     episode, name = _episodes(config, shapes, console)
+    with _run(config, resume, console) as run:
+        accuracies: dict[tuple[int, int], list[float]] = {}
+        settings = [(way, shot) for way in config.ways for shot in config.shots]
+        with run_folder(run, config) if resume is None else nullcontext():
+            for way, shot in settings:  # what cannot be drawn or built leaves no folder
+                episode(way, shot, 0)
+            build_classifier(config, max(config.ways), Console(quiet=True))
+        say(console, f"few-shot on {name}: {len(settings)} settings of {config.folds} folds | run {run}")
+        with ProgressBars(console) as bars:
+            for way, shot in settings:
+                done = accuracies.setdefault((way, shot), [])
+                for fold in range(config.folds):
+                    folder = run / f"{way}way_{shot}shot" / f"fold-{fold}"
+                    bars(f"{way} way, {shot} shot", fold, config.folds)
+                    if not (folder / "result.json").is_file():
+                        shutil.rmtree(folder, ignore_errors=True)  # of a fold that was interrupted
+                        result = finetune(
+                            _fold_config(config, folder), None, Console(quiet=True), episode(way, shot, fold)
+                        )
+                        if result.stopped_by is not None:
+                            return FewshotResult(run, accuracies, result.stopped_by)
+                        for weights in ("checkpoints", "best"):
+                            shutil.rmtree(folder / weights, ignore_errors=True)
+                    done.append(json.loads((folder / "result.json").read_text(encoding="utf-8"))["accuracy"])
+                bars(f"{way} way, {shot} shot", config.folds, config.folds)
+                say(console, f"{way} way, {shot} shot: {mean_and_deviation(done)}")
+        _write(run, config, name, accuracies)
+        _show(console, config, accuracies)
+        return FewshotResult(run, accuracies)
+
+
+@contextmanager
+def _run(config: FewshotConfig, resume: Path | str | None, console: Console) -> Iterator[Path]:
+    """The folder of the run, owned meanwhile; one that is continued must be of the same settings."""
     if resume is None:
-        run, _ = choose_run(config, None, console)
+        with open_run(config, None, console) as (run, _):
+            yield run
     else:
-        run = Path(resume)
-        _check_resumed(run, config)
-    accuracies: dict[tuple[int, int], list[float]] = {}
-    settings = [(way, shot) for way in config.ways for shot in config.shots]
-    with run_folder(run, config) if resume is None else nullcontext():
-        for way, shot in settings:  # what cannot be drawn or built leaves no folder
-            episode(way, shot, 0)
-        build_classifier(config, max(config.ways), Console(quiet=True))
-    say(console, f"few-shot on {name}: {len(settings)} settings of {config.folds} folds | run {run}")
-    with ProgressBars(console) as bars:
-        for way, shot in settings:
-            done = accuracies.setdefault((way, shot), [])
-            for fold in range(config.folds):
-                folder = run / f"{way}way_{shot}shot" / f"fold-{fold}"
-                bars(f"{way} way, {shot} shot", fold, config.folds)
-                if not (folder / "result.json").is_file():
-                    shutil.rmtree(folder, ignore_errors=True)  # of a fold that was interrupted
-                    result = finetune(
-                        _fold_config(config, folder), None, Console(quiet=True), episode(way, shot, fold)
-                    )
-                    if result.stopped_by is not None:
-                        return FewshotResult(run, accuracies, result.stopped_by)
-                    for weights in ("checkpoints", "best"):
-                        shutil.rmtree(folder / weights, ignore_errors=True)
-                done.append(json.loads((folder / "result.json").read_text(encoding="utf-8"))["accuracy"])
-            bars(f"{way} way, {shot} shot", config.folds, config.folds)
-            say(console, f"{way} way, {shot} shot: {mean_and_deviation(done)}")
-    _write(run, config, name, accuracies)
-    _show(console, config, accuracies)
-    return FewshotResult(run, accuracies)
+        _check_resumed(Path(resume), config)
+        with owned(Path(resume)):
+            yield Path(resume)
 
 
 def mean_and_deviation(accuracies: list[float]) -> str:

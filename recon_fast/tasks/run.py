@@ -31,7 +31,7 @@ from recon_fast.training.memory import recompute_blocks
 from recon_fast.training.metrics import Metrics
 from recon_fast.training.optim import downstream_groups
 from recon_fast.training.record import RunRecord, describe_data, versions
-from recon_fast.training.setup import Start, choose_run, run_folder
+from recon_fast.training.setup import Start, open_run, run_folder
 from recon_fast.training.signals import signals_as_flag
 
 
@@ -47,21 +47,23 @@ def run_task(task: Task[C, M, D, S], resume: Path | str | None) -> DownstreamRes
             f"optim.batch_size must be at most the {len(splits.train)} shapes to train on, "
             f"got {config.optim.batch_size}"
         )
-    run, start = choose_run(config, resume, console)
-    data = task.fingerprint()
-    if start is not None and start.state["data"] != data:
-        raise InputError(f"{start.checkpoint} was trained on other shapes than {task.shapes.name} holds now")
-    with run_folder(run, config):
-        task.model, trained = task.restore() if config.evaluate else task.build()
-        for text in check_conventions(task.shapes, task.known(trained)) if trained else []:
-            say(console, text, style="yellow")
-        task.model.to(task.device)
-        train_set = None if config.evaluate else task.gather(splits.train)
-        select_set = None if config.evaluate or splits.select is None else task.gather(splits.select)
-        test_set = task.gather(splits.test)
-    if train_set is None:
-        return _conclude(task, run, test_set, None)
-    return _Training(task, run, start, data, trained, train_set, select_set, test_set).result()
+    with open_run(config, resume, console) as (run, start):
+        data = task.fingerprint()
+        if start is not None and start.state["data"] != data:
+            raise InputError(
+                f"{start.checkpoint} was trained on other shapes than {task.shapes.name} holds now"
+            )
+        with run_folder(run, config):
+            task.model, trained = task.restore() if config.evaluate else task.build()
+            for text in check_conventions(task.shapes, task.known(trained)) if trained else []:
+                say(console, text, style="yellow")
+            task.model.to(task.device)
+            train_set = None if config.evaluate else task.gather(splits.train)
+            select_set = None if config.evaluate or splits.select is None else task.gather(splits.select)
+            test_set = task.gather(splits.test)
+        if train_set is None:
+            return _conclude(task, run, test_set, None)
+        return _Training(task, run, start, data, trained, train_set, select_set, test_set).result()
 
 
 class _Training(Generic[C, M, D, S]):

@@ -28,7 +28,7 @@ from recon_fast.tasks.frozen import (
 )
 from recon_fast.tasks.frozen_config import SvmConfig
 from recon_fast.tasks.probe import SVM_C, svm_predictions
-from recon_fast.training.setup import choose_run, run_folder
+from recon_fast.training.setup import open_run, run_folder
 
 _BLOCK = 1024  # test shapes that are compared with all training shapes at once
 
@@ -83,65 +83,65 @@ def svm_probe(config: SvmConfig, console: Console | None = None, shapes: Shapes 
         InputError: anything wrong with the settings, the checkpoint, the data or the disk.
     """
     console = console or Console(stderr=True)
-    run, _ = choose_run(config, None, console)
-    encoder = open_encoder(
-        config.checkpoint, config.model, config.device, config.precision, console, config.seed
-    )
-    if shapes is None:
-        shapes = prepare_shapes(config.data.reading(encoder.least_points), config.seed, console)
-    labels, names = labelled(shapes)
-    train, test = shapes.rows("trainval"), shapes.rows("test")
-    for purpose, rows in (("train on", train), ("test on", test)):
-        if not len(rows):
-            raise InputError(f"data must have shapes to {purpose}, got none in {shapes.name}")
-    if len(np.unique(labels[train])) < 2:
-        raise InputError(f"data must have at least two classes to train on, got one in {shapes.name}")
-    warn_of_conventions(shapes, encoder, console)
-    with run_folder(run, config):
-        rows = np.concatenate([train, test])
-        clouds = (shapes.cloud(int(i)) for i in rows)
-        blocks = embed_in_turn(
-            encoder,
-            clouds,
-            len(rows),
-            console,
-            num_points=config.data.num_points,
-            batch_size=config.batch_size,
+    with open_run(config, None, console) as (run, _):
+        encoder = open_encoder(
+            config.checkpoint, config.model, config.device, config.precision, console, config.seed
         )
-        features = np.concatenate(list(blocks))
-        sides = features[: len(train)], labels[train], features[len(train) :]
-        guess = knn_predictions(*sides, len(names), config.k, config.temperature)
-        result = SvmResult(
-            run,
-            svm=count(svm_predictions(*sides), labels[test], len(names)),
-            knn=count(guess, labels[test], len(names)),
-        )
-    tested = result.svm.confusion.sum(1).tolist()
-    report = {
-        "task": config.command,
-        "data": shapes.name,
-        **describe_encoder(encoder),
-        "seed": config.seed,
-        "num_points": config.data.num_points or encoder.usual_points,
-        "feature": "svm",
-        "classes": len(names),
-        "train": len(train),
-        "test": len(test),
-        "C": SVM_C,
-        **result.svm.summary(),
-        "by_class": result.svm.by_class_name(names),
-        "knn": {
-            "k": config.k,
-            "weight": f"exp(cosine / {config.temperature})",
-            **result.knn.summary(),
-            "by_class": result.knn.by_class_name(names),
-        },
-        "note": f"kNN {result.knn.accuracy:.2f}",
-        "test_by_class": dict(zip(names, tested, strict=True)),
-    }
-    write_result(run, report, names, result.svm)
-    _show(console, config, shapes, result, len(train))
-    return result
+        if shapes is None:
+            shapes = prepare_shapes(config.data.reading(encoder.least_points), config.seed, console)
+        labels, names = labelled(shapes)
+        train, test = shapes.rows("trainval"), shapes.rows("test")
+        for purpose, rows in (("train on", train), ("test on", test)):
+            if not len(rows):
+                raise InputError(f"data must have shapes to {purpose}, got none in {shapes.name}")
+        if len(np.unique(labels[train])) < 2:
+            raise InputError(f"data must have at least two classes to train on, got one in {shapes.name}")
+        warn_of_conventions(shapes, encoder, console)
+        with run_folder(run, config):
+            rows = np.concatenate([train, test])
+            clouds = (shapes.cloud(int(i)) for i in rows)
+            blocks = embed_in_turn(
+                encoder,
+                clouds,
+                len(rows),
+                console,
+                num_points=config.data.num_points,
+                batch_size=config.batch_size,
+            )
+            features = np.concatenate(list(blocks))
+            sides = features[: len(train)], labels[train], features[len(train) :]
+            guess = knn_predictions(*sides, len(names), config.k, config.temperature)
+            result = SvmResult(
+                run,
+                svm=count(svm_predictions(*sides), labels[test], len(names)),
+                knn=count(guess, labels[test], len(names)),
+            )
+        tested = result.svm.confusion.sum(1).tolist()
+        report = {
+            "task": config.command,
+            "data": shapes.name,
+            **describe_encoder(encoder),
+            "seed": config.seed,
+            "num_points": config.data.num_points or encoder.usual_points,
+            "feature": "svm",
+            "classes": len(names),
+            "train": len(train),
+            "test": len(test),
+            "C": SVM_C,
+            **result.svm.summary(),
+            "by_class": result.svm.by_class_name(names),
+            "knn": {
+                "k": config.k,
+                "weight": f"exp(cosine / {config.temperature})",
+                **result.knn.summary(),
+                "by_class": result.knn.by_class_name(names),
+            },
+            "note": f"kNN {result.knn.accuracy:.2f}",
+            "test_by_class": dict(zip(names, tested, strict=True)),
+        }
+        write_result(run, report, names, result.svm)
+        _show(console, config, shapes, result, len(train))
+        return result
 
 
 def _show(console: Console, config: SvmConfig, shapes: Shapes, result: SvmResult, train: int) -> None:

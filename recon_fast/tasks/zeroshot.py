@@ -30,7 +30,7 @@ from recon_fast.tasks.frozen import (
 )
 from recon_fast.tasks.frozen_config import FeatureKind, ZeroShotConfig
 from recon_fast.tasks.text_space import is_standardized, query_teacher, text_features
-from recon_fast.training.setup import choose_run, run_folder
+from recon_fast.training.setup import open_run, run_folder
 
 _KINDS: dict[str, FeatureKind] = {"full": "zeroshot", "text": "zeroshot_text", "img": "zeroshot_image"}
 
@@ -90,90 +90,91 @@ def zero_shot(
         InputError: anything wrong with the settings, the checkpoint, the data, the teacher or the disk.
     """
     console = console or Console(stderr=True)
-    run, _ = choose_run(config, None, console)
-    encoder = open_encoder(config.checkpoint, config.model, config.device, config.precision, console)
-    feature = choose_feature(config.feature, encoder)
-    kind = _KINDS[feature]
-    encoder.head(kind)
-    teacher = query_teacher(config.teacher, encoder)
-    if shapes is None:
-        shapes = prepare_shapes(config.data.reading(encoder.least_points), config.seed, console)
-    labels, class_names = labelled(shapes)
-    rows = np.arange(len(shapes)) if config.on == "all" else shapes.rows("test")
-    if not len(rows):
-        raise InputError(f"data must have shapes to test on, got none in {shapes.name}")
-    names = class_names if config.names is None else read_names(config.names, class_names)
-    names = [name.replace("_", " ") for name in names]
-    warn_of_conventions(shapes, encoder, console)
-    texts = text_features(
-        names,
-        teacher,
-        encoder,
-        console,
-        store=beside(config.data.path),
-        among=shapes.captions or (),
-    )
-    with run_folder(run, config):
-        centre = shapes.rows("trainval") if is_standardized(encoder) and config.on == "test" else rows[:0]
-        every = np.concatenate([rows, centre])
-        clouds = (shapes.cloud(int(i)) for i in every)
-        blocks = embed_in_turn(
+    with open_run(config, None, console) as (run, _):
+        encoder = open_encoder(config.checkpoint, config.model, config.device, config.precision, console)
+        feature = choose_feature(config.feature, encoder)
+        kind = _KINDS[feature]
+        encoder.head(kind)
+        teacher = query_teacher(config.teacher, encoder)
+        if shapes is None:
+            shapes = prepare_shapes(config.data.reading(encoder.least_points), config.seed, console)
+        labels, class_names = labelled(shapes)
+        rows = np.arange(len(shapes)) if config.on == "all" else shapes.rows("test")
+        if not len(rows):
+            raise InputError(f"data must have shapes to test on, got none in {shapes.name}")
+        names = class_names if config.names is None else read_names(config.names, class_names)
+        names = [name.replace("_", " ") for name in names]
+        warn_of_conventions(shapes, encoder, console)
+        texts = text_features(
+            names,
+            teacher,
             encoder,
-            clouds,
-            len(every),
             console,
-            kind,
-            num_points=config.data.num_points,
-            batch_size=config.batch_size,
-            ratio=config.ratio,
+            store=beside(config.data.path),
+            among=shapes.captions or (),
         )
-        features = np.concatenate(list(blocks))
-        if is_standardized(encoder):
-            features -= (features[len(rows) :] if len(centre) else features).mean(0)
-        ranking = nearest_texts(features[: len(rows)], texts)
-    truth = labels[rows]
-    hits = ranking == truth[:, None]
-    result = ZeroShotResult(
-        run,
-        count(ranking[:, 0], truth, len(names)),
-        {k: 100 * float(hits[:, :k].any(1).mean()) for k in (1, 3, 5) if k <= len(names)},
-        feature,
-    )
-    report = {
-        "task": config.command,
-        "data": shapes.name,
-        "on": config.on,
-        "note": "on train and test" if config.on == "all" else "",
-        **describe_encoder(encoder),
-        "seed": config.seed,
-        "num_points": config.data.num_points or encoder.usual_points,
-        "feature": feature,
-        "ratio": config.ratio if feature == "full" else None,
-        "teacher": {"text": teacher.text, "weights": teacher.weights, "prompts": teacher.prompts},
-        "centered": is_standardized(encoder),
-        "classes": len(names),
-        "chance": 100 / len(names),
-        "test": len(rows),
-        **result.scores.summary(),
-        "top": {str(k): value for k, value in result.top.items()},
-        "by_class": result.scores.by_class_name(names),
-        "test_by_class": dict(zip(names, result.scores.confusion.sum(1).tolist(), strict=True)),
-    }
-    write_result(run, report, names, result.scores)
-    table = Table(*(f"top {k}, %" for k in result.top), "mean of classes", "chance")
-    table.add_row(
-        *(f"{value:.2f}" for value in result.top.values()),
-        f"{result.scores.mean_class_accuracy:.2f}",
-        f"{100 / len(names):.2f}",
-    )
-    console.print(table)
-    centred = "; predictions less their mean" if is_standardized(encoder) else ""
-    say(
-        console,
-        f"{shapes.name} ({config.on}): {len(rows)} shapes, {len(names)} classes, feature {feature}{centred}; "
-        f"by class: {run / 'result.json'}",
-    )
-    return result
+        with run_folder(run, config):
+            centre = shapes.rows("trainval") if is_standardized(encoder) and config.on == "test" else rows[:0]
+            every = np.concatenate([rows, centre])
+            clouds = (shapes.cloud(int(i)) for i in every)
+            blocks = embed_in_turn(
+                encoder,
+                clouds,
+                len(every),
+                console,
+                kind,
+                num_points=config.data.num_points,
+                batch_size=config.batch_size,
+                ratio=config.ratio,
+            )
+            features = np.concatenate(list(blocks))
+            if is_standardized(encoder):
+                features -= (features[len(rows) :] if len(centre) else features).mean(0)
+            ranking = nearest_texts(features[: len(rows)], texts)
+        truth = labels[rows]
+        hits = ranking == truth[:, None]
+        result = ZeroShotResult(
+            run,
+            count(ranking[:, 0], truth, len(names)),
+            {k: 100 * float(hits[:, :k].any(1).mean()) for k in (1, 3, 5) if k <= len(names)},
+            feature,
+        )
+        report = {
+            "task": config.command,
+            "data": shapes.name,
+            "on": config.on,
+            "note": "on train and test" if config.on == "all" else "",
+            **describe_encoder(encoder),
+            "seed": config.seed,
+            "num_points": config.data.num_points or encoder.usual_points,
+            "feature": feature,
+            "ratio": config.ratio if feature == "full" else None,
+            "teacher": {"text": teacher.text, "weights": teacher.weights, "prompts": teacher.prompts},
+            "centered": is_standardized(encoder),
+            "classes": len(names),
+            "chance": 100 / len(names),
+            "test": len(rows),
+            **result.scores.summary(),
+            "top": {str(k): value for k, value in result.top.items()},
+            "by_class": result.scores.by_class_name(names),
+            "test_by_class": dict(zip(names, result.scores.confusion.sum(1).tolist(), strict=True)),
+        }
+        write_result(run, report, names, result.scores)
+        table = Table(*(f"top {k}, %" for k in result.top), "mean of classes", "chance")
+        table.add_row(
+            *(f"{value:.2f}" for value in result.top.values()),
+            f"{result.scores.mean_class_accuracy:.2f}",
+            f"{100 / len(names):.2f}",
+        )
+        console.print(table)
+        centred = "; predictions less their mean" if is_standardized(encoder) else ""
+        say(
+            console,
+            f"{shapes.name} ({config.on}): {len(rows)} shapes, {len(names)} classes, "
+            f"feature {feature}{centred}; "
+            f"by class: {run / 'result.json'}",
+        )
+        return result
 
 
 def beside(path: str | None) -> Path | None:

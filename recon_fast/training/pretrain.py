@@ -41,10 +41,11 @@ from recon_fast.training.profile import Profile, profile, steps_profiled
 from recon_fast.training.record import RunRecord, describe_data, versions
 from recon_fast.training.report import run_probe, show_probe
 from recon_fast.training.setup import (
+    Start,
     check_batch,
     check_same_teacher,
-    choose_run,
     feature_dim,
+    open_run,
     prepare_features,
     prepare_probe_shapes,
     run_folder,
@@ -96,12 +97,15 @@ def pretrain(
     with process_group(config.device) as device:
         if rank() > 0:
             console = Console(quiet=True)
-        return _pretrain(config, resume, console, shapes, profile_steps, device)
+        check_batch(config.optim, world_size())
+        with open_run(config, resume, console) as (run, start):
+            return _pretrain(config, run, start, console, shapes, profile_steps, device)
 
 
 def _pretrain(
     config: PretrainConfig,
-    resume: Path | str | None,
+    run: Path,
+    start: Start | None,
     console: Console,
     shapes: Shapes | None,
     profile_steps: int,
@@ -109,8 +113,6 @@ def _pretrain(
 ) -> PretrainResult:
     first = rank() == 0
     dtype = resolve_precision(config.precision, device)
-    check_batch(config.optim, world_size())
-    run, start = from_first(lambda: choose_run(config, resume, console))
     if start is None and config.init is not None and not Path(config.init).expanduser().is_file():
         raise InputError(f"init must be a file of weights, got {config.init}")
 

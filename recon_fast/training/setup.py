@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -27,6 +27,8 @@ from recon_fast.tasks.probe import ProbeData
 from recon_fast.teachers import compute_features
 from recon_fast.training.checkpoint import find_checkpoint, list_checkpoints
 from recon_fast.training.device import resolve_device
+from recon_fast.training.distributed import from_first
+from recon_fast.training.owner import LOCK, owned
 
 # Settings that do not change what is computed, so a resumed run may change them.
 _FREE_ON_RESUME = (
@@ -116,15 +118,38 @@ def choose_run(config: RunConfig, resume: Path | str | None, console: Console) -
     return _choose_folder(config, start, auto), start
 
 
+@contextmanager
+def open_run(
+    config: RunConfig, resume: Path | str | None, console: Console
+) -> Iterator[tuple[Path, Start | None]]:
+    """The folder of a run, which the first process of the job owns meanwhile, and what it starts from.
+
+    Raises:
+        InputError: as `choose_run` and `owned`.
+    """
+    with ExitStack() as stack:
+
+        def choose() -> tuple[Path, Start | None]:
+            run, start = choose_run(config, resume, console)
+            stack.enter_context(owned(run))
+            return run, start
+
+        yield from_first(choose)
+
+
 def _choose_folder(config: RunConfig, start: Start | None, auto: bool) -> Path:
     """The folder that the run goes to, which may not hold anything yet unless it is resumed."""
     resumed = None if start is None else start.checkpoint.parent.parent
     if config.out is not None:
+        if not config.out.strip():
+            raise InputError(f"out must name a folder, got {config.out!r}")
         run = Path(config.out).expanduser()
     elif resumed is not None:
         run = resumed
     else:
-        run = Path("runs") / f"{config.command}-{datetime.now():%Y%m%d-%H%M%S}"
+        name, number = f"{config.command}-{datetime.now():%Y%m%d-%H%M%S}", 1
+        while (run := Path("runs") / (name if number == 1 else f"{name}-{number}")).exists():
+            number += 1
     if start is not None and resumed is not None and run.resolve() == resumed.resolve():
         newest = list_checkpoints(run)[-1 - len(start.damaged)]
         if newest.resolve() != start.checkpoint.resolve():
@@ -132,7 +157,7 @@ def _choose_folder(config: RunConfig, start: Start | None, auto: bool) -> Path:
                 f"resume must name the run's newest checkpoint, {newest}, or get a new --out; "
                 f"got {start.checkpoint}"
             )
-    elif run.exists() and (not run.is_dir() or any(run.iterdir())):
+    elif run.exists() and (not run.is_dir() or any(file.name != LOCK for file in run.iterdir())):
         if auto and any((run / name).is_file() for name in (_CONFIG, _CONFIG_ASIDE)):
             return run  # it ended before its first checkpoint
         hint = f" (or use --resume {run} to continue)" if run.is_dir() and list_checkpoints(run) else ""
