@@ -36,6 +36,8 @@ COMMANDS = {
     "info": "versions, devices, operators in use, where teacher weights were found",
 }
 
+_DISTRIBUTED = ("pretrain",)  # commands whose processes share the work under torchrun
+
 
 def build_parser() -> argparse.ArgumentParser:
     """The outer parser: only names of commands, their own parsers come later."""
@@ -72,6 +74,11 @@ def sigterm_unwinds() -> Iterator[None]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code: 0, 2 for wrong input, 128 + signal where one stopped the run."""
     arguments = build_parser().parse_args(argv)
+    if arguments.command not in _DISTRIBUTED and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        if os.environ.get("RANK", "0") == "0":
+            what = f"`{arguments.command}` runs in one process, got {os.environ['WORLD_SIZE']} of torchrun"
+            print(f"recon-fast: error: {what}; `pretrain` takes several", file=sys.stderr)
+        return 2
     # Read by torch when it is imported: large tensors in huge pages made a step on a CPU a tenth faster.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     try:
@@ -84,6 +91,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         rank = os.environ.get("RANK", "0")  # set by torchrun
         who = "recon-fast" if rank == "0" else f"recon-fast (rank {rank})"
         print(f"{who}: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except MemoryError as error:
+        print(f"recon-fast: error: out of memory: {error or 'try smaller settings'}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("recon-fast: interrupted", file=sys.stderr)

@@ -70,8 +70,34 @@ def explain(error: Exception, parser: jsonargparse.ArgumentParser) -> InputError
         return InputError(f"unknown setting {key}{nearest(key, keys)}")
     wrong = re.search(r'Parser key "([^"]+)": (.*)', text)
     if wrong:
-        return InputError(f"setting {wrong[1]}: {wrong[2].replace('typing.', '')}")
+        return InputError(f"setting {wrong[1]} {_wanted(wrong[2])}")
     return InputError(text)
+
+
+_NOUNS = {
+    "int": "a whole number",
+    "float": "a finite number",
+    "bool": "true or false",
+    "str": "a text",
+    "NoneType": "null",
+}
+
+
+def _wanted(text: str) -> str:
+    """What the parser says of a value, for people."""
+    if found := re.match(r"Expected a <class 'list'>\. Got value: (.*)", text):
+        return f"must be a list, as [{found[1]}], got {found[1]}"
+    if found := re.match(r"Expected a <class '(\w+)'>\. Got value: (.*)", text):
+        return f"must be {_NOUNS.get(found[1], found[1])}, got {found[2]}"
+    if found := re.match(r"Expected a (?:typing\.)?Literal\[(.*)\]\. Got value: (.*)", text):
+        choices = re.findall(r"'([^']*)'", found[1])
+        return f"must be one of {', '.join(choices)}, got {found[2]}{nearest(found[2], choices)}"
+    if found := re.match(r".*?Subtypes: \[(.*?)\] Errors: .* Given value: (.*)", text):
+        kinds = [_NOUNS.get(kind, kind) for kind in re.findall(r"<class '(\w+)'>", found[1])]
+        return f"must be {' or '.join(kinds)}, got {found[2]}"
+    if "Unable to load config" in text:
+        return "has settings of its own, which are given by their names"
+    return f": {text.replace('typing.', '')}"
 
 
 def command_parser(command: str, description: str) -> jsonargparse.ArgumentParser:
@@ -89,7 +115,11 @@ def typed(kind: type[T], settings: Any) -> T:
 def parse(parser: jsonargparse.ArgumentParser, argv: list[str]) -> Any:
     """Parse and instantiate; wrong arguments raise InputError."""
     try:
-        return parser.instantiate(parser.parse_args(argv))
+        settings = parser.parse_args(argv)
+        for key, value in vars(settings.as_flat()).items():
+            if value == "":
+                raise InputError(f"setting {key} must not be empty")
+        return parser.instantiate(settings)
     except (argparse.ArgumentError, jsonargparse.ArgumentError, TypeError) as error:
         raise explain(error, parser) from error
 

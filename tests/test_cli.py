@@ -182,8 +182,8 @@ def test_command_line_overrides_the_recipe_and_print_config_shows_it(capsys):
 MISTAKES = {
     "unknown key": (["--modle.dim", "3"], "unknown setting modle.dim (did you mean model.dim?)"),
     "unknown nested key": (["--optim.leraning_rate", "3"], "unknown setting optim.leraning_rate"),
-    "wrong type": (["--model.dim", "wide"], "setting model.dim: Expected a <class 'int'>. Got value: wide"),
-    "wrong choice": (["--data.kind", "shapnet"], "setting data.kind: Expected a Literal["),
+    "wrong type": (["--model.dim", "wide"], "setting model.dim must be a whole number, got wide"),
+    "wrong choice": (["--data.kind", "shapnet"], "setting data.kind must be one of auto, shapenet, "),
     "wrong value": (
         ["--model.num_heads", "5"],
         "model.dim must be a multiple of model.num_heads, got 384 and 5",
@@ -209,6 +209,24 @@ MISTAKES = {
     "negative skips": (["--optim.skip_limit", "-1"], "optim.skip_limit must be at least 0, got -1"),
     "resume from nothing": (["--resume", "no/such/run"], "resume must name a run folder"),
     "unknown device": (["--device", "gpu7"], "device must be one that works here, got gpu7"),
+    "a device without data": (["--device", "meta"], "device must be one that works here, got meta"),
+    "an empty folder": (["--out", ""], "setting out must not be empty"),
+    "an empty path": (["--data.path="], "setting data.path must not be empty"),
+    "no number": (["--optim.lr", "nan"], "setting optim.lr must be a finite number, got nan"),
+    "no number or nothing": (
+        ["--data.workers", "x"],
+        "setting data.workers must be a whole number or null, got x",
+    ),
+    "a group of settings": (["--probe", "3"], "setting probe has settings of its own"),
+    "a model beyond all memory": (
+        ["--model.dim", "600000000"],
+        "model.dim 600000000 and model.depth 2 need at least",
+    ),
+    "a model without end": (["--model.depth", "100000000"], "model.depth 100000000 need at least"),
+    "a set beyond all memory": (
+        ["--data.shapes", "1000000000000"],
+        "data.shapes 1000000000000 need at least",
+    ),
 }
 
 
@@ -289,3 +307,34 @@ def test_unknown_command_is_refused(capsys):
         main(["pretrian"])
     assert exit_.value.code == 2
     assert "pretrain" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "command", ["finetune", "linear", "partseg", "fewshot", "svm", "zeroshot", "embed", "pack"]
+)
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_commands_of_one_process_refuse_several(command, rank, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", rank)
+    assert main([command]) == 2
+    err = capsys.readouterr().err
+    said = (
+        f"recon-fast: error: `{command}` runs in one process, got 2 of torchrun; `pretrain` takes several\n"
+    )
+    assert err == (said if rank == "0" else "")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_list_is_asked_for_by_example(capsys):
+    assert main(["fewshot", "--ways", "3"]) == 2
+    assert "setting ways must be a list, as [3], got 3" in capsys.readouterr().err
+
+
+def test_memory_that_is_not_there_is_one_line(monkeypatch, capsys):
+    def run(argv):
+        raise MemoryError("Unable to allocate 7.28 TiB")
+
+    monkeypatch.setattr("recon_fast.cli.run_svm", run)
+    assert main(["svm"]) == 2
+    assert capsys.readouterr().err == "recon-fast: error: out of memory: Unable to allocate 7.28 TiB\n"

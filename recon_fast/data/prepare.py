@@ -39,6 +39,7 @@ def _read_or_make(config: DataConfig, seed: int, console: Console, parts: bool) 
     from recon_fast.data.shards import open_packed
 
     if config.path is None:
+        check_room(config.shapes)
         say(console, f"making {config.shapes} procedural shapes (the first time, 5 s more to compile)")
     with ProgressBars(console) as bars:
         if config.path is None:
@@ -72,6 +73,21 @@ def _read_or_make(config: DataConfig, seed: int, console: Console, parts: bool) 
     say_left_out(left_out, console)
     say_notes(shapes, console)
     return shapes
+
+
+def check_room(shapes: int) -> None:
+    """Raise InputError unless the clouds of so many procedural shapes fit into the free memory."""
+    import torch
+
+    from recon_fast.data.placement import free_memory
+    from recon_fast.data.procedural import CLOUD_POINTS
+
+    needed, free = 12 * CLOUD_POINTS * shapes, free_memory(torch.device("cpu"))
+    if needed > free:
+        raise InputError(
+            f"data.shapes {shapes} need at least {needed / 2**30:,.1f} GiB of memory, "
+            f"{free / 2**30:,.1f} are free"
+        )
 
 
 def verify_shards_of(config: DataConfig, console: Console) -> None:

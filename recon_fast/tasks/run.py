@@ -23,7 +23,7 @@ from recon_fast.errors import InputError
 from recon_fast.models import Classifier, PartSegmenter
 from recon_fast.tasks.task import C, D, DownstreamResult, M, S, Task
 from recon_fast.training.adamw import AdamW
-from recon_fast.training.checkpoint import SaveFailed, last_good, load_optimizer, save_checkpoint
+from recon_fast.training.checkpoint import SaveFailed, check_space, last_good, load_optimizer, save_checkpoint
 from recon_fast.training.compiled import compile_if_wanted
 from recon_fast.training.distributed import Terms
 from recon_fast.training.loop import Loop
@@ -58,12 +58,13 @@ def run_task(task: Task[C, M, D, S], resume: Path | str | None) -> DownstreamRes
             for text in check_conventions(task.shapes, task.known(trained)) if trained else []:
                 say(console, text, style="yellow")
             task.model.to(task.device)
+            space = "" if config.evaluate else check_space(run, task.model, config.save.keep, console, True)
             train_set = None if config.evaluate else task.gather(splits.train)
             select_set = None if config.evaluate or splits.select is None else task.gather(splits.select)
             test_set = task.gather(splits.test)
         if train_set is None:
             return _conclude(task, run, test_set, None)
-        return _Training(task, run, start, data, trained, train_set, select_set, test_set).result()
+        return _Training(task, run, start, data, trained, space, train_set, select_set, test_set).result()
 
 
 class _Training(Generic[C, M, D, S]):
@@ -76,12 +77,13 @@ class _Training(Generic[C, M, D, S]):
         start: Start | None,
         data: str,
         trained: dict[str, Any],
+        space: str,
         train_set: D,
         select_set: D | None,
         test_set: D,
     ) -> None:
         self.task: Task[C, M, D, S] = task
-        self.run, self.data, self.trained = run, data, trained
+        self.run, self.data, self.trained, self.space = run, data, trained, space
         self.train_set, self.select_set, self.test_set = train_set, select_set, test_set
         config = task.config
         self.config = config
@@ -130,8 +132,8 @@ class _Training(Generic[C, M, D, S]):
 
     def result(self) -> DownstreamResult[S]:
         """Train and test."""
-        self._announce()
         task, config, loop = self.task, self.config, self.loop
+        self._announce()
         data = describe_data(task.shapes, config.data.path)
         self.record = RunRecord(self.run, task.device, data, {}, self.first)
         self.log = Metrics(self.run, task.console, config.save.log_every, config.save.tensorboard, self.first)
@@ -162,7 +164,7 @@ class _Training(Generic[C, M, D, S]):
             f"{0 if splits.select is None else len(splits.select)} to select ({splits.selected_on}), "
             f"{len(splits.test)} to test, {sizes} | "
             f"{parameters:,} parameters learn, {str(task.dtype)[6:]} on {task.device} | "
-            f"{self.loop.total} steps of {config.optim.batch_size} | run {self.run}",
+            f"{self.loop.total} steps of {config.optim.batch_size} | run {self.run}{self.space}",
         )
 
     def _save(self) -> None:

@@ -19,11 +19,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from rich.console import Console
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from recon_fast.checkpoint import open_tensors, read_tensors, save_weights, weights_metadata
+from recon_fast.console import say
 from recon_fast.errors import InputError
 from recon_fast.models import AnyModel
 
@@ -82,6 +84,31 @@ def save_checkpoint(
             gone = old.rename(old.with_name(f".{old.name}.tmp"))  # half of one would look damaged
             shutil.rmtree(gone, ignore_errors=True)
     return final
+
+
+def check_space(run: Path, model: nn.Module, keep: int, console: Console, best: bool = False) -> str:
+    """What checkpoints take of the disk and what is free, for the line at the start of a run.
+
+    Args:
+        run: the folder, which exists.
+        model: its parameters are saved with two moments each.
+        keep: checkpoints that stay; while the next one is written there is one more.
+        console: told if not all of them may fit.
+        best: the run keeps the weights of its best epoch too.
+
+    Raises:
+        InputError: there is no room for one checkpoint, so that all work would be lost.
+    """
+    weights = sum(tensor.nbytes for tensor in model.state_dict().values())
+    one = weights + 2 * sum(p.nbytes for p in model.parameters() if p.requires_grad)
+    free = shutil.disk_usage(run).free
+    missing = max(0, keep + 1 - len(list_checkpoints(run)))
+    text = f"{one / 1e6:,.1f} MB a checkpoint, {free / 1e9:,.1f} GB free"
+    if missing and free < one:
+        raise InputError(f"out must have room for checkpoints, got {run}: {text}")
+    if free < missing * one + 2 * weights * best:
+        say(console, f"the disk may not hold the {keep} checkpoints of the run: {text}", style="yellow")
+    return f", {text}"
 
 
 def checkpoint_folder(run: Path, step: int) -> Path:

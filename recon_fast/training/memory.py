@@ -8,6 +8,9 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from recon_fast.config import ReConConfig
+from recon_fast.data.placement import free_memory
+from recon_fast.errors import InputError
 from recon_fast.models.blocks import Block, ReConBlock
 
 _M_MXFAST, _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = 1, -1, -3  # of malloc.h
@@ -23,6 +26,20 @@ def peak_memory(device: torch.device) -> int | None:
         return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else 1024 * peak
+
+
+def check_memory(config: ReConConfig, device: torch.device) -> None:
+    """Raise InputError unless a model to train may fit into the free memory of a device.
+
+    Counted are the weights of attention and MLP alone, with their gradients and moments.
+    """
+    needed = 16 * 12 * config.dim**2 * (config.depth + config.decoder_depth)
+    free = free_memory(device)
+    if needed > free:
+        raise InputError(
+            f"model.dim {config.dim} and model.depth {config.depth} need at least {needed / 2**30:,.1f} GiB "
+            f"of memory to train, {free / 2**30:,.1f} are free on {device}"
+        )
 
 
 def keep_freed_memory() -> bool:

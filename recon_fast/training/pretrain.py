@@ -24,6 +24,7 @@ from recon_fast.ranks import rank, world_size
 from recon_fast.tasks.probe import ProbeResult
 from recon_fast.training.checkpoint import (
     SaveFailed,
+    check_space,
     checkpoint_folder,
     last_good,
     load_optimizer,
@@ -34,7 +35,7 @@ from recon_fast.training.compiled import compile_if_wanted
 from recon_fast.training.device import resolve_precision
 from recon_fast.training.distributed import Terms, averaged, from_first, lost_ranks, process_group
 from recon_fast.training.loop import Loop
-from recon_fast.training.memory import recompute_blocks
+from recon_fast.training.memory import check_memory, recompute_blocks
 from recon_fast.training.metrics import Metrics
 from recon_fast.training.optim import build_optimizer, num_epochs
 from recon_fast.training.profile import Profile, profile, steps_profiled
@@ -98,6 +99,7 @@ def pretrain(
         if rank() > 0:
             console = Console(quiet=True)
         check_batch(config.optim, world_size())
+        check_memory(config.model, device)
         with open_run(config, resume, console) as (run, start):
             return _pretrain(config, run, start, console, shapes, profile_steps, device)
 
@@ -157,6 +159,9 @@ def _pretrain(
 
         torch.manual_seed(config.seed)
         model = build_model(model_config).to(device)
+        space = (
+            "" if profile_steps else from_first(lambda: check_space(run, model, config.save.keep, console))
+        )
         if config.init is not None and start is None:
             say(console, load_initial(config.init, model))
         optimizer = build_optimizer(model, config.optim)
@@ -183,7 +188,8 @@ def _pretrain(
     say(
         console,
         f"{type(model).__name__}, {parameters / 1e6:.1f} M parameters, {str(dtype)[6:]} on {where_to} | "
-        f"{len(train_set)} shapes of {shapes.name}, {said} | {total} steps of {batch_size} | run {run}",
+        f"{len(train_set)} shapes of {shapes.name}, {said} | {total} steps of {batch_size} | "
+        f"run {run}{space}",
     )
 
     def save() -> Path:

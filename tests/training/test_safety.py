@@ -4,6 +4,7 @@ import json
 import os
 import random
 import resource
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from tiny import TINY_MODEL, Lines, tiny_config, tiny_shapes
 
 from recon_fast.config import ReConConfig
 from recon_fast.errors import InputError
+from recon_fast.training import checkpoint as checkpoint_module
 from recon_fast.training import loop as loop_module
 from recon_fast.training import pretrain as pretrain_module
 from recon_fast.training.checkpoint import SaveFailed, list_checkpoints, read_state
@@ -146,6 +148,26 @@ def test_a_full_disk_does_not_stop_training(tmp_path, full_disk):
     names = sorted(path.name for path in (tmp_path / "run/checkpoints").iterdir())
     assert names == ["step-00000003", "step-00000009", "step-00000012"]
     assert read_state(result.checkpoint)["step"] == 12
+
+
+def disk_of(free):
+    return lambda path: shutil._ntuple_diskusage(10 * free, 9 * free, free)
+
+
+def test_a_disk_without_room_for_a_checkpoint_stops_the_run_before_it_starts(tmp_path, monkeypatch):
+    result = train(tiny_config(tmp_path / "whole", save__keep=2))
+    size = sum(file.stat().st_size for file in result.checkpoint.glob("*.safetensors"))
+    console = Lines()
+    monkeypatch.setattr(checkpoint_module.shutil, "disk_usage", disk_of(2 * size))
+    train(tiny_config(tmp_path / "tight", save__keep=2), console=console)
+    assert console.has("the disk may not hold the 2 checkpoints of the run: ", "MB a checkpoint, 0.0 GB free")
+    assert console.has("| run ", "tight, ", "MB a checkpoint, 0.0 GB free")
+    monkeypatch.setattr(checkpoint_module.shutil, "disk_usage", disk_of(size // 2))
+    with pytest.raises(
+        InputError, match=r"out must have room for checkpoints, got .*run: .* MB a checkpoint"
+    ):
+        train(tiny_config(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_last_checkpoint_that_fails_is_an_error(tmp_path, full_disk):

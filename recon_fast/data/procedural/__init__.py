@@ -16,6 +16,7 @@ from recon_fast.data.shapes import ArrayPictures, Conventions, Shapes
 __all__ = ["FAMILIES", "PARTED", "procedural_shapes"]
 
 _CHUNK = 256  # shapes sampled and rendered at a time
+CLOUD_POINTS = 2048
 _PICTURE_POINTS = 30000  # splats of a picture, enough to leave no holes at 96 pixels
 
 
@@ -23,7 +24,7 @@ def procedural_shapes(
     num_shapes: int,
     seed: int = 0,
     *,
-    num_points: int = 2048,
+    num_points: int = CLOUD_POINTS,
     held_out: float = 0.2,
     pictures: bool = True,
     picture_size: int = 96,
