@@ -19,6 +19,20 @@ _MOST_SHRUNK = 1100
 _KINDS = {str: "a text", int: "a whole number"}
 
 
+def instead(path: Path) -> str:
+    """What stands in a file's place, to end a message with: an HTML page, a Git LFS pointer, or nothing."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(256).lstrip().lower()
+    except OSError:
+        return ""
+    if start.startswith(b"version https://git-lfs"):
+        return "; it is a Git LFS pointer: `git lfs pull` fetches the file itself"
+    if start.startswith((b"<!doctype html", b"<html")):
+        return "; it is an HTML page, which a download link gave: download the file itself"
+    return ""
+
+
 def read_json(path: Path, schema: Any, what: str) -> Any:
     """The JSON in a file, checked against a type.
 
@@ -35,6 +49,23 @@ def read_json(path: Path, schema: Any, what: str) -> Any:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} must be {what}: {getattr(error, 'strerror', None) or error}") from error
     return parse_json(text, schema, f"{path} must be {what}")
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The settings in a YAML file. Raises InputError, which names the file, unless it is one."""
+    import yaml
+
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+    except RecursionError as error:
+        raise InputError(f"config must be a YAML file, got {path}: it nests too deeply") from error
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise InputError(f"config must be a YAML file, got {path}: {error}") from error
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise InputError(f"config must be YAML with settings by name, got {path}: {type(content).__name__}")
+    return content
 
 
 def parse_json(text: str | bytes, schema: Any, wanted: str) -> Any:
@@ -74,7 +105,7 @@ def open_hdf5(path: Path) -> Iterator[Any]:
         with h5py.File(path, "r") as file:
             yield file
     except OSError as error:
-        raise InputError(f"{path} is damaged or not an HDF5 file: {error}") from error
+        raise InputError(f"{path} is damaged or not an HDF5 file: {error}{instead(path)}") from error
 
 
 def hdf5_array(

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import jsonargparse
-import yaml
 
 from recon_fast.config import ConvertConfig, PackConfig, PretrainConfig
 from recon_fast.errors import InputError
+from recon_fast.schema import read_yaml
 from recon_fast.tasks.config import DownstreamConfig, FewshotConfig, FinetuneConfig, PartsegConfig
 
 if TYPE_CHECKING:
@@ -124,16 +124,6 @@ def parse(parser: jsonargparse.ArgumentParser, argv: list[str]) -> Any:
         raise explain(error, parser) from error
 
 
-def check_yaml(path: Path) -> None:
-    """Raise InputError, which names the file, unless it is YAML with settings."""
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"config must be a YAML file, got {path}: {error}") from error
-    if content is not None and not isinstance(content, dict):
-        raise InputError(f"config must be YAML with settings by name, got {path}: {type(content).__name__}")
-
-
 def option(argv: list[str], name: str) -> str | None:
     """Value of `--name VALUE` or `--name=VALUE` in raw arguments, the last one given."""
     value = None
@@ -190,7 +180,7 @@ def parse_pretrain(argv: list[str]) -> tuple[PretrainConfig, Path | str | None, 
     quickstart. `--resume auto` takes the recipe, as a new run does.
     """
     base, resume, rest = start_config(argv, "pretrain", DEFAULT_CONFIG)
-    check_yaml(base)
+    read_yaml(base)
     parser = command_parser(
         "pretrain",
         f"Pretrain ReCon; without --config '{DEFAULT_CONFIG}', on a procedural set in memory.",
@@ -236,7 +226,6 @@ def parse_finetune(argv: list[str], command: str) -> tuple[FinetuneConfig, Path 
     """Settings of `recon-fast finetune`, `linear` or `mlp3`, and what to resume from."""
     argv = ["--official_protocol=true" if arg == "--official-protocol" else arg for arg in argv]
     base, resume, rest = start_config(argv, command, "classify")
-    check_yaml(base)
     protocol = "full" if command == "finetune" else command
     what = {"full": "Fine-tune a classifier", "mlp3": "Train three layers on a frozen encoder"}
     parser = _downstream_parser(
@@ -245,7 +234,7 @@ def parse_finetune(argv: list[str], command: str) -> tuple[FinetuneConfig, Path 
         f"{what.get(protocol, 'Train a linear layer on a frozen encoder')}, and test it; "
         "without --data.path on a procedural set in memory.",
     )
-    given = yaml.safe_load(base.read_text(encoding="utf-8-sig")) or {}
+    given = read_yaml(base)
     if given.get("protocol", protocol) != protocol:
         raise InputError(f"config {base} is of `recon-fast {given['protocol']}`, not of `{command}`")
     settings = parse(parser, ["--config", str(base), "--protocol", protocol, *rest])
@@ -261,7 +250,7 @@ def parse_partseg(argv: list[str]) -> tuple[PartsegConfig, Path | str | None]:
     """Settings of `recon-fast partseg`, and what to resume from."""
     argv = ["--official_protocol=true" if arg == "--official-protocol" else arg for arg in argv]
     base, resume, rest = start_config(argv, "partseg", "small")
-    check_yaml(base)
+    read_yaml(base)
     parser = _downstream_parser(
         PartsegConfig,
         "partseg",
@@ -310,7 +299,7 @@ def parse_fewshot(argv: list[str]) -> tuple[FewshotConfig, Path | str | None]:
     """Settings of `recon-fast fewshot`, and the run to continue."""
     argv = ["--official_protocol=true" if arg == "--official-protocol" else arg for arg in argv]
     base, resume, rest = start_config(argv, "fewshot", "fewshot")
-    check_yaml(base)
+    read_yaml(base)
     parser = command_parser(
         "fewshot",
         "Few-shot classification, mean and deviation over folds; of published folds, or of any labelled set.",

@@ -5,8 +5,8 @@ from pathlib import Path
 import jsonargparse
 
 from recon_fast.errors import InputError
+from recon_fast.schema import read_yaml
 from recon_fast.settings import (
-    check_yaml,
     command_parser,
     find_config,
     option,
@@ -37,7 +37,7 @@ def _with_recipe(parser: jsonargparse.ArgumentParser, argv: list[str], command: 
     if given is None:
         return argv
     path = find_config(given, command)
-    check_yaml(path)
+    read_yaml(path)
     return ["--config", str(path), *without_option(argv, "config")]
 
 

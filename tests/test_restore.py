@@ -238,8 +238,8 @@ def test_metadata_that_cannot_be_read(tmp_path):
     model = ReCon(TINY_MODEL)
     path = tmp_path / "model.safetensors"
     for changes, message in (
-        ({"model": '{"dmi": 3}'}, "metadata that this version cannot read"),
-        ({"model": "{"}, "metadata that this version cannot read"),
+        ({"model": '{"dmi": 3}'}, "states its model in a way unknown here: .*dmi"),
+        ({"model": "{"}, "states its model in a way unknown here: Expecting"),
         ({"task": json.dumps({"kind": "detector"})}, "of a model that this version does not have"),
         ({"task": json.dumps({"kind": "classifier"})}, "of a model that this version does not have"),
     ):

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from recon_fast.errors import InputError
 from recon_fast.models import AnyModel
+from recon_fast.schema import instead
 
 _numpy_scalar = np.float64(0).__reduce__()[0]
 # What numpy scalars among an official checkpoint's metrics unpickle through; none of it runs foreign code.
@@ -64,7 +65,7 @@ def open_tensors(path: Path) -> Iterator[Any]:
         with safe_open(path, framework="pt") as file:
             yield file
     except (SafetensorError, OSError) as error:
-        raise InputError(f"{path} is truncated or no safetensors file: {error}") from error
+        raise InputError(f"{path} is truncated or no safetensors file: {error}{instead(path)}") from error
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -106,6 +107,10 @@ def read_torch_file(path: str | Path) -> Any:
         return read_tensors(path)
     if is_torchscript(path):
         raise InputError(f"checkpoint {path} must hold only tensors, got a TorchScript archive, with code")
+    if hint := instead(path):
+        raise InputError(f"checkpoint {path} must hold tensors{hint}")
+    if path.stat().st_size == 0:
+        raise InputError(f"checkpoint {path} must hold tensors, got an empty file")
     try:
         with torch.serialization.safe_globals(_NUMPY_SCALARS):
             return torch.load(path, map_location="cpu", weights_only=True)
@@ -114,4 +119,5 @@ def read_torch_file(path: str | Path) -> Any:
         what = f"{reason[1]}, which could run code" if reason else "something that is no plain tensor"
         raise InputError(f"checkpoint {path} must hold only tensors and plain values, got {what}") from error
     except Exception as error:  # zip, tensor and format errors of a damaged file have no common type
-        raise InputError(f"checkpoint {path} cannot be read: {str(error).splitlines()[0]}") from error
+        first = next(iter(str(error).splitlines()), type(error).__name__)
+        raise InputError(f"checkpoint {path} cannot be read: {first}") from error

@@ -1,6 +1,6 @@
 """A model from any checkpoint: of a run of ours, a model.safetensors, an official file."""
 
-import json
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,6 +12,7 @@ from recon_fast.checkpoint.official import LoadReport, infer_architecture, match
 from recon_fast.config import ReConConfig
 from recon_fast.errors import InputError
 from recon_fast.models import AnyModel, Classifier, PartSegmenter, build_model
+from recon_fast.schema import parse_json
 from recon_fast.training.checkpoint import find_checkpoint
 
 WEIGHTS = "model.safetensors"
@@ -66,15 +67,38 @@ def read_metadata(file: Path) -> Metadata | None:
         return None
     with open_tensors(file) as opened:
         metadata = opened.metadata() or {}
+        names = list(opened.keys())
+        elements = sum(math.prod(opened.get_slice(name).get_shape()) for name in names)
     if metadata.get("format") != "recon-fast":
         return None
+
+    def stated(name: str, schema: Any, default: str) -> Any:
+        wanted = f"{file} states its {name} in a way unknown here"
+        return parse_json(metadata.get(name, default), schema, wanted)
+
+    model = stated("model", dict[str, Any], "")
+    task = stated("task", dict[str, Any], '{"kind": "pretrain"}')
+    _check_sizes(file, {**model, **task}, elements)
     try:
-        config = ReConConfig(**json.loads(metadata["model"]))
-        task = json.loads(metadata.get("task", '{"kind": "pretrain"}'))
-        conventions = json.loads(metadata.get("conventions", "null")) or {}
-        return Metadata(config, task, json.loads(metadata.get("teacher", "null")), conventions)
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{file} has metadata that this version cannot read: {error}") from error
+        config = ReConConfig(**model)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{file} states its model in a way unknown here: {error}") from error
+    conventions = stated("conventions", dict[str, Any] | None, "null") or {}
+    return Metadata(config, task, stated("teacher", dict[str, Any] | None, "null"), conventions)
+
+
+def _check_sizes(file: Path, stated: dict[str, Any], elements: int) -> None:
+    """Raise InputError where a file states a model that is larger than its tensors, before it is made."""
+    width, depth = stated.get("dim"), stated.get("depth")
+    wrong = [
+        f"{name} {value}"
+        for name, value in stated.items()
+        if isinstance(value, int) and not isinstance(value, bool) and value > elements
+    ]
+    if not wrong and isinstance(width, int) and isinstance(depth, int) and 12 * width**2 * depth > elements:
+        wrong = [f"dim {width} and depth {depth}"]
+    if wrong:
+        raise InputError(f"{file} must hold the weights of its model, got {elements} numbers for {wrong[0]}")
 
 
 def build(config: ReConConfig, task: dict[str, Any]) -> AnyModel:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recon_fast.errors import InputError
-from recon_fast.schema import hdf5_array, open_hdf5
+from recon_fast.schema import hdf5_array, instead, open_hdf5
 
 SUFFIXES = (".npy", ".ply", ".off", ".obj", ".h5")
 FILES = (".npy", ".ply", ".off", ".obj", ".txt")  # one cloud each, where a user names them
@@ -35,7 +35,7 @@ class BadFile(InputError):
     """
 
     def __init__(self, file: Path, what: str) -> None:
-        what = " ".join(what.split())
+        what = " ".join(what.split()) + instead(file)
         super().__init__(f"{file}: {what}")
         self.file = file
         self.what = what
@@ -200,7 +200,7 @@ def read_rows(path: Path, rows: Sequence[int]) -> list[NDArray]:
     except BadFile:
         raise
     except InputError as error:
-        raise BadFile(path, str(error).removeprefix(f"{path} ")) from error
+        raise BadFile(path, str(error).removeprefix(f"{path} ").removesuffix(instead(path))) from error
 
 
 def hdf5_clouds(path: Path, file: Any) -> Any:

@@ -10,21 +10,35 @@ attributes   JSON text: format, kind, checkpoint, teacher, versions, sources and
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NotRequired, TypedDict
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
 from recon_fast.data.shapes import Shapes
 from recon_fast.errors import InputError
+from recon_fast.schema import hdf5_array, open_hdf5, parse_json
 
 FORMAT = "recon-fast features"
 HDF5, NPZ = (".h5", ".hdf5"), ".npz"
 _SHORT = 4096  # HDF5 has room for 64 KiB of attributes
+
+
+class _Attributes(TypedDict):
+    format: Literal["recon-fast features"]
+    kind: str
+    num_points: NotRequired[int]
+    sources: NotRequired[list[str]]
+    reading: NotRequired[dict[str, Any]]
+    teacher: NotRequired[dict[str, Any] | None]
+    checkpoint: NotRequired[str | None]
+    checkpoint_sha256: NotRequired[str | None]
 
 
 @dataclass
@@ -152,50 +166,61 @@ def is_feature_file(path: Path) -> bool:
 
 def read_features(path: Path) -> FeatureSet:
     """The features of a file. Raises InputError where it is damaged or of another kind."""
+    if path.suffix.lower() != NPZ:
+        with open_hdf5(path) as file:
+            return _checked(path, partial(_hdf5_array, file))
     try:
-        return _read_npz(path) if path.suffix.lower() == NPZ else _read_hdf5(path)
-    except (OSError, KeyError, ValueError, EOFError) as error:
+        with np.load(path) as file:
+            return _checked(path, partial(_npz_array, path, file))
+    except (OSError, ValueError, EOFError, BadZipFile) as error:
+        if isinstance(error, InputError):
+            raise
         raise InputError(f"{path} must be a file that `recon-fast embed` wrote: {error}") from error
 
 
-def _read_hdf5(path: Path) -> FeatureSet:
-    import h5py
+def _hdf5_array(file: Any, name: str, shape: tuple[int | str, ...], kinds: str) -> Any:
+    """An array or a list of texts; None where there is none."""
+    dataset = hdf5_array(file, name, shape, kinds, optional=True)
+    if dataset is None or kinds != "O":
+        return None if dataset is None else dataset[()]
+    try:
+        texts = dataset.asstr()[()]
+    except (OSError, ValueError) as error:
+        raise InputError(f"{file.filename} must have texts in UTF-8 in {name}: {error}") from error
+    return texts.tolist() if shape else texts
 
-    with h5py.File(path, "r") as file:
-        texts = {
-            name: file[name].asstr()[()].tolist()
-            for name in ("keys", "class_names", "captions")
-            if name in file
-        }
-        return _checked(
-            file["features"][()],
-            texts,
-            file["held_out"][()],
-            file["labels"][()] if "labels" in file else None,
-            json.loads(file["attributes"].asstr()[()]),
+
+def _npz_array(path: Path, file: Any, name: str, shape: tuple[int | str, ...], kinds: str) -> Any:
+    """The same of an npz."""
+    if name not in file:
+        return None
+    array = file[name]
+    fits = array.ndim == len(shape) and all(
+        want == size for want, size in zip(shape, array.shape, strict=True) if isinstance(want, int)
+    )
+    if not fits or array.dtype.kind not in kinds.replace("O", "U"):
+        raise InputError(
+            f"{path} must have {name} [{', '.join(map(str, shape))}], got {array.dtype} {list(array.shape)}"
         )
+    return array if kinds != "O" else array.tolist()
 
 
-def _read_npz(path: Path) -> FeatureSet:
-    with np.load(path) as file:
-        texts = {name: file[name].tolist() for name in ("keys", "class_names", "captions") if name in file}
-        labels = file.get("labels")
-        return _checked(
-            file["features"], texts, file["held_out"], labels, json.loads(str(file["attributes"]))
-        )
-
-
-def _checked(
-    features: NDArray,
-    texts: dict[str, list[str]],
-    held_out: NDArray,
-    labels: NDArray | None,
-    attributes: dict[str, Any],
-) -> FeatureSet:
-    keys = texts["keys"]
-    if features.ndim != 2 or not len(features) == len(keys) == len(held_out):
-        raise ValueError(f"features are {list(features.shape)} of {len(keys)} keys")
-    if attributes.get("format") != FORMAT:
-        raise ValueError(f"its format is {attributes.get('format')}")
-    names = texts.get("class_names", [])
-    return FeatureSet(features, keys, held_out, labels, names, texts.get("captions"), attributes)
+def _checked(path: Path, get: Callable[[str, tuple[int | str, ...], str], Any]) -> FeatureSet:
+    """All that a file has, by `get(name, shape, kinds)`. Raises InputError where it does not fit together."""
+    features, attributes = get("features", ("S", "D"), "f"), get("attributes", (), "O")
+    if features is None or attributes is None:
+        raise InputError(f"{path} must be a file that `recon-fast embed` wrote, with features and attributes")
+    stated = parse_json(attributes, _Attributes, f"{path} must be a file that `recon-fast embed` wrote")
+    count = len(features)
+    keys, held_out = get("keys", (count,), "O"), get("held_out", (count,), "b")
+    if keys is None or held_out is None:
+        raise InputError(f"{path} must have keys and held_out of its {count} features")
+    labels, names = get("labels", (count,), "iu"), get("class_names", ("C",), "O") or []
+    if not np.isfinite(features).all():
+        raise InputError(f"{path} must have finite features, got NaN or inf")
+    if labels is not None and count and not (labels.min() >= 0 and labels.max() < len(names)):
+        raise InputError(f"{path} must have labels below its {len(names)} classes, got {labels.max()}")
+    captions = get("captions", (count,), "O")
+    return FeatureSet(
+        features.astype(np.float32, copy=False), keys, held_out, labels, names, captions, stated
+    )

@@ -11,10 +11,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
-import yaml
 from rich.console import Console
 from rich.table import Table
 
@@ -23,11 +22,16 @@ from recon_fast.data.few_shot import draw_episode, few_shot_folds, is_few_shot, 
 from recon_fast.data.prepare import prepare_shapes
 from recon_fast.data.shapes import Shapes
 from recon_fast.errors import InputError
+from recon_fast.schema import read_json, read_yaml
 from recon_fast.tasks.config import FewshotConfig, FinetuneConfig
 from recon_fast.tasks.finetune import build_classifier, finetune
 from recon_fast.training.owner import owned
 from recon_fast.training.record import versions
 from recon_fast.training.setup import check_same_config, open_run, run_folder
+
+
+class _Fold(TypedDict):
+    accuracy: float
 
 
 @dataclass
@@ -81,7 +85,7 @@ def fewshot(
                             return FewshotResult(run, accuracies, result.stopped_by)
                         for weights in ("checkpoints", "best"):
                             shutil.rmtree(folder / weights, ignore_errors=True)
-                    done.append(json.loads((folder / "result.json").read_text(encoding="utf-8"))["accuracy"])
+                    done.append(read_json(folder / "result.json", _Fold, "the result of a fold")["accuracy"])
                 bars(f"{way} way, {shot} shot", config.folds, config.folds)
                 say(console, f"{way} way, {shot} shot: {mean_and_deviation(done)}")
         _write(run, config, name, accuracies)
@@ -141,8 +145,7 @@ def _check_resumed(run: Path, config: FewshotConfig) -> None:
     file = run / "config.yaml"
     if not file.is_file():
         raise InputError(f"resume must name the folder of a few-shot run, got {run}")
-    old: dict[str, Any] = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
-    check_same_config(old, config.to_dict(), run)
+    check_same_config(read_yaml(file), config.to_dict(), run)
 
 
 def _write(

@@ -90,7 +90,7 @@ def retrieve(
         shown = open_clouds([query], config.data, searched.encoder.least_points, console)
         points = config.data.num_points
         if searched.file is not None:
-            points = searched.file.attributes["num_points"]
+            points = searched.file.attributes.get("num_points")
         wanted = embed_set(
             shown, searched.encoder, feature_kind, points, config.batch_size, console
         ).features[0]

@@ -164,7 +164,7 @@ class _Training(Generic[C, M, D, S]):
             f"{0 if splits.select is None else len(splits.select)} to select ({splits.selected_on}), "
             f"{len(splits.test)} to test, {sizes} | "
             f"{parameters:,} parameters learn, {str(task.dtype)[6:]} on {task.device} | "
-            f"{self.loop.total} steps of {config.optim.batch_size} | run {self.run}{self.space}",
+            f"{self.loop.total} steps of {config.optim.batch_size}{self.space} | run {self.run}",
         )
 
     def _save(self) -> None:

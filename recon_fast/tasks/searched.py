@@ -70,8 +70,13 @@ class Searched:
         if self._clouds is None:
             paths, reading, least = [str(self.path)], self.config.data, 1
             if self.file is not None:
-                paths = self.file.attributes["sources"]
-                reading = ReadingConfig(**self.file.attributes["reading"])
+                try:
+                    paths = self.file.attributes["sources"]
+                    reading = ReadingConfig(**self.file.attributes["reading"])
+                except (KeyError, TypeError) as error:
+                    raise InputError(
+                        f"{self.path} must state its clouds and how they were read: {error}"
+                    ) from error
             else:
                 least = self.encoder.least_points
             self._clouds = open_clouds(paths, reading, least, self.console)

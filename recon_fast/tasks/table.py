@@ -2,12 +2,12 @@
 
 import csv
 import io
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 from recon_fast.errors import InputError
+from recon_fast.schema import read_json
 from recon_fast.tasks.published import PUBLISHED, SOURCE
 
 TASKS = {
@@ -23,6 +23,13 @@ TASKS = {
 }
 _HEADER = ("data", "result", "chosen by", "note", "run")
 Format = Literal["markdown", "csv", "latex"]
+
+
+class _Result(TypedDict):
+    """What every result.json has."""
+
+    task: str
+    data: str
 
 
 @dataclass(frozen=True)
@@ -45,15 +52,13 @@ class Row:
 def read_result(run: Path) -> list[Row]:
     """The lines of a run's result.json. Raises InputError if it has none that can be read."""
     file = run / "result.json" if run.is_dir() else run
+    if not file.is_file():
+        raise InputError(f"run must be the folder of a finished run, with a result.json, got {run}")
+    result: dict[str, Any] = read_json(file, _Result, "the result of a run")
     try:
-        result: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         return _rows(result, str(run))
-    except OSError as error:
-        raise InputError(
-            f"run must be the folder of a finished run, with a result.json, got {run}"
-        ) from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{file} is no result of a run: {error!r}") from error
+        raise InputError(f"{file} must be the result of a run: {error!r}") from error
 
 
 def _rows(result: dict[str, Any], run: str) -> list[Row]:

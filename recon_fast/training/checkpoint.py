@@ -16,9 +16,10 @@ import shutil
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, NotRequired, TypedDict
 
 import torch
+from msgspec import Meta
 from rich.console import Console
 from safetensors import SafetensorError
 from safetensors.torch import save_file
@@ -28,10 +29,35 @@ from recon_fast.checkpoint import open_tensors, read_tensors, save_weights, weig
 from recon_fast.console import say
 from recon_fast.errors import InputError
 from recon_fast.models import AnyModel
+from recon_fast.schema import read_json
 
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
-_STATE = ("step", "data", "data_name", "teacher", "before", "config")
 _FILES = ("model.safetensors", "optimizer.safetensors", "state.json")
+
+
+class _Probe(TypedDict):
+    svm: float | None
+    zero_shot: float | None
+    chance: float
+
+
+class _Best(TypedDict):
+    epoch: int
+
+
+class _State(TypedDict):
+    """state.json."""
+
+    step: Annotated[int, Meta(ge=0)]
+    data: Any
+    data_name: str
+    teacher: dict[str, Any]
+    before: _Probe | None
+    config: dict[str, Any]
+    skipped_in_a_row: NotRequired[Annotated[int, Meta(ge=0)]]
+    stream: NotRequired[int]
+    best: NotRequired[_Best]
+    sha256: NotRequired[dict[str, str]]  # older checkpoints have none
 
 
 class SaveFailed(InputError):
@@ -168,16 +194,12 @@ def read_state(checkpoint: Path) -> dict[str, Any]:
     for file in _FILES[:2]:
         with open_tensors(checkpoint / file):
             pass
-    path = checkpoint / "state.json"
     try:
-        state = json.loads(path.read_text(encoding="utf-8"))
-        missing = [key for key in _STATE if key not in state]
-    except (OSError, ValueError, TypeError) as error:
-        raise InputError(f"checkpoint {path} is damaged: {error}") from error
-    if missing:
-        raise InputError(f"checkpoint {path} is damaged: it has no {missing[0]}")
-    for file, digest in state.get("sha256", {}).items():  # older checkpoints have none
-        if _sha256(checkpoint / file) != digest:
+        state: dict[str, Any] = read_json(checkpoint / "state.json", _State, "a checkpoint's state")
+    except InputError as error:
+        raise InputError(f"checkpoint is damaged: {error}") from error
+    for file, digest in state.get("sha256", {}).items():
+        if file not in _FILES or _sha256(checkpoint / file) != digest:
             raise InputError(f"checkpoint {checkpoint / file} is damaged: its checksum does not match")
     return state
 
@@ -194,7 +216,8 @@ def load_optimizer(path: Path, model: nn.Module, optimizer: torch.optim.Optimize
         moments = {m: tensors[f"{m}/{name}"] for m in _MOMENTS if f"{m}/{name}" in tensors}
         if not moments:
             continue  # a parameter that never had a gradient, such as the head of a loss that is off
-        if len(moments) < len(_MOMENTS) or moments["exp_avg"].shape != parameter.shape:
+        shapes = {"step": torch.Size(), "exp_avg": parameter.shape, "exp_avg_sq": parameter.shape}
+        if {moment: value.shape for moment, value in moments.items()} != shapes:
             raise InputError(
                 f"{path} does not belong to this model: moments of {name} are missing or misshapen"
             )

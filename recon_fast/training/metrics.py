@@ -174,6 +174,6 @@ class Metrics:
 def _step_of(line: str) -> float:
     """Step of a line of the log, infinite for one that was cut off."""
     try:
-        return json.loads(line)["step"]
-    except (ValueError, KeyError, TypeError):
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError, RecursionError):
         return math.inf

@@ -171,7 +171,8 @@ def _pretrain(
             load_optimizer(start.checkpoint / "optimizer.safetensors", model, optimizer)
             step = start.state["step"]
             skipped_in_a_row = start.state.get("skipped_in_a_row", 0)
-            before = ProbeResult(**start.state["before"]) if start.state["before"] else None
+            if (found := start.state["before"]) is not None:
+                before = ProbeResult(found["svm"], found["zero_shot"], found["chance"])
         elif probe_data is not None:
             before = run_probe(model, probe_data, config, dtype, console, "at initialisation")
 
@@ -188,8 +189,8 @@ def _pretrain(
     say(
         console,
         f"{type(model).__name__}, {parameters / 1e6:.1f} M parameters, {str(dtype)[6:]} on {where_to} | "
-        f"{len(train_set)} shapes of {shapes.name}, {said} | {total} steps of {batch_size} | "
-        f"run {run}{space}",
+        f"{len(train_set)} shapes of {shapes.name}, {said} | {total} steps of {batch_size}{space} | "
+        f"run {run}",
     )
 
     def save() -> Path:

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from hashlib import blake2b
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ import recon_fast
 from recon_fast.data.shapes import Shapes
 from recon_fast.errors import InputError
 from recon_fast.ranks import world_size
+from recon_fast.schema import read_json
 from recon_fast.training.energy import EnergyMeter
 from recon_fast.training.memory import peak_memory
 
@@ -108,6 +109,12 @@ def versions() -> dict[str, str | None]:
     }
 
 
+class _Record(TypedDict):
+    """run.json."""
+
+    starts: list[dict[str, Any]]
+
+
 class RunRecord:
     """The file run.json of a run folder. `run` None records nothing.
 
@@ -125,8 +132,8 @@ class RunRecord:
             return
         self.energy = EnergyMeter(device)
         self.earlier: list[Any] = []
-        with suppress(OSError, ValueError, KeyError, TypeError):  # none yet, or somebody cut it
-            self.earlier = json.loads(self.path.read_text(encoding="utf-8"))["starts"]
+        with suppress(InputError):  # none yet, or somebody cut it
+            self.earlier = read_json(self.path, _Record, "the record of a run")["starts"]
         self.start: dict[str, Any] = {
             "command": sys.argv,
             "began": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -1,22 +1,26 @@
 """What the folder of a run tells, finished or going on; a file that is cut off or absent tells less."""
 
 import csv
-import json
 import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import yaml
 
 from recon_fast.errors import InputError
+from recon_fast.schema import parse_json, read_json
 from recon_fast.training.setup import flatten
 
 _MOST_POINTS = 2000  # of a curve; more are averaged
 _FIRST = ("loss", "mdm", "csc_img", "csc_text", "smc")
 _LAST = ("lr", "grad_norm", "step_ms", "data_ms", "clouds_per_s", "skipped")
+
+
+class _Row(TypedDict):
+    step: int
 
 
 @dataclass
@@ -55,7 +59,7 @@ def read_run(path: Path) -> Run:
     if not any((path / name).is_file() for name in files):
         raise InputError(f"run must be a folder with {', '.join(files[:-1])} or {files[-1]}, got {path}")
     run = Run(path.resolve().name, path, rows=read_metrics(path / "metrics.jsonl"))
-    with suppress(OSError, ValueError, yaml.YAMLError):
+    with suppress(OSError, ValueError, RecursionError, yaml.YAMLError):
         config = yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))
         run.config = flatten(config) if isinstance(config, dict) else {}
     record = _json(path / "run.json")
@@ -71,8 +75,8 @@ def read_run(path: Path) -> Run:
 
 
 def _json(path: Path) -> Any:
-    with suppress(OSError, ValueError):
-        return json.loads(path.read_text(encoding="utf-8"))
+    with suppress(InputError):
+        return read_json(path, dict[str, Any], "a record")
     return None
 
 
@@ -84,10 +88,8 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
         return []
     rows = []
     for line in text.splitlines():
-        with suppress(ValueError):
-            row = json.loads(line)
-            if isinstance(row, dict) and isinstance(row.get("step"), int):
-                rows.append(row)
+        with suppress(InputError):
+            rows.append(parse_json(line, _Row, "a line of the log"))
     return rows
 
 

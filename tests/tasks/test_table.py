@@ -68,8 +68,8 @@ def test_command(runs, capsys, tmp_path):
 
 def test_what_is_no_result(tmp_path):
     (tmp_path / "result.json").write_text("{}")
-    with pytest.raises(InputError, match="no result of a run"):
+    with pytest.raises(InputError, match=r"result\.json must be the result of a run: "):
         collect([tmp_path])
     (tmp_path / "result.json").write_text("[1")
-    with pytest.raises(InputError, match="no result of a run"):
+    with pytest.raises(InputError, match=r"result\.json must be the result of a run: "):
         collect([tmp_path])
