@@ -170,9 +170,9 @@ def read_features(path: Path) -> FeatureSet:
         with open_hdf5(path) as file:
             return _checked(path, partial(_hdf5_array, file))
     try:
-        with np.load(path) as file:
+        with path.open("rb") as opened, np.load(opened) as file:
             return _checked(path, partial(_npz_array, path, file))
-    except (OSError, ValueError, EOFError, BadZipFile) as error:
+    except (OSError, ValueError, TypeError, EOFError, BadZipFile) as error:  # TypeError: one array
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path} must be a file that `recon-fast embed` wrote: {error}") from error
