@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 import numpy as np
 from rich.console import Console
@@ -32,6 +32,7 @@ from recon_fast.training.setup import check_same_config, open_run, run_folder
 
 class _Fold(TypedDict):
     accuracy: float
+    warnings: NotRequired[list[str]]
 
 
 @dataclass
@@ -64,6 +65,7 @@ def fewshot(
     episode, name = _episodes(config, shapes, console)
     with _run(config, resume, console) as run:
         accuracies: dict[tuple[int, int], list[float]] = {}
+        warnings: list[str] = []
         settings = [(way, shot) for way in config.ways for shot in config.shots]
         with run_folder(run, config) if resume is None else nullcontext():
             for way, shot in settings:  # what cannot be drawn or built leaves no folder
@@ -85,10 +87,14 @@ def fewshot(
                             return FewshotResult(run, accuracies, result.stopped_by)
                         for weights in ("checkpoints", "best"):
                             shutil.rmtree(folder / weights, ignore_errors=True)
-                    done.append(read_json(folder / "result.json", _Fold, "the result of a fold")["accuracy"])
+                    ended = read_json(folder / "result.json", _Fold, "the result of a fold")
+                done.append(ended["accuracy"])
+                warnings += [f"{folder.relative_to(run)}: {line}" for line in ended.get("warnings", [])]
                 bars(f"{way} way, {shot} shot", config.folds, config.folds)
                 say(console, f"{way} way, {shot} shot: {mean_and_deviation(done)}")
-        _write(run, config, name, accuracies)
+        for line in warnings:
+            say(console, line, style="yellow")
+        _write(run, config, name, accuracies, warnings)
         _show(console, config, accuracies)
         return FewshotResult(run, accuracies)
 
@@ -149,7 +155,11 @@ def _check_resumed(run: Path, config: FewshotConfig) -> None:
 
 
 def _write(
-    run: Path, config: FewshotConfig, name: str, accuracies: dict[tuple[int, int], list[float]]
+    run: Path,
+    config: FewshotConfig,
+    name: str,
+    accuracies: dict[tuple[int, int], list[float]],
+    warnings: list[str],
 ) -> None:
     rows = [
         {
@@ -169,6 +179,7 @@ def _write(
         "seed": config.seed,
         "selected_on": "test" if config.official_protocol else "last epoch",
         "settings": rows,
+        "warnings": warnings,
         "versions": versions(),
     }
     try:

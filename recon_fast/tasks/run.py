@@ -21,6 +21,7 @@ from recon_fast.data.resident import Batch
 from recon_fast.data.stream import VERSION
 from recon_fast.errors import InputError
 from recon_fast.models import Classifier, PartSegmenter
+from recon_fast.tasks.doubts import say_doubts
 from recon_fast.tasks.task import C, D, DownstreamResult, M, S, Task
 from recon_fast.training.adamw import AdamW
 from recon_fast.training.checkpoint import SaveFailed, check_space, last_good, load_optimizer, save_checkpoint
@@ -62,6 +63,8 @@ def run_task(task: Task[C, M, D, S], resume: Path | str | None) -> DownstreamRes
             train_set = None if config.evaluate else task.gather(splits.train)
             select_set = None if config.evaluate or splits.select is None else task.gather(splits.select)
             test_set = task.gather(splits.test)
+        if not config.evaluate:
+            say_doubts(task.shapes, splits.train, splits.test, console)
         if train_set is None:
             return _conclude(task, run, test_set, None)
         return _Training(task, run, start, data, trained, space, train_set, select_set, test_set).result()
@@ -221,6 +224,7 @@ def _conclude(task: Task[C, M, D, S], run: Path, test_set: D, epoch: int | None)
     config, shapes, splits, console = task.config, task.shapes, task.splits, task.console
     scores = task.measure(test_set)
     voted = task.vote(test_set) if config.votes else None
+    warnings = say_doubts(shapes, None if config.evaluate else splits.train, splits.test, console)
     result = {
         "task": config.command,
         "data": shapes.name,
@@ -235,6 +239,7 @@ def _conclude(task: Task[C, M, D, S], run: Path, test_set: D, epoch: int | None)
         **scores.summary(),
         **task.details(scores, voted),
         "votes": config.votes,
+        "warnings": warnings,
         "versions": versions(),
     }
     try:

@@ -17,6 +17,7 @@ from recon_fast.console import say
 from recon_fast.data.prepare import prepare_shapes
 from recon_fast.data.shapes import Shapes
 from recon_fast.errors import InputError
+from recon_fast.tasks.doubts import say_doubts
 from recon_fast.tasks.evaluate import Scores, count
 from recon_fast.tasks.frozen import (
     describe_encoder,
@@ -97,6 +98,7 @@ def svm_probe(config: SvmConfig, console: Console | None = None, shapes: Shapes 
         if len(np.unique(labels[train])) < 2:
             raise InputError(f"data must have at least two classes to train on, got one in {shapes.name}")
         warn_of_conventions(shapes, encoder, console)
+        warnings = say_doubts(shapes, train, test, console)
         with run_folder(run, config):
             rows = np.concatenate([train, test])
             clouds = (shapes.cloud(int(i)) for i in rows)
@@ -128,6 +130,7 @@ def svm_probe(config: SvmConfig, console: Console | None = None, shapes: Shapes 
             "train": len(train),
             "test": len(test),
             "C": SVM_C,
+            "warnings": warnings,
             **result.svm.summary(),
             "by_class": result.svm.by_class_name(names),
             "knn": {

@@ -18,6 +18,7 @@ from recon_fast.data.lists import read_lines
 from recon_fast.data.prepare import prepare_shapes
 from recon_fast.data.shapes import Shapes
 from recon_fast.errors import InputError
+from recon_fast.tasks.doubts import say_doubts
 from recon_fast.tasks.embed import PointEncoder
 from recon_fast.tasks.evaluate import Scores, count
 from recon_fast.tasks.frozen import (
@@ -105,6 +106,7 @@ def zero_shot(
         names = class_names if config.names is None else read_names(config.names, class_names)
         names = [name.replace("_", " ") for name in names]
         warn_of_conventions(shapes, encoder, console)
+        warnings = say_doubts(shapes, None, rows, console)
         texts = text_features(
             names,
             teacher,
@@ -154,6 +156,7 @@ def zero_shot(
             "classes": len(names),
             "chance": 100 / len(names),
             "test": len(rows),
+            "warnings": warnings,
             **result.scores.summary(),
             "top": {str(k): value for k, value in result.top.items()},
             "by_class": result.scores.by_class_name(names),

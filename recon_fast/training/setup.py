@@ -23,6 +23,7 @@ from recon_fast.data.shapes import Features, Shapes
 from recon_fast.data.standardize import standardize
 from recon_fast.data.stream import VERSION
 from recon_fast.errors import InputError
+from recon_fast.tasks.doubts import score_doubts
 from recon_fast.tasks.probe import ProbeData
 from recon_fast.teachers import compute_features
 from recon_fast.training.checkpoint import find_checkpoint, list_checkpoints
@@ -275,6 +276,7 @@ def split_probe(
     notes = []
     if config.probe.data is None and config.data.split == "all":
         notes.append("these shapes were trained on, without labels")
+    notes += score_doubts(probed, train, test)
     # Standardised targets have no mean, so what predictions have of one is error.
     centered = bool(features and features.teacher.get("standardized"))
     if centered:
