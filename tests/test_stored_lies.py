@@ -21,6 +21,7 @@ from recon_fast.tasks.embed_files import embed_files
 from recon_fast.tasks.feature_file import is_feature_file, read_features
 from recon_fast.tasks.frozen_config import EmbedConfig
 from recon_fast.tasks.table import read_result
+from recon_fast.teachers.weights import read_state
 from recon_fast.training.pretrain import pretrain
 from recon_fast.viz.run_log import read_run
 
@@ -200,6 +201,23 @@ def test_pages_and_pointers_are_named(tmp_path, capsys, name, content, what):
     data = tmp_path if name in ("a.npy", "a.ply") else tmp_path / name
     assert main(["pretrain", "--data.path", str(data), "--out", str(tmp_path / "run")]) == 2
     assert what in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (b"", "must be a whole"),
+        (b"\x80", "must be a whole"),
+        (PAGE, "an HTML page"),
+        (POINTER, "a Git LFS pointer"),
+        (pickle.dumps({1: 2}), "must "),
+    ],
+)
+def test_weights_of_teachers_that_are_none(tmp_path, content, what):
+    for name in ("a.bin", "a.safetensors"):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(InputError, match=f"weight file .*{what}"):
+            read_state(tmp_path / name)
 
 
 def test_pickles_that_are_no_checkpoint(tmp_path):

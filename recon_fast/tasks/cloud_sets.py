@@ -22,6 +22,7 @@ from recon_fast.data.loading import (
     stop_at_problems,
     without_clouds,
 )
+from recon_fast.data.packed import is_packed
 from recon_fast.data.prepare import say_left_out, say_notes
 from recon_fast.data.rows import turned
 from recon_fast.data.shapes import Entry, Shapes, Source
@@ -30,6 +31,7 @@ from recon_fast.errors import InputError
 from recon_fast.tasks.frozen_config import ReadingConfig
 
 _FLAG = "--data.on_problem"
+_SETS = (".h5", ".pkl")  # files of many clouds, whatever a packed one is called
 
 
 @dataclass
@@ -62,6 +64,9 @@ def open_clouds(paths: Sequence[str | Path], config: ReadingConfig, least: int, 
     for path in given:
         if not path.exists():
             raise InputError(f"clouds must be files or folders, got {path}: no such file or folder")
+        if path.is_file() and path.suffix.lower() not in (*FILES, *_SETS) and not is_packed(path):
+            wanted = " ".join(sorted({*FILES, *_SETS}))
+            raise InputError(f"clouds must be files of one kind of {wanted}, or folders, got {path}")
     files = [path for path in given if path.is_file() and path.suffix.lower() in FILES]
     found: list[CloudSet] = []
     if files:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from recon_fast.checkpoint.restore import Restored, restore
+from recon_fast.data.clouds import looks_transposed
 from recon_fast.data.transforms import unit_sphere
 from recon_fast.errors import InputError
 from recon_fast.kernels import farthest_point_sample
@@ -154,16 +155,22 @@ class PointEncoder:
         for i, cloud in enumerate(clouds):
             name = place.format(i)
             if cloud.ndim != 2 or cloud.shape[1] != 3:
-                hint = (
-                    "; its first three columns are [:, :3]" if cloud.ndim == 2 and cloud.shape[1] > 3 else ""
-                )
+                hint = ""
+                if cloud.ndim == 2 and looks_transposed(*cloud.shape):
+                    hint = ": it looks transposed"
+                elif cloud.ndim == 2 and cloud.shape[1] > 3:
+                    hint = "; its first three columns are [:, :3]"
                 raise InputError(f"{name} must be [N, 3], got {tuple(cloud.shape)}{hint}")
             if len(cloud) < least:
                 raise InputError(f"{name} must have at least {least} points for this model, got {len(cloud)}")
-            finite = _tensor(cloud, name).float().isfinite().all(1)
+            values = _tensor(cloud, name)
+            finite = values.isfinite().all(1)
             if not finite.all():
                 bad = int((~finite).sum())
                 raise InputError(f"{name} must be finite, got NaN or inf in {bad} of {len(cloud)} points")
+            if not values.float().isfinite().all():
+                largest = float(values.abs().max())
+                raise InputError(f"{name} must fit into float32, got coordinates up to {largest:.3g}")
 
     def _batch(self, clouds: Sequence[Cloud], num_points: int, normalize: bool) -> Tensor:
         """The clouds, normalised and reduced: [B, N, 3] float32 on the device."""

@@ -1,7 +1,6 @@
 """Where teachers' weights lie on this machine, and how a file becomes a state dict, without any network."""
 
 import hashlib
-import pickle
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recon_fast.errors import InputError
+from recon_fast.schema import instead
 from recon_fast.teachers.config import TeacherConfig
 
 if TYPE_CHECKING:
@@ -185,7 +185,6 @@ def read_state(file: Path) -> dict[str, "torch.Tensor"]:
     the file runs.
     """
     import torch
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     from recon_fast.checkpoint import is_torchscript
@@ -202,16 +201,21 @@ def read_state(file: Path) -> dict[str, "torch.Tensor"]:
             # torch's note about newer pickles says nothing that the outcome does not
             warnings.filterwarnings("ignore", "Detected pickle protocol")
             content: Any = torch.load(file, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, SafetensorError, RuntimeError, EOFError, OSError, KeyError) as error:
-        first = str(error).strip().split("\n")[0].split(". ")[0]
+    except InputError:
+        raise
+    except Exception as error:  # zip, tensor and format errors of a damaged file have no common type
+        first = str(error).strip().split("\n")[0].split(". ")[0] or type(error).__name__
         raise InputError(
-            f"weight file {file} must be a whole .safetensors file or a torch file of tensors only: {first}"
+            f"weight file {file} must be a whole .safetensors file or a torch file of tensors only: "
+            f"{first}{instead(file)}"
         ) from error
     for key in ("state_dict_ema", "model_ema", "state_dict", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
             break
-    if not isinstance(content, Mapping) or not all(isinstance(v, torch.Tensor) for v in content.values()):
+    if not isinstance(content, Mapping) or not all(
+        isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in content.items()
+    ):
         raise InputError(
             f"weight file {file} must hold a state dict of tensors, got {type(content).__name__}"
         )

@@ -199,3 +199,15 @@ def test_load_refuses(tmp_path):
         recon_fast.load(tmp_path, device="gpu7")
     with pytest.raises(InputError, match="checkpoint must be a file"):
         recon_fast.load(tmp_path)
+
+
+def test_arrays_in_the_wrong_order_and_beyond_float32_are_told_apart(encoder):
+    cloud = np.random.default_rng(0).standard_normal((200, 3))
+    for points, message in (
+        (cloud.T, r"points must be \[N, 3\], got \(3, 200\): it looks transposed"),
+        (cloud.T[None], r"points\[0\] must be \[N, 3\], got \(3, 200\): it looks transposed"),
+        (np.hstack([cloud, cloud]), r"got \(200, 6\); its first three columns are"),
+        (cloud * 1e200, r"points must fit into float32, got coordinates up to \d.*e\+200"),
+    ):
+        with pytest.raises(InputError, match=message):
+            encoder.embed(points)
