@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from recon_fast import kernels
-from recon_fast.kernels.reference import query_chunks
+from recon_fast.kernels.reference import query_chunks, zero_padding
 
 
 def to_3d(points: Tensor) -> Tensor:
@@ -30,9 +30,9 @@ def knn(
 ) -> tuple[Tensor, Tensor]:  # [B, M, k], [B, M, k] int64
     """The nearest by |.|_2^2 or |.|_1, sorted; where there are fewer than k, index -1 and distance inf."""
     some = min(k, points.shape[1])
-    if some == 0 or 0 in queries.shape:
-        dist = 0 * (queries.sum(-1, keepdim=True) + points.sum()) + queries.new_full((k,), float("inf"))
-        return dist, torch.full(dist.shape, -1, device=queries.device)
+    if 0 in (*queries.shape[:2], some):
+        dist = queries.new_full((*queries.shape[:2], k), float("inf"))
+        return dist, torch.full_like(dist, -1, dtype=torch.int64)
     if queries.shape[-1] <= 3 and norm == 2:
         dist, idx = kernels.knn(to_3d(queries), to_3d(points), some, lengths=lengths)
     else:
@@ -43,6 +43,22 @@ def knn(
     if some < k:
         dist = F.pad(dist, (0, k - some), value=float("inf"))
         idx = F.pad(idx, (0, k - some), value=-1)
+    return dist, idx
+
+
+def nearest(
+    queries: Tensor,  # [B, M, D]
+    points: Tensor,  # [B, N, D]
+    query_lengths: Tensor | None,  # [B]
+    lengths: Tensor | None,  # [B]
+    norm: int,
+) -> tuple[Tensor, Tensor]:  # [B, M], [B, M] int64
+    """The nearest; index -1 and distance inf behind the lengths of the queries and in an empty cloud."""
+    dist, idx = knn(zero_padding(queries, query_lengths), points, 1, lengths, norm)
+    dist, idx = dist[..., 0], idx[..., 0]
+    if query_lengths is not None:
+        behind = torch.arange(idx.shape[1], device=idx.device) >= query_lengths[:, None]
+        dist, idx = dist.masked_fill(behind, float("inf")), idx.masked_fill(behind, -1)
     return dist, idx
 
 

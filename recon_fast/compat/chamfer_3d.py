@@ -21,4 +21,4 @@ class chamfer_3DDist(nn.Module):
     """dist1, dist2, idx1, idx2 of two clouds [B, N, 3] and [B, M, 3]; distances are differentiable."""
 
     def forward(self, input1: Tensor, input2: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        return _both_ways(input1.contiguous(), input2.contiguous())
+        return _both_ways(input1, input2)

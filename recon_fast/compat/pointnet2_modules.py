@@ -40,15 +40,16 @@ class PointnetSAModuleMSG(nn.Module):
         use_xyz: bool = True,
     ):
         super().__init__()
-        assert len(radii) == len(nsamples) == len(mlps)
+        counts = f"got {len(radii)}, {len(nsamples)} and {len(mlps)}"
+        assert len(radii) == len(nsamples) == len(mlps), f"radii, nsamples and mlps must be as many, {counts}"
         self.npoint = npoint
         self.groupers, self.mlps = nn.ModuleList(), nn.ModuleList()
         for radius, nsample, spec in zip(radii, nsamples, mlps, strict=True):
             if npoint is None:
                 self.groupers.append(utils.GroupAll(use_xyz))
             else:
-                assert radius is not None
-                assert nsample is not None
+                assert radius is not None, "radius must be given with npoint"
+                assert nsample is not None, "nsample must be given with npoint"
                 self.groupers.append(utils.QueryAndGroup(radius, nsample, use_xyz=use_xyz))
             if use_xyz:
                 spec[0] += 3  # in the caller's list, as the original does

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from recon_fast import kernels
 from recon_fast.compat import any_dim
+from recon_fast.kernels._check import check_cloud, check_tensor
 
 __all__ = [
     "BallQuery",
@@ -42,12 +43,15 @@ def three_nn(unknown: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
 
     Where known has fewer than three points, the rest has index 0 and distance inf.
     """
+    check_cloud("unknown", unknown)
+    check_cloud("known", known, "unknown", unknown)
     dist, idx = any_dim.knn(unknown.detach(), known.detach(), 3)
     return dist.sqrt(), idx.clamp_min(0).int()
 
 
 def three_interpolate(features: Tensor, idx: Tensor, weight: Tensor) -> Tensor:
     """Weighted sums [B, c, n] of features [B, c, m] at idx [B, n, 3]; differentiable in the features."""
+    check_tensor("weight", weight)
     return kernels.interpolate_features(features, idx, weight.detach())
 
 
@@ -61,8 +65,9 @@ def ball_query(radius: float, nsample: int, xyz: Tensor, new_xyz: Tensor) -> Ten
 
     Filled up with the first of them; all 0 where there is none.
     """
-    points, queries = xyz.detach(), new_xyz.detach()
-    return kernels.ball_query(queries, points, radius, nsample, padding="first")[1].int()
+    check_cloud("new_xyz", new_xyz)
+    check_cloud("xyz", xyz, "new_xyz", new_xyz)
+    return kernels.ball_query(new_xyz.detach(), xyz.detach(), radius, nsample, padding="first")[1].int()
 
 
 class FurthestPointSampling:

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from recon_fast import kernels
+from recon_fast.kernels._check import check_points, check_tensor
 
 __all__ = [
     "aggregation",
@@ -29,6 +30,10 @@ _MOST = 2048  # candidates of a ball: the original has room for no more
 
 
 def _lengths(offset: Tensor) -> Tensor:
+    check_tensor("offset", offset)
+    if offset.ndim != 1 or offset.dtype not in (torch.int32, torch.int64):
+        got = f"{offset.dtype} {tuple(offset.shape)}"
+        raise ValueError(f"offset and new_offset must be int32 or int64 [B], got {got}")
     return offset.diff(prepend=offset.new_zeros(1)).long()
 
 
@@ -56,6 +61,8 @@ def knn_query(
     """
     if new_xyz is None or new_offset is None:
         new_xyz, new_offset = xyz, offset
+    check_points("xyz", xyz)
+    check_points("new_xyz", new_xyz)
     lengths = _lengths(new_offset), _lengths(offset)
     dist, idx = kernels.packed_knn(new_xyz.detach(), xyz.detach(), nsample, *lengths)
     return idx.int(), dist.masked_fill(idx < 0, _FAR).sqrt()
@@ -115,6 +122,8 @@ def ball_query(
     """
     if new_xyz is None or new_offset is None:
         new_xyz, new_offset = xyz, offset
+    check_points("xyz", xyz)
+    check_points("new_xyz", new_xyz)
     assert min_radius < max_radius, f"min_radius must be below max_radius, got {min_radius} and {max_radius}"
     clouds = xyz.detach().float(), _lengths(offset), new_xyz.detach().float(), _lengths(new_offset)
     dist, idx = _ring_query(nsample, float(max_radius), float(min_radius), *clouds)
@@ -178,8 +187,8 @@ def knn_query_and_group(
 ) -> tuple[Tensor, Tensor]:
     """`grouping` by idx or else by `knn_query`, and the indices."""
     if idx is None:
-        assert nsample is not None
-        assert offset is not None
+        assert nsample is not None, "nsample must be given without idx"
+        assert offset is not None, "offset must be given without idx"
         idx, _ = knn_query(nsample, xyz, offset, new_xyz, new_offset)
     return grouping(idx, feat, xyz, new_xyz, with_xyz), idx
 
@@ -198,9 +207,9 @@ def ball_query_and_group(
 ) -> tuple[Tensor, Tensor]:
     """`grouping` by idx or else by `ball_query`, and the indices."""
     if idx is None:
-        assert nsample is not None
-        assert offset is not None
-        assert max_radio is not None
+        assert nsample is not None, "nsample must be given without idx"
+        assert offset is not None, "offset must be given without idx"
+        assert max_radio is not None, "max_radio must be given without idx"
         idx, _ = ball_query(nsample, max_radio, min_radio, xyz, offset, new_xyz, new_offset)
     return grouping(idx, feat, xyz, new_xyz, with_xyz), idx
 
@@ -216,4 +225,14 @@ def batch2offset(batch: Tensor) -> Tensor:
     return batch.bincount().cumsum(0).int()
 
 
-furthestsampling, knnquery, interpolation2 = farthest_point_sampling, knn_query, interpolation
+def knnquery(
+    nsample: int, xyz: Tensor, new_xyz: Tensor | None, offset: Tensor, new_offset: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Point Transformer's own form of `knn_query`: where a cloud has fewer points, the index of its first."""
+    new_xyz = xyz if new_xyz is None else new_xyz
+    idx, dist = knn_query(nsample, xyz, offset, new_xyz, new_offset)
+    first = (offset - _lengths(offset)).repeat_interleave(_lengths(new_offset), output_size=len(new_xyz))
+    return torch.where(idx < 0, first[:, None].int(), idx), dist
+
+
+furthestsampling, interpolation2 = farthest_point_sampling, interpolation

@@ -8,18 +8,33 @@ from torch import Tensor
 
 from recon_fast import kernels
 from recon_fast.compat import any_dim
+from recon_fast.kernels._check import check_lengths, check_tensor, read_lengths
 from recon_fast.kernels.reference import zero_padding
+from recon_fast.kernels.transforms import in_transform
 
 __all__ = ["ball_query", "knn_gather", "knn_points", "sample_farthest_points"]
 
 KNN = namedtuple("KNN", "dists idx knn")
 
 
-def _check_clouds(p1: Tensor, p2: Tensor) -> None:
+def check_cloud(name: str, points: Tensor, lengths: Tensor | None) -> None:
+    """Raise unless `points` is [N, P, D] and the lengths are [N], on a CPU between 0 and P."""
+    check_tensor(name, points)
+    if points.ndim != 3:
+        raise ValueError(f"{name} must be [N, P, D], got {tuple(points.shape)}")
+    check_lengths(f"the lengths of {name}", lengths, points.shape[0])
+    if points.shape[0] > 0 and not (torch.compiler.is_compiling() or in_transform()):
+        read_lengths(f"the lengths of {name}", lengths, points.shape[1])
+
+
+def _check_clouds(p1: Tensor, p2: Tensor, lengths1: Tensor | None, lengths2: Tensor | None) -> None:
+    check_cloud("p1", p1, lengths1)
+    check_cloud("p2", p2, lengths2)
+    got = f"got p1 {tuple(p1.shape)} and p2 {tuple(p2.shape)}"
     if p1.shape[0] != p2.shape[0]:
-        raise ValueError("pts1 and pts2 must have the same batch dimension.")
+        raise ValueError(f"pts1 and pts2 must have the same batch dimension, {got}")
     if p1.shape[2] != p2.shape[2]:
-        raise ValueError("pts1 and pts2 must have the same point dimension.")
+        raise ValueError(f"pts1 and pts2 must have the same point dimension, {got}")
 
 
 def _hide_rows(idx: Tensor, lengths: Tensor | None) -> Tensor:
@@ -43,11 +58,13 @@ def knn_points(
     """The K nearest points of p2 [N, P2, D] for each of p1 [N, P1, D], always sorted; version has no effect.
 
     Returns squared distances (sums of absolute differences for norm=1), int64 indices and, with return_nn,
-    the points. Where a cloud has fewer than K or P1 points, all three are 0.
+    the points. Where a cloud has fewer than K or P1 points, or none, all three are 0.
     """
-    _check_clouds(p1, p2)
+    _check_clouds(p1, p2, lengths1, lengths2)
     if norm not in (1, 2):
-        raise ValueError("Support for 1 or 2 norm.")
+        raise ValueError(f"norm must be 1 or 2, got {norm}")
+    if K < 1:
+        raise ValueError(f"K must be 1 or more, got {K}")
     p1, p2 = zero_padding(p1, lengths1), zero_padding(p2, lengths2)
     dist, idx = any_dim.knn(p1, p2, K, lengths2, norm)
     idx = _hide_rows(idx, lengths1)
@@ -56,9 +73,14 @@ def knn_points(
 
 
 def knn_gather(x: Tensor, idx: Tensor, lengths: Tensor | None = None) -> Tensor:
-    """x [N, M, U] at idx [N, L, K] as [N, L, K, U]; 0 for neighbours k >= lengths."""
-    if x.shape[0] != idx.shape[0]:
-        raise ValueError("x and idx must have same batch dimension.")
+    """x [N, M, U] at idx [N, L, K] as [N, L, K, U]; 0 for neighbours k >= lengths and for index -1."""
+    check_cloud("x", x, None)
+    check_tensor("idx", idx)
+    if idx.ndim != 3 or x.shape[0] != idx.shape[0]:
+        raise ValueError(
+            f"x and idx must have the same batch dimension, got x {tuple(x.shape)} and idx {tuple(idx.shape)}"
+        )
+    check_lengths("lengths", lengths, x.shape[0])
     if lengths is not None:
         idx = idx.masked_fill(torch.arange(idx.shape[2], device=idx.device) >= lengths[:, None, None], -1)
     return any_dim.rows_at(x, idx)
@@ -76,17 +98,18 @@ def ball_query(
 ) -> KNN:
     """The first K points of p2 [N, P2, D] nearer to each of p1 [N, P1, D] than radius, D up to 3.
 
-    Returns squared distances, 0 behind the last, int64 indices, -1 there, and the points, 0 there.
+    Returns squared distances, 0 behind the last, int64 indices, -1 there, and the points, 0 there. In an
+    empty cloud nothing is found.
     skip_points_outside_cube has no effect: it changes the original's speed, not its results.
     """
-    _check_clouds(p1, p2)
+    _check_clouds(p1, p2, lengths1, lengths2)
     if p1.shape[2] > 3:
         raise ValueError(f"points must have up to 3 dimensions, got {p1.shape[2]}")
     p1, p2 = zero_padding(p1, lengths1), zero_padding(p2, lengths2)
-    if p1.numel() and p2.numel():
-        dist, idx = kernels.ball_query(any_dim.to_3d(p1), any_dim.to_3d(p2), radius, K, lengths=lengths2)
+    if 0 in (*p1.shape[:2], p2.shape[1]):
+        dist, idx = any_dim.knn(p1, p2, K)
     else:
-        dist, idx = any_dim.knn(p1, p2[:, :0], K)
+        dist, idx = kernels.ball_query(any_dim.to_3d(p1), any_dim.to_3d(p2), radius, K, lengths=lengths2)
     idx = _hide_rows(idx, lengths1)
     near = any_dim.rows_at(p2, idx) if return_nn else None
     return KNN(dist.masked_fill(idx < 0, 0), idx, near)
@@ -98,17 +121,25 @@ def sample_farthest_points(
     K: int | list[int] | Tensor = 50,
     random_start_point: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """Farthest points of [N, P, D], D up to 3: as [N, max K, D], 0 behind the last, and int64 indices, -1."""
+    """Farthest points of [N, P, D], D up to 3: as [N, max K, D], 0 behind the last, and int64 indices, -1.
+
+    An empty cloud has none.
+    """
+    check_tensor("points", points)
+    if lengths is not None and lengths.shape != points.shape[:1]:
+        got = f"got {tuple(points.shape)} and {tuple(lengths.shape)}"
+        raise ValueError(f"points and lengths must have same batch dimension, {got}")
+    check_cloud("points", points, lengths)
     N, P, D = points.shape
-    if lengths is not None and lengths.shape != (N,):
-        raise ValueError("points and lengths must have same batch dimension.")
     if D > 3:
         raise ValueError(f"points must have up to 3 dimensions, got {D}")
     counts = None if isinstance(K, int) else torch.as_tensor(K, dtype=torch.int64).to(points.device)
     if counts is not None and counts.shape[0] != N:
-        raise ValueError("K and points must have the same batch dimension")
+        raise ValueError(f"K and points must have the same batch dimension, got {counts.shape[0]} and {N}")
     most = K if isinstance(K, int) else max(K) if isinstance(K, list) else int(K.max())
-    if points.numel() == 0 or most == 0:
+    if most < 1:
+        raise ValueError(f"K must be 1 or more, got {most}")
+    if 0 in (N, P):
         return points.new_zeros(N, most, D), torch.full((N, most), -1, device=points.device)
     xyz = any_dim.to_3d(points.detach())
     start = turned = None

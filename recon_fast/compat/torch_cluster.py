@@ -7,26 +7,44 @@ from torch import Tensor
 from recon_fast import kernels
 from recon_fast.compat import any_dim
 from recon_fast.kernels import backend
+from recon_fast.kernels._check import check_tensor
 
 __all__ = ["__version__", "fps", "knn", "knn_graph", "nearest", "radius", "radius_graph"]
 __version__ = "1.6.3"  # whose names and arguments these are
 
+_FLOWS = ("source_to_target", "target_to_source")
 _FEW = 1 << 16  # pairs of points whose comparison takes less than preparing for more than one thread
+
+
+def _last_example(name: str, batch: Tensor | None) -> int:
+    """The largest number of a batch vector; raise unless it ascends from 0 or more. One wait on a GPU."""
+    if batch is None or batch.numel() == 0:
+        return 0
+    descends = (batch[1:] < batch[:-1]).any()
+    first, last, unsorted = torch.stack([batch[0], batch[-1], descends.to(batch.dtype)]).tolist()
+    if unsorted:
+        raise ValueError(f"'{name}' is not sorted")
+    if first < 0:
+        raise ValueError(f"'{name}' must hold numbers of examples, 0 and more, got {first}")
+    return last
 
 
 def _count(
     x: Tensor, y: Tensor, batch_x: Tensor | None, batch_y: Tensor | None, batch_size: int | None
 ) -> tuple[Tensor, Tensor]:
     """How many points of x and of y belong to each example [B]: without a batch vector all to example 0."""
+    last = max(_last_example("batch_x", batch_x), _last_example("batch_y", batch_y))
     if batch_size is None:
-        last = [int(batch.max()) for batch in (batch_x, batch_y) if batch is not None and batch.numel()]
-        batch_size = 1 + max(last, default=0)
+        batch_size = last + 1
+    elif last >= batch_size:
+        raise ValueError(f"batch_size must be above the last example, {last}, got {batch_size}")
+    if batch_size > 1 and (batch_x is None) != (batch_y is None):
+        missing, given = ("batch_x", "batch_y") if batch_x is None else ("batch_y", "batch_x")
+        raise ValueError(f"{missing} must be given with {given}, which has {batch_size} examples")
     lengths = []
     for points, batch in ((x, batch_x), (y, batch_y)):
         if batch is None:
             batch = torch.zeros(len(points), dtype=torch.int64, device=points.device)
-        elif batch.numel() and (batch[0] < 0 or (batch[1:] < batch[:-1]).any()):
-            raise ValueError("a batch vector must ascend from 0 or above: sort the points by example")
         lengths.append(batch.bincount(minlength=batch_size))
     return lengths[0], lengths[1]
 
@@ -50,13 +68,15 @@ def _lengths(
 
 def _points(x: Tensor, y: Tensor, batch_x: Tensor | None, batch_y: Tensor | None) -> tuple[Tensor, Tensor]:
     """Both as floating point [., D], or [., 3] where D is less; checked as the original checks them."""
+    check_tensor("x", x)
+    check_tensor("y", y)
     x, y = (t.view(-1, 1) if t.dim() == 1 else t for t in (x, y))
-    shapes = f"got x {list(x.shape)} and y {list(y.shape)}"
-    assert x.dim() == y.dim() == 2, f"points must be [N, F], {shapes}"
-    assert x.size(1) == y.size(1), f"x and y must have as many columns, {shapes}"
-    for points, batch in ((x, batch_x), (y, batch_y)):
+    assert x.dim() == 2, f"x must be [N, F] or [N], got {tuple(x.shape)}"
+    assert y.dim() == 2, f"y must be [M, F] or [M], got {tuple(y.shape)}"
+    assert x.size(1) == y.size(1), f"x and y must be of one F, got {tuple(x.shape)} and {tuple(y.shape)}"
+    for name, points, batch in (("batch_x", x, batch_x), ("batch_y", y, batch_y)):
         assert batch is None or points.size(0) == batch.numel(), (
-            f"a batch vector must have an entry for each of the {len(points)} points, got {batch.numel()}"
+            f"{name} must be [{points.size(0)}], got {tuple(batch.shape)}"
         )
     x, y = (t if t.is_floating_point() else t.float() for t in (x.detach(), y.detach()))
     return any_dim.to_3d(x), any_dim.to_3d(y)
@@ -70,7 +90,8 @@ def _edges_of_few(
     k: int,
     radius: float | None = None,
 ) -> Tensor | None:
-    """Edges of few points in one step; None where there are many, or in a graph that is compiled."""
+    """Edges of few points in one step; None where there are many, in a graph that is compiled, or where the
+    batch vectors are wrong."""
     if torch.compiler.is_compiling() or x.device.type != "cpu" or torch.float64 in (x.dtype, y.dtype):
         return None
     if x.shape[1] > 3 or k < 1 or (radius is not None and not radius >= 0):
@@ -99,7 +120,13 @@ def knn(
     num_workers: int = 1,
     batch_size: int | None = None,
 ) -> Tensor:
-    """Edges [2, E], int64: each of y [M, F] and the k nearest of x [N, F] in its example, nearest first."""
+    """Edges [2, E], int64: each of y [M, F] and the k nearest of x [N, F] in its example, nearest first.
+
+    Raises:
+        ValueError: a batch vector is not sorted, or one is given without the other.
+    """
+    check_tensor("x", x)
+    check_tensor("y", y)
     if x.numel() == 0 or y.numel() == 0:
         return torch.empty(2, 0, dtype=torch.long, device=x.device)
     x, y = _points(x, y, batch_x, batch_y)
@@ -125,7 +152,12 @@ def radius(
     """Edges [2, E], int64: each of y and the points of x nearer than r in its example, in ascending index.
 
     Of more than max_num_neighbors those with the smallest indices stay.
+
+    Raises:
+        ValueError: a batch vector is not sorted, or one is given without the other.
     """
+    check_tensor("x", x)
+    check_tensor("y", y)
     if x.numel() == 0 or y.numel() == 0:
         return torch.empty(2, 0, dtype=torch.long, device=x.device)
     x, y = _points(x, y, batch_x, batch_y)
@@ -146,10 +178,10 @@ def nearest(x: Tensor, y: Tensor, batch_x: Tensor | None = None, batch_y: Tensor
     """For each of x [N, F] the nearest of y [M, F] in its example: [N], int64.
 
     Raises:
-        ValueError: an example has points in one of the two alone.
+        ValueError: an example has points in one of the two alone; a batch vector is not sorted.
     """
-    y, x = _points(y, x, batch_y, batch_x)
-    lengths_y, lengths_x = _lengths(y, x, batch_y, batch_x, None)
+    x, y = _points(x, y, batch_x, batch_y)
+    lengths_x, lengths_y = _lengths(x, y, batch_x, batch_y, None)
     if not torch.compiler.is_compiling() and not torch.equal(lengths_x > 0, lengths_y > 0):
         raise ValueError("Some batch indices occur in 'batch_x' that do not occur in 'batch_y'")
     few = _edges_of_few(y, x, batch_y, batch_x, 1)
@@ -175,7 +207,7 @@ def knn_graph(
     batch_size: int | None = None,
 ) -> Tensor:
     """Edges [2, E] from the k nearest points of x [N, F] to each of them (to_source: the other way)."""
-    assert flow in ("source_to_target", "target_to_source"), f"got flow {flow!r}"
+    assert flow in _FLOWS, f"flow must be one of {_FLOWS}, got {flow!r}"
     edges = knn(x, x, k if loop else k + 1, batch, batch, cosine, num_workers, batch_size)
     return _graph(edges, loop, flow)
 
@@ -191,7 +223,7 @@ def radius_graph(
     batch_size: int | None = None,
 ) -> Tensor:
     """Edges [2, E] from the points nearer than r to each of x [N, F]; see `radius`."""
-    assert flow in ("source_to_target", "target_to_source"), f"got flow {flow!r}"
+    assert flow in _FLOWS, f"flow must be one of {_FLOWS}, got {flow!r}"
     most = max_num_neighbors if loop else max_num_neighbors + 1
     return _graph(radius(x, x, r, batch, batch, most, num_workers, batch_size), loop, flow)
 
@@ -206,8 +238,13 @@ def fps(
 ) -> Tensor:
     """Indices, int64, of ceil(ratio * n) farthest points of each example of src [N, F], F up to 3.
 
-    ratio is one number (default 0.5) or one for each example; ptr holds the bounds of the examples.
+    ratio is one number (default 0.5) or one for each example, above 0 and at most 1; ptr holds the bounds of
+    the examples.
+
+    Raises:
+        ValueError: the batch vector is not sorted; ratio or ptr is out of range.
     """
+    check_tensor("src", src)
     src = src.view(-1, 1) if src.dim() == 1 else src
     if src.shape[1] > 3:
         raise ValueError(f"src must have up to 3 columns, got {src.shape[1]}")
@@ -215,12 +252,15 @@ def fps(
         lengths = torch.as_tensor(ptr, device=src.device).diff()
     else:
         assert batch is None or src.size(0) == batch.numel(), (
-            f"batch must have an entry for each of the {len(src)} points, got {batch.numel()}"
+            f"batch must be [{src.size(0)}], got {tuple(batch.shape)}"
         )
         lengths, _ = _lengths(src, src, batch, batch, batch_size)
+    if isinstance(ratio, int | float) and not 0 < ratio <= 1:
+        raise ValueError(f"ratio must be above 0 and at most 1, got {ratio}")
     part = torch.as_tensor(0.5 if ratio is None else ratio, dtype=src.dtype, device=src.device)
     counts = (lengths.to(src.dtype) * part).ceil().long()
     starts = None
     if random_start:
         starts = (torch.rand(len(lengths), device=src.device) * lengths).long()
+        starts = starts.minimum(lengths - 1).clamp_min(0)  # a product may be rounded up
     return kernels.packed_farthest_point_sample(any_dim.to_3d(src), lengths, counts, starts=starts)

@@ -4,7 +4,8 @@ import torch
 from torch import Tensor
 
 from recon_fast.kernels import backend, reference
-from recon_fast.kernels._check import check_same_device, check_tensor, in_one_dtype, transformed
+from recon_fast.kernels._check import check_same_device, check_tensor, in_one_dtype
+from recon_fast.kernels.transforms import in_transform
 
 # Queries up to which reading each key once beats matrix products on a CPU; ReCon asks three.
 _FEW = 4
@@ -101,6 +102,9 @@ def _backward(ctx, grad, _):
         return None, None, None, None, None
     query, key, value, key_mask, out, logsumexp = ctx.saved_tensors
     needed = ctx.needs_input_grad[1] or ctx.needs_input_grad[2]
+    if in_transform():
+        gradients = reference.masked_cross_attention_backward(grad, query, key, value, key_mask, ctx.scale)
+        return *gradients, None, None
     to_query, to_key, to_value = _attention_backward(
         grad, query, key, value, key_mask, ctx.scale, out, logsumexp, needed
     )
@@ -133,10 +137,11 @@ def masked_cross_attention(
         mask (NaN, inf) never leaks.
 
     Raises:
+        TypeError: an argument that is not a tensor.
         ValueError: wrong shape, dtype or device.
     """
-    for name, given in (("query", query), ("key", key), ("value", value)):
-        check_tensor(name, given)
+    for name, tensor in (("query", query), ("key", key), ("value", value)):
+        check_tensor(name, tensor)
     if query.ndim != 4:
         raise ValueError(f"query must be [B, H, Q, D], got {tuple(query.shape)}")
     B, H, _, D = query.shape
@@ -149,13 +154,14 @@ def masked_cross_attention(
         raise ValueError(f"key must hold at least one key, got {tuple(key.shape)}")
     if key_mask is not None:
         check_tensor("key_mask", key_mask)
-    if key_mask is not None and (key_mask.dtype != torch.bool or key_mask.shape != (B, key.shape[2])):
-        raise ValueError(
-            f"key_mask must be bool [{B}, {key.shape[2]}], got {key_mask.dtype} {tuple(key_mask.shape)}"
-        )
+        if key_mask.dtype != torch.bool or key_mask.shape != (B, key.shape[2]):
+            got = f"{key_mask.dtype} {tuple(key_mask.shape)}"
+            raise ValueError(
+                f"key_mask must be bool [{B}, {key.shape[2]}], got {got}; key is {tuple(key.shape)}"
+            )
     check_same_device(query=query, key=key, value=value, key_mask=key_mask)
     scale = D**-0.5 if scale is None else scale
-    few = query.device.type != "cpu" or query.shape[2] <= _FEW
-    if query.dtype == torch.float64 or not few or transformed():
+    many = query.device.type == "cpu" and query.shape[2] > _FEW
+    if many or query.dtype == torch.float64 or in_transform():
         return reference.masked_cross_attention(query, key, value, key_mask, scale=scale)
     return _attention(query, key, value, key_mask, scale)[0]

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from recon_fast.kernels import backend, reference
-from recon_fast.kernels._check import check_cloud, check_lengths, check_same_device, transformed
-from recon_fast.kernels.distance import empty_search, search_backward, setup_search
+from recon_fast.kernels._check import check_cloud, check_lengths, check_same_device, read_lengths
+from recon_fast.kernels.distance import differentiable, empty_search, search_backward, setup_search
 
 PADDINGS = ("none", "first")
 
@@ -21,6 +21,7 @@ def _ball_query(
 
 @_ball_query.register_kernel(("cpu", "cuda"))
 def _(queries, points, radius, k, lengths, padding):
+    lengths = read_lengths("lengths", lengths, points.shape[1])
     run = backend.kernel("ball_query", "ball_query", queries) or reference.ball_query
     return run(queries, points, radius, k, lengths=lengths, padding=padding)
 
@@ -51,7 +52,7 @@ def ball_query(
         radius: a point counts where its squared distance is below the radius squared, which is rounded to the
             dtype of the distances. 0 and more.
         k: number of neighbours, 1 and more; may exceed N.
-        lengths: valid points of each cloud of `points` [B], integer, 0 to N; None means all N.
+        lengths: valid points of each cloud of `points` [B], int32 or int64, 0 to N; None means all N.
         padding: what stands behind the neighbours where fewer than k are inside. "none": index -1 and
             distance inf. "first": the first neighbour again and, where nothing is inside, point 0 with its
             distance (a cloud of length 0 has index -1 and distance inf).
@@ -61,11 +62,12 @@ def ball_query(
         int64, ascending. A point at a NaN or infinite distance is never inside.
 
     Raises:
-        ValueError: wrong shape, dtype or device; radius, k or padding out of range.
+        TypeError: an argument that is not a tensor.
+        ValueError: wrong shape, dtype or device; lengths, on a CPU, radius, k or padding out of range.
     """
     check_cloud("queries", queries)
-    check_cloud("points", points, batch=queries.shape[0])
-    check_lengths("lengths", lengths, points)
+    check_cloud("points", points, "queries", queries)
+    check_lengths("lengths", lengths, points.shape[0])
     check_same_device(queries=queries, points=points, lengths=lengths)
     if not radius >= 0:  # nor NaN
         raise ValueError(f"radius must be 0 or more, got {radius}")
@@ -73,6 +75,4 @@ def ball_query(
         raise ValueError(f"k must be 1 or more, got {k}")
     if padding not in PADDINGS:
         raise ValueError(f"padding must be one of {PADDINGS}, got {padding!r}")
-    if transformed():
-        return reference.ball_query(queries, points, float(radius), k, lengths=lengths, padding=padding)
-    return _ball_query(queries, points, float(radius), k, lengths, padding)
+    return differentiable(_ball_query, queries, points, float(radius), k, lengths, padding)

@@ -6,7 +6,7 @@
 Fan et al., "A point set generation network" (2017), section 4; the scalings are ReCon's `cdl2` and `cdl1`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -18,28 +18,39 @@ from recon_fast.kernels._check import (
     check_lengths,
     check_same_device,
     check_tensor,
-    transformed,
+    read_lengths,
 )
 from recon_fast.kernels.distance import distance_backward, run_distance_backward, setup_search
+from recon_fast.kernels.transforms import in_transform
 
 NORMS = ("l2", "l1")
 REDUCTIONS = ("mean", "sum", "none")
 
 
+def _read_both(
+    src: Tensor, dst: Tensor, src_lengths: Tensor | None, dst_lengths: Tensor | None
+) -> tuple[Tensor | None, Tensor | None]:
+    """The operators have callers with other names for their arguments."""
+    src_lengths = read_lengths("lengths of the first clouds", src_lengths, src.shape[1])
+    return src_lengths, read_lengths("lengths of the second clouds", dst_lengths, dst.shape[1])
+
+
 @torch.library.custom_op("recon_fast::nearest_neighbor", mutates_args=())
-def _nearest(src: Tensor, dst: Tensor, dst_lengths: Tensor | None) -> tuple[Tensor, Tensor]:
-    return reference.nearest_neighbor(src, dst, dst_lengths=dst_lengths)
+def _nearest(
+    src: Tensor, dst: Tensor, src_lengths: Tensor | None, dst_lengths: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    return reference.nearest_neighbor(src, dst, src_lengths=src_lengths, dst_lengths=dst_lengths)
 
 
 @_nearest.register_kernel(("cpu", "cuda"))
-def _(src, dst, dst_lengths):
+def _(src, dst, src_lengths, dst_lengths):
+    src_lengths, dst_lengths = _read_both(src, dst, src_lengths, dst_lengths)
     run = backend.kernel("nearest_neighbor", "nearest_neighbor", src) or reference.nearest_neighbor
-    dist, idx = run(src, dst, dst_lengths=dst_lengths)
-    return reference.found_neighbors(dist, idx, dst_lengths)
+    return run(src, dst, src_lengths=src_lengths, dst_lengths=dst_lengths)
 
 
 @_nearest.register_fake
-def _(src, dst, dst_lengths):
+def _(src, dst, src_lengths, dst_lengths):
     shape = src.shape[:2]
     dtype = reference.geometry_dtype(src)
     return src.new_empty(shape, dtype=dtype), src.new_empty(shape, dtype=torch.int64)
@@ -47,19 +58,21 @@ def _(src, dst, dst_lengths):
 
 def _nearest_backward(ctx, grad, _):
     if grad is None:
-        return None, None, None
+        return None, None, None, None
     src, dst, idx = ctx.saved_tensors
-    return *distance_backward(grad[..., None], src, dst, idx[..., None]), None
+    return *distance_backward(grad[..., None], src, dst, idx[..., None]), None, None
 
 
 _nearest.register_autograd(_nearest_backward, setup_context=setup_search)
 
 
-def _both_ways(
+def _differentiable_nearest(
     src: Tensor, dst: Tensor, src_lengths: Tensor | None, dst_lengths: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    run = backend.kernel("nearest_neighbor", "nearest_neighbor", src) or reference.nearest_neighbor
-    return *run(src, dst, dst_lengths=dst_lengths), *run(dst, src, dst_lengths=src_lengths)
+) -> tuple[Tensor, Tensor]:
+    if not in_transform():
+        return _nearest(src, dst, src_lengths, dst_lengths)
+    _, idx = _nearest(src.detach(), dst.detach(), src_lengths, dst_lengths)
+    return reference.nearest_distances(src, dst, idx), idx
 
 
 @torch.library.custom_op("recon_fast::mutual_nearest", mutates_args=())
@@ -71,18 +84,15 @@ def _mutual_nearest(
 
 @_mutual_nearest.register_kernel(("cpu", "cuda"))
 def _(src, dst, src_lengths, dst_lengths):
-    forth, forth_idx, back, back_idx = _run_mutual_nearest(src, dst, src_lengths, dst_lengths)
-    return (
-        *reference.found_neighbors(forth, forth_idx, dst_lengths),
-        *reference.found_neighbors(back, back_idx, src_lengths),
-    )
+    src_lengths, dst_lengths = _read_both(src, dst, src_lengths, dst_lengths)
+    return _run_mutual_nearest(src, dst, src_lengths, dst_lengths)
 
 
 def _run_mutual_nearest(
     src: Tensor, dst: Tensor, src_lengths: Tensor | None, dst_lengths: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    run = backend.kernel("chamfer_distance", "mutual_nearest", src) or _both_ways
-    return run(src, dst, src_lengths, dst_lengths)
+    run = backend.kernel("chamfer_distance", "mutual_nearest", src) or reference.mutual_nearest
+    return run(src, dst, src_lengths=src_lengths, dst_lengths=dst_lengths)
 
 
 @_mutual_nearest.register_fake
@@ -107,6 +117,19 @@ def _mutual_backward(ctx, grad_forth, _forth, grad_back, _back):
 _mutual_nearest.register_autograd(_mutual_backward, setup_context=_setup_mutual)
 
 
+def search_both_ways(
+    src: Tensor, dst: Tensor, src_lengths: Tensor | None, dst_lengths: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """`mutual_nearest` of arguments that are checked."""
+    dtype = torch.promote_types(src.dtype, dst.dtype)
+    src, dst = src.to(dtype), dst.to(dtype)
+    if not in_transform():
+        return _mutual_nearest(src, dst, src_lengths, dst_lengths)
+    _, forth, _, back = _mutual_nearest(src.detach(), dst.detach(), src_lengths, dst_lengths)
+    forth_distance = reference.nearest_distances(src, dst, forth)
+    return forth_distance, forth, reference.nearest_distances(dst, src, back), back
+
+
 def pairs_by_parts(
     pred: Tensor,
     target: Tensor,
@@ -129,8 +152,6 @@ def pairs_by_parts(
         return loss, loss.new_empty(0), loss.new_empty(0)
 
     def gradients(src, dst, dist, idx, lengths):
-        if lengths is not None:  # a NaN in the padding times a weight of 0 would be NaN
-            idx = idx.masked_fill(torch.arange(idx.shape[1], device=idx.device) >= lengths[:, None], -1)
         weights = reference.chamfer_weights(dist, lengths, norm)
         return distance_backward(weights[..., None], src, dst, idx[..., None])
 
@@ -140,17 +161,14 @@ def pairs_by_parts(
 
 
 def _only_needed(
-    results: tuple[Tensor, Tensor | None, Tensor | None],
-    lengths: tuple[Tensor | None, ...],
-    needed: Sequence[bool],
+    loss: Tensor, to_pred: Tensor | None, to_target: Tensor | None, need_pred: bool, need_target: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Losses and gradients, 0 for pairs with an empty cloud; gradients that are not needed are empty."""
-    loss, *gradients = results
-    to_pred, to_target = (
-        reference.without_empty(gradient, *lengths) if need and gradient is not None else loss.new_empty(0)
-        for gradient, need in zip(gradients, needed, strict=True)
+    nothing = [loss.new_empty(0), loss.new_empty(0)]
+    return (
+        loss,
+        to_pred if need_pred and to_pred is not None else nothing[0],
+        to_target if need_target and to_target is not None else nothing[1],
     )
-    return reference.without_empty(loss, *lengths), to_pred, to_target
 
 
 @torch.library.custom_op("recon_fast::chamfer_pairs", mutates_args=())
@@ -166,14 +184,14 @@ def _chamfer_pairs(
     """Loss of each pair [B] and its gradients in both clouds, those that are not needed empty."""
     needed = need_pred_grad, need_target_grad
     results = pairs_by_parts(pred, target, pred_lengths, target_lengths, norm, *needed)
-    return _only_needed(results, (pred_lengths, target_lengths), needed)
+    return _only_needed(*results, *needed)
 
 
 @_chamfer_pairs.register_kernel(("cpu", "cuda"))
 def _(pred, target, pred_lengths, target_lengths, norm, *needed):
+    pred_lengths, target_lengths = _read_both(pred, target, pred_lengths, target_lengths)
     run = backend.kernel("chamfer_distance", "chamfer_pairs", pred) or pairs_by_parts
-    results = run(pred, target, pred_lengths, target_lengths, norm, *needed)
-    return _only_needed(results, (pred_lengths, target_lengths), needed)
+    return _only_needed(*run(pred, target, pred_lengths, target_lengths, norm, *needed), *needed)
 
 
 @_chamfer_pairs.register_fake
@@ -201,7 +219,10 @@ def _pairs_backward(ctx, grad, *_):
     if grad is None:
         return (None,) * 7
     if torch.is_grad_enabled():
-        raise RuntimeError("chamfer_distance has second derivatives in float64 only")
+        raise RuntimeError(
+            "chamfer_distance has second derivatives of float64 clouds and within torch.func only, "
+            f"got {ctx.dtypes[0]} and {ctx.dtypes[1]}"
+        )
     *gradients, pred, target, pred_lengths, target_lengths = ctx.saved_tensors
     needed = ctx.needs_input_grad[:2]
     if any(need and not there for need, there in zip(needed, ctx.computed, strict=True)):
@@ -222,23 +243,22 @@ def nearest_neighbor(src: Tensor, dst: Tensor, *, dst_lengths: Tensor | None = N
     Args:
         src: [B, N, 3], any floating point dtype; distances are computed in float32 (float64 for float64).
         dst: [B, M, 3].
-        dst_lengths: valid points of each cloud of `dst` [B], integer, 0 to M; None means all M.
+        dst_lengths: valid points of each cloud of `dst` [B], int32 or int64, 0 to M; None means all M.
 
     Returns:
         squared_distance [B, N], differentiable in both inputs, and idx [B, N], int64; ties go to the smallest
-        index. A NaN coordinate gives a valid index and a NaN distance. In a cloud of length 0 nothing is
-        found: index -1 and distance inf.
+        index. A NaN coordinate gives a valid index and a NaN distance. In an empty cloud nothing is found:
+        index -1 and distance inf.
 
     Raises:
-        ValueError: wrong shape, dtype or device.
+        TypeError: an argument that is not a tensor.
+        ValueError: wrong shape, dtype or device; lengths, on a CPU, out of range.
     """
     check_cloud("src", src)
-    check_cloud("dst", dst, batch=src.shape[0])
-    check_lengths("dst_lengths", dst_lengths, dst)
+    check_cloud("dst", dst, "src", src)
+    check_lengths("dst_lengths", dst_lengths, dst.shape[0])
     check_same_device(src=src, dst=dst, dst_lengths=dst_lengths)
-    if transformed():
-        return reference.nearest_neighbor(src, dst, dst_lengths=dst_lengths)
-    return _nearest(src, dst, dst_lengths)
+    return _differentiable_nearest(src, dst, None, dst_lengths)
 
 
 def mutual_nearest(
@@ -249,26 +269,35 @@ def mutual_nearest(
     Args:
         src: [B, N, 3], any floating point dtype.
         dst: [B, M, 3].
-        src_lengths: valid points of each cloud of `src` [B], integer, 0 to N; None means all N.
+        src_lengths: valid points of each cloud of `src` [B], int32 or int64, 0 to N; None means all N.
         dst_lengths: the same for `dst`.
 
     Returns:
         squared_distance [B, N] and idx [B, N] of `src` in `dst`, then those of `dst` in `src` [B, M];
-        distances are differentiable in both. Points behind the lengths have results that mean nothing.
+        distances are differentiable in both. Points behind the lengths, and all points of a cloud whose
+        partner is empty, have index -1 and distance inf.
 
     Raises:
-        ValueError: wrong shape, dtype or device.
+        TypeError: an argument that is not a tensor.
+        ValueError: wrong shape, dtype or device; lengths, on a CPU, out of range.
     """
     check_cloud("src", src)
-    check_cloud("dst", dst, batch=src.shape[0])
-    check_lengths("src_lengths", src_lengths, src)
-    check_lengths("dst_lengths", dst_lengths, dst)
+    check_cloud("dst", dst, "src", src)
+    check_lengths("src_lengths", src_lengths, src.shape[0])
+    check_lengths("dst_lengths", dst_lengths, dst.shape[0])
     check_same_device(src=src, dst=dst, src_lengths=src_lengths, dst_lengths=dst_lengths)
-    dtype = torch.promote_types(src.dtype, dst.dtype)
-    src, dst = src.to(dtype), dst.to(dtype)
-    if transformed():
-        return reference.mutual_nearest(src, dst, src_lengths=src_lengths, dst_lengths=dst_lengths)
-    return _mutual_nearest(src, dst, src_lengths, dst_lengths)
+    return search_both_ways(src, dst, src_lengths, dst_lengths)
+
+
+def check_pair(
+    pred: Tensor, target: Tensor, pred_lengths: Tensor | None, target_lengths: Tensor | None
+) -> None:
+    """Raise unless these are two batches of clouds and their lengths."""
+    check_cloud("pred", pred)
+    check_cloud("target", target, "pred", pred)
+    check_lengths("pred_lengths", pred_lengths, pred.shape[0])
+    check_lengths("target_lengths", target_lengths, target.shape[0])
+    check_same_device(pred=pred, target=target, pred_lengths=pred_lengths, target_lengths=target_lengths)
 
 
 def chamfer_distance(
@@ -287,7 +316,7 @@ def chamfer_distance(
     Args:
         pred: [B, N, 3], any floating point dtype; computed in float32 (float64 for float64).
         target: [B, M, 3].
-        pred_lengths: valid points of each cloud of `pred` [B], integer, 0 to N; None means all N.
+        pred_lengths: valid points of each cloud of `pred` [B], int32 or int64, 0 to N; None means all N.
         target_lengths: the same for `target`.
         norm: "l2": mean squared nearest distances both ways, added. "l1": mean nearest distances both ways,
             halved; its gradient at distance 0 is 0.
@@ -296,53 +325,33 @@ def chamfer_distance(
         single_directional: from `pred` to `target` alone; "l1" is then the mean distance, not halved.
 
     Returns:
-        A scalar, or [B] for reduction="none"; differentiable in both clouds, twice in float64. What stands
-        behind the lengths has gradient 0 and may be anything. A pair with a cloud of length 0 has distance 0
-        and gradient 0. Valid NaN coordinates give NaN.
+        A scalar, or [B] for reduction="none"; differentiable in both clouds, twice in float64 and within
+        torch.func. What stands behind the lengths has gradient 0 and may be anything. A pair of which one
+        cloud is empty counts 0, with gradient 0. Valid NaN coordinates give NaN.
 
     Raises:
-        ValueError: wrong shape, dtype or device; unknown norm or reduction.
-        RuntimeError: a second derivative of a loss that is not float64.
+        TypeError: an argument that is not a tensor.
+        ValueError: wrong shape, dtype or device; unknown norm or reduction; lengths, on a CPU, out of range.
+        RuntimeError: a second derivative, outside of torch.func, of a loss that is not float64.
     """
-    check_cloud("pred", pred)
-    check_cloud("target", target, batch=pred.shape[0])
-    check_lengths("pred_lengths", pred_lengths, pred)
-    check_lengths("target_lengths", target_lengths, target)
-    check_same_device(pred=pred, target=target, pred_lengths=pred_lengths, target_lengths=target_lengths)
+    check_pair(pred, target, pred_lengths, target_lengths)
     if norm not in NORMS:
         raise ValueError(f"norm must be one of {NORMS}, got {norm!r}")
     if reduction not in REDUCTIONS:
         raise ValueError(f"reduction must be one of {REDUCTIONS}, got {reduction!r}")
     if weights is not None:
         check_tensor("weights", weights)
-    if weights is not None and (weights.shape != pred.shape[:1] or not weights.is_floating_point()):
-        got = f"{weights.dtype} {tuple(weights.shape)}"
-        raise ValueError(f"weights must be a floating point [{pred.shape[0]}], got {got}")
-    check_same_device(pred=pred, weights=weights)
-    weights = None if weights is None else weights.detach()
-    if transformed():
-        dtype = torch.promote_types(pred.dtype, target.dtype)
-        return reference.chamfer_distance(
-            pred.to(dtype),
-            target.to(dtype),
-            pred_lengths=pred_lengths,
-            target_lengths=target_lengths,
-            norm=norm,
-            reduction=reduction,
-            weights=weights,
-            single_directional=single_directional,
-        )
+        if weights.shape != pred.shape[:1] or not weights.is_floating_point():
+            got = f"{weights.dtype} {tuple(weights.shape)}"
+            raise ValueError(f"weights must be a floating point [{pred.shape[0]}], got {got}")
+        check_same_device(pred=pred, weights=weights)
+        weights = weights.detach()
     if single_directional:
-        pred = reference.zero_padding(pred, pred_lengths)
-        target = reference.zero_padding(target, target_lengths)
-        forth, _ = _nearest(pred, target, target_lengths)
-        loss = reference.one_way_loss(forth, pred_lengths, norm)
-        loss = reference.without_empty(loss, pred_lengths, target_lengths)
-        return reference.reduce_pairs(loss, reduction, weights)
-    if torch.float64 in (pred.dtype, target.dtype):  # by parts, which are differentiable again
-        pred = reference.zero_padding(pred.double(), pred_lengths)
-        target = reference.zero_padding(target.double(), target_lengths)
-        forth, _, back, _ = _mutual_nearest(pred, target, pred_lengths, target_lengths)
+        forth, _ = _differentiable_nearest(pred, target, pred_lengths, target_lengths)
+        lengths = reference.of_pairs(pred_lengths, pred.shape[1], target_lengths)
+        return reference.reduce_pairs(reference.one_way_loss(forth, lengths, norm), reduction, weights)
+    if torch.float64 in (pred.dtype, target.dtype) or in_transform():  # by parts that have all derivatives
+        forth, _, back, _ = search_both_ways(pred, target, pred_lengths, target_lengths)
         return reference.chamfer_loss(forth, back, pred_lengths, target_lengths, norm, reduction, weights)
     needed = [torch.is_grad_enabled() and cloud.requires_grad for cloud in (pred, target)]
     loss, _, _ = _chamfer_pairs(pred, target, pred_lengths, target_lengths, norm, *needed)

@@ -3,10 +3,14 @@
 A search gives squared distances of its first argument to points of its second, and their indices.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from recon_fast.kernels import backend, reference
+from recon_fast.kernels.transforms import in_transform
 
 
 @torch.library.custom_op("recon_fast::distance_backward", mutates_args=())
@@ -28,7 +32,7 @@ def _(grad, src, dst, idx):
 
 def distance_backward(grad: Tensor, src: Tensor, dst: Tensor, idx: Tensor) -> tuple[Tensor, Tensor]:
     """See `reference.distance_backward`; float64 is differentiable again."""
-    if src.dtype == torch.float64:
+    if src.dtype == torch.float64 or in_transform():
         return reference.distance_backward(grad, src, dst, idx)
     return _distance_backward(grad, src, dst, idx)
 
@@ -38,6 +42,14 @@ def empty_search(queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
     shape = (*queries.shape[:-1], k)
     dtype = reference.geometry_dtype(queries)
     return queries.new_empty(shape, dtype=dtype), queries.new_empty(shape, dtype=torch.int64)
+
+
+def differentiable(search: Callable, queries: Tensor, points: Tensor, *others: Any) -> tuple[Tensor, Tensor]:
+    """What the operator `search` gives for clouds [B, N, 3], with distances that have all derivatives."""
+    if not in_transform():
+        return search(queries, points, *others)
+    _, idx = search(queries.detach(), points.detach(), *others)
+    return reference.distances_to(queries, points, idx), idx
 
 
 def setup_search(ctx, inputs, output):

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from recon_fast.kernels import backend, reference
-from recon_fast.kernels._check import check_same_device, check_tensor, transformed
+from recon_fast.kernels._check import check_same_device, check_tensor
+from recon_fast.kernels.transforms import in_transform
 
 
 @torch.library.custom_op("recon_fast::sum_features", mutates_args=())
@@ -63,6 +64,19 @@ def _(values, features, idx):
     return features.new_empty(idx.shape, dtype=reference.geometry_dtype(features))
 
 
+# The same in plain PyTorch where a transform wants derivatives.
+def _sums(features: Tensor, idx: Tensor, weights: Tensor | None) -> Tensor:
+    return (reference.sum_features if in_transform() else _sum)(features, idx, weights)
+
+
+def _scattered(values: Tensor, idx: Tensor, weights: Tensor | None, num_points: int) -> Tensor:
+    return (reference.scatter_features if in_transform() else _scatter)(values, idx, weights, num_points)
+
+
+def _matched(values: Tensor, features: Tensor, idx: Tensor) -> Tensor:
+    return (reference.match_features if in_transform() else _match)(values, features, idx)
+
+
 def _setup_sum(ctx, inputs, output):
     ctx.save_for_backward(*inputs)
 
@@ -71,9 +85,9 @@ def _sum_backward(ctx, grad):
     features, idx, weights = ctx.saved_tensors
     to_features = to_weights = None
     if ctx.needs_input_grad[0]:
-        to_features = _scatter(grad, idx, weights, features.shape[2])
+        to_features = _scattered(grad, idx, weights, features.shape[2])
     if ctx.needs_input_grad[2]:
-        to_weights = _match(grad, features, idx).to(weights.dtype)
+        to_weights = _matched(grad, features, idx).to(weights.dtype)
     return to_features, None, to_weights
 
 
@@ -85,9 +99,9 @@ def _scatter_backward(ctx, grad):
     values, idx, weights = ctx.saved_tensors
     to_values = to_weights = None
     if ctx.needs_input_grad[0]:
-        to_values = _sum(grad, idx, weights)
+        to_values = _sums(grad, idx, weights)
     if ctx.needs_input_grad[2]:
-        to_weights = _match(values, grad, idx).to(weights.dtype)
+        to_weights = _matched(values, grad, idx).to(weights.dtype)
     return to_values, None, to_weights, None
 
 
@@ -99,9 +113,9 @@ def _match_backward(ctx, grad):
     values, features, idx = ctx.saved_tensors
     to_values = to_features = None
     if ctx.needs_input_grad[0]:
-        to_values = _sum(features, idx, grad).to(values.dtype)
+        to_values = _sums(features, idx, grad).to(values.dtype)
     if ctx.needs_input_grad[1]:
-        to_features = _scatter(values, idx, grad, features.shape[2]).to(features.dtype)
+        to_features = _scattered(values, idx, grad, features.shape[2]).to(features.dtype)
     return to_values, to_features, None
 
 
@@ -135,14 +149,15 @@ def gather_features(features: Tensor, idx: Tensor) -> Tensor:
         [B, C, ...] in the dtype of `features`, differentiable in them.
 
     Raises:
+        TypeError: an argument that is not a tensor.
         ValueError: wrong shape, dtype or device.
     """
     _check(features, idx)
     if idx.ndim < 2 or idx.shape[0] != features.shape[0]:
-        raise ValueError(f"idx must be [{features.shape[0]}, ...], got {tuple(idx.shape)}")
+        got = f"{tuple(idx.shape)}; features is {tuple(features.shape)}"
+        raise ValueError(f"idx must be [{features.shape[0]}, ...], got {got}")
     check_same_device(features=features, idx=idx)
-    sum_features = reference.sum_features if transformed() else _sum
-    return sum_features(features, idx.flatten(1)[..., None], None).unflatten(2, idx.shape[1:])
+    return _sums(features, idx.flatten(1)[..., None], None).unflatten(2, idx.shape[1:])
 
 
 def interpolate_features(features: Tensor, idx: Tensor, weights: Tensor) -> Tensor:
@@ -157,14 +172,16 @@ def interpolate_features(features: Tensor, idx: Tensor, weights: Tensor) -> Tens
         [B, C, M] in the dtype of `features`, differentiable in features and weights.
 
     Raises:
+        TypeError: an argument that is not a tensor.
         ValueError: wrong shape, dtype or device.
     """
     _check(features, idx)
     if idx.ndim != 3 or idx.shape[0] != features.shape[0]:
-        raise ValueError(f"idx must be [{features.shape[0]}, M, K], got {tuple(idx.shape)}")
+        got = f"{tuple(idx.shape)}; features is {tuple(features.shape)}"
+        raise ValueError(f"idx must be [{features.shape[0]}, M, K], got {got}")
     check_tensor("weights", weights)
     if weights.shape != idx.shape or not weights.is_floating_point():
         got = f"{weights.dtype} {tuple(weights.shape)}"
-        raise ValueError(f"weights must be a floating point {list(idx.shape)}, got {got}")
+        raise ValueError(f"weights must be a floating point {list(idx.shape)} like idx, got {got}")
     check_same_device(features=features, idx=idx, weights=weights)
-    return (reference.sum_features if transformed() else _sum)(features, idx, weights)
+    return _sums(features, idx, weights)

@@ -12,7 +12,7 @@ from recon_fast.kernels._check import (
     check_count,
     check_lengths,
     check_same_device,
-    known_values,
+    read_lengths,
 )
 
 
@@ -27,6 +27,12 @@ def _farthest_point_sample(
 
 @_farthest_point_sample.register_kernel(("cpu", "cuda"))
 def _(xyz, num_samples, lengths, start_index, skip_near_origin):
+    lengths = read_lengths("lengths", lengths, xyz.shape[1])
+    if start_index > 0 and lengths is not None and lengths.device.type == "cpu":
+        for cloud, length in enumerate(lengths.tolist()):
+            if 0 < length <= start_index:
+                got = f"got {start_index} for the {length} points of cloud {cloud}"
+                raise ValueError(f"start_index must be below every length, {got}")
     run = backend.kernel("farthest_point_sample", "farthest_point_sample", xyz)
     run = run or reference.farthest_point_sample
     return run(xyz, num_samples, lengths=lengths, start_index=start_index, skip_near_origin=skip_near_origin)
@@ -50,9 +56,9 @@ def farthest_point_sample(
     Args:
         xyz: points [B, N, 3], any floating point dtype; computed in float32 (float64 for float64).
         num_samples: M, 1 <= M <= N.
-        lengths: valid points of each cloud [B], integer, 0 to N; None means all N. Rows with fewer than M
-            valid points are filled up with index -1.
-        start_index: index of the first sample in every cloud; below every length.
+        lengths: valid points of each cloud [B], int32 or int64, 0 to N; None means all N. Rows with fewer
+            than M valid points are filled up with index -1.
+        start_index: index of the first sample in every cloud that is not empty.
         skip_near_origin: pass over points with |p|^2 <= 1e-3, as pointnet2_ops and so the official ReCon do.
 
     Returns:
@@ -60,18 +66,14 @@ def farthest_point_sample(
         of chosen points come after all distinct points, and points that are not finite or passed over last.
 
     Raises:
-        ValueError: wrong shape, dtype or device; num_samples or start_index out of range.
+        TypeError: an argument that is not a tensor.
+        ValueError: wrong shape, dtype or device; num_samples or start_index out of range; on a CPU lengths
+            out of range or start_index not below them.
     """
     check_cloud("xyz", xyz)
     check_count("num_samples", num_samples, xyz.shape[1], "points of xyz")
-    check_lengths("lengths", lengths, xyz)
+    check_lengths("lengths", lengths, xyz.shape[0])
     check_same_device(xyz=xyz, lengths=lengths)
     if not 0 <= start_index < xyz.shape[1]:
         raise ValueError(f"start_index must be between 0 and {xyz.shape[1] - 1}, got {start_index}")
-    if lengths is not None and start_index and (values := known_values(lengths)) is not None:
-        shortest = min((length for length in values if length), default=xyz.shape[1])
-        if start_index >= shortest:
-            raise ValueError(
-                f"start_index must be below every length, got {start_index} and a length of {shortest}"
-            )
     return _farthest_point_sample(xyz.detach(), num_samples, lengths, start_index, skip_near_origin)

@@ -6,9 +6,16 @@ import torch
 from torch import Tensor
 
 from recon_fast.kernels import backend, reference
-from recon_fast.kernels._check import check_cloud, check_count, check_lengths, check_same_device, transformed
-from recon_fast.kernels.distance import empty_search, search_backward, setup_search
+from recon_fast.kernels._check import (
+    check_cloud,
+    check_count,
+    check_lengths,
+    check_same_device,
+    read_lengths,
+)
+from recon_fast.kernels.distance import differentiable, empty_search, search_backward, setup_search
 from recon_fast.kernels.fps import farthest_point_sample
+from recon_fast.kernels.transforms import in_transform
 
 
 class PointGroups(NamedTuple):
@@ -27,6 +34,7 @@ def _knn(queries: Tensor, points: Tensor, k: int, lengths: Tensor | None) -> tup
 
 @_knn.register_kernel(("cpu", "cuda"))
 def _(queries, points, k, lengths):
+    lengths = read_lengths("lengths", lengths, points.shape[1])
     run = backend.kernel("knn", "knn", queries) or reference.knn
     return run(queries, points, k, lengths=lengths)
 
@@ -47,6 +55,7 @@ def _group(xyz: Tensor, center_idx: Tensor, k: int, lengths: Tensor | None) -> t
 
 @_group.register_kernel(("cpu", "cuda"))
 def _(xyz, center_idx, k, lengths):
+    lengths = read_lengths("lengths", lengths, xyz.shape[1])
     run = backend.kernel("sample_and_group", "group", xyz)
     if run is not None:
         return run(xyz, center_idx, k, lengths)
@@ -95,7 +104,9 @@ def _setup_group(ctx, inputs, output):
 def _backward_of_group(ctx, grad_centers, grad_neighborhoods, _):
     if grad_centers is None and grad_neighborhoods is None:
         return None, None, None, None
-    grad = _group_backward(grad_centers, grad_neighborhoods, *ctx.saved_tensors, ctx.num_points)
+    backward = reference.group_backward if in_transform() else _group_backward
+    center_idx, neighbor_idx = ctx.saved_tensors
+    grad = backward(grad_centers, grad_neighborhoods, center_idx, neighbor_idx, ctx.num_points)
     return grad.to(ctx.dtype), None, None, None
 
 
@@ -124,24 +135,23 @@ def knn(queries: Tensor, points: Tensor, k: int, *, lengths: Tensor | None = Non
             (float64 for float64 queries), so they hold far from the origin too.
         points: [B, N, 3].
         k: number of neighbours, 1 <= k <= N.
-        lengths: valid points of each cloud of `points` [B], integer, 0 to N; None means all N. Where fewer
-            than k are valid the rest has index -1 and distance inf.
+        lengths: valid points of each cloud of `points` [B], int32 or int64, 0 to N; None means all N. Where
+            fewer than k are valid the rest has index -1 and distance inf.
 
     Returns:
         squared_distances [B, M, k], float32 or float64, differentiable in both inputs, and idx [B, M, k],
         int64. Points at a NaN or infinite distance come last.
 
     Raises:
-        ValueError: wrong shape, dtype or device; k out of range.
+        TypeError: an argument that is not a tensor.
+        ValueError: wrong shape, dtype or device; k or, on a CPU, lengths out of range.
     """
     check_cloud("queries", queries)
-    check_cloud("points", points, batch=queries.shape[0])
+    check_cloud("points", points, "queries", queries)
     check_count("k", k, points.shape[1], "points")
-    check_lengths("lengths", lengths, points)
+    check_lengths("lengths", lengths, points.shape[0])
     check_same_device(queries=queries, points=points, lengths=lengths)
-    if transformed():
-        return reference.knn(queries, points, k, lengths=lengths)
-    return _knn(queries, points, k, lengths)
+    return differentiable(_knn, queries, points, k, lengths)
 
 
 def sample_and_group(
@@ -158,22 +168,28 @@ def sample_and_group(
         xyz: points [B, N, 3], any floating point dtype.
         num_groups: G, 1 <= G <= N.
         group_size: K, 1 <= K <= N.
-        lengths: valid points of each cloud [B], integer, 0 to N; None means all N. Groups and neighbours that
-            a short cloud cannot fill have index -1 and coordinates 0.
+        lengths: valid points of each cloud [B], int32 or int64, 0 to N; None means all N. Groups and
+            neighbours that a short cloud cannot fill have index -1 and coordinates 0.
         skip_near_origin: see `farthest_point_sample`.
 
     Returns:
         PointGroups; coordinates are float32 (float64 for float64 input) and differentiable in `xyz`.
 
     Raises:
-        ValueError: wrong shape, dtype or device; num_groups or group_size out of range.
+        TypeError: an argument that is not a tensor.
+        ValueError: wrong shape, dtype or device; num_groups, group_size or, on a CPU, lengths out of range.
     """
     check_cloud("xyz", xyz)
     check_count("num_groups", num_groups, xyz.shape[1], "points of xyz")
     check_count("group_size", group_size, xyz.shape[1], "points of xyz")
-    check_lengths("lengths", lengths, xyz)
+    check_lengths("lengths", lengths, xyz.shape[0])
     check_same_device(xyz=xyz, lengths=lengths)
     center_idx = farthest_point_sample(xyz, num_groups, lengths=lengths, skip_near_origin=skip_near_origin)
-    group = reference.group_around if transformed() else _group
-    centers, neighborhoods, neighbor_idx = group(xyz, center_idx, group_size, lengths)
+    if in_transform():
+        _, _, neighbor_idx = _group(xyz.detach(), center_idx, group_size, lengths)
+        points = xyz.to(reference.geometry_dtype(xyz))
+        centers = reference.gather_points(points, center_idx)
+        padded = lengths is not None
+        return PointGroups(*reference.group(points, centers, center_idx, neighbor_idx, padded=padded))
+    centers, neighborhoods, neighbor_idx = _group(xyz, center_idx, group_size, lengths)
     return PointGroups(centers, neighborhoods, center_idx, neighbor_idx)

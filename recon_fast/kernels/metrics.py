@@ -5,9 +5,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from recon_fast.kernels._check import check_cloud, check_lengths
-from recon_fast.kernels.chamfer import mutual_nearest
-from recon_fast.kernels.reference import squared_radius, without_empty, zero_padding
+from recon_fast.kernels.chamfer import check_pair, search_both_ways
+from recon_fast.kernels.reference import of_pairs, squared_radius
 
 
 class FScore(NamedTuple):
@@ -18,8 +17,9 @@ class FScore(NamedTuple):
     recall: Tensor  # [B], of target
 
 
-def _valid(distances: Tensor, lengths: Tensor | None) -> Tensor:
-    """Which of the points [B, N] are within the lengths."""
+def _valid(distances: Tensor, lengths: Tensor | None, others: Tensor | None) -> Tensor:
+    """Which of the points [B, N] are within the lengths; none where the other cloud is empty."""
+    lengths = of_pairs(lengths, distances.shape[1], others)
     if lengths is None:
         return torch.ones_like(distances, dtype=torch.bool)
     return torch.arange(distances.shape[1], device=distances.device) < lengths[:, None]
@@ -46,27 +46,25 @@ def f_score(
         pred: [B, N, 3], any floating point dtype.
         target: [B, M, 3].
         threshold: a point is near where its distance, not squared, to the other cloud is below it.
-        pred_lengths: valid points of each cloud of `pred` [B], integer, 0 to N; None means all N.
+        pred_lengths: valid points of each cloud of `pred` [B], int32 or int64, 0 to N; None means all N.
         target_lengths: the same for `target`.
 
     Returns:
-        FScore, each [B], between 0 and 1; F is 0 where precision and recall are, as with a cloud of length 0.
-        Not differentiable.
+        FScore, each [B], between 0 and 1; F is 0 where precision and recall are, and all three of a pair of
+        which one cloud is empty. Not differentiable.
 
     Raises:
-        ValueError: wrong shape, dtype or device; a threshold that is not above 0.
+        TypeError: an argument that is not a tensor.
+        ValueError: wrong shape, dtype or device; a threshold that is not above 0; lengths, on a CPU, out of
+            range.
     """
-    check_cloud("pred", pred)
-    check_cloud("target", target, batch=pred.shape[0])
-    check_lengths("pred_lengths", pred_lengths, pred)
-    check_lengths("target_lengths", target_lengths, target)
+    check_pair(pred, target, pred_lengths, target_lengths)
     if not threshold > 0:
         raise ValueError(f"threshold must be above 0, got {threshold}")
-    lengths = {"src_lengths": pred_lengths, "dst_lengths": target_lengths}
-    forth, _, back, _ = mutual_nearest(pred.detach(), target.detach(), **lengths)
+    forth, _, back, _ = search_both_ways(pred.detach(), target.detach(), pred_lengths, target_lengths)
     bound = squared_radius(threshold, forth.dtype)
-    precision = _mean((forth < bound).to(forth.dtype), _valid(forth, pred_lengths))
-    recall = _mean((back < bound).to(back.dtype), _valid(back, target_lengths))
+    precision = _mean((forth < bound).to(forth.dtype), _valid(forth, pred_lengths, target_lengths))
+    recall = _mean((back < bound).to(back.dtype), _valid(back, target_lengths, pred_lengths))
     both = precision + recall
     return FScore(2 * precision * recall / torch.where(both > 0, both, 1), precision, recall)
 
@@ -92,32 +90,30 @@ def density_aware_chamfer(
         target: [B, M, 3].
         alpha: scale of the distances.
         count_power: the authors' n_lambda.
-        pred_lengths: valid points of each cloud of `pred` [B], integer, 0 to N; None means all N.
+        pred_lengths: valid points of each cloud of `pred` [B], int32 or int64, 0 to N; None means all N.
         target_lengths: the same for `target`.
 
     Returns:
-        [B], differentiable in both clouds; 0 where a cloud has length 0.
+        [B], differentiable in both clouds; 0 for a pair of which one cloud is empty.
 
     Raises:
-        ValueError: wrong shape, dtype or device.
+        TypeError: an argument that is not a tensor.
+        ValueError: wrong shape, dtype or device; lengths, on a CPU, out of range.
     """
-    check_cloud("pred", pred)
-    check_cloud("target", target, batch=pred.shape[0])
-    check_lengths("pred_lengths", pred_lengths, pred)
-    check_lengths("target_lengths", target_lengths, target)
-    pred, target = zero_padding(pred, pred_lengths), zero_padding(target, target_lengths)
-    forth, forth_idx, back, back_idx = mutual_nearest(
-        pred, target, src_lengths=pred_lengths, dst_lengths=target_lengths
+    check_pair(pred, target, pred_lengths, target_lengths)
+    forth, forth_idx, back, back_idx = search_both_ways(pred, target, pred_lengths, target_lengths)
+    of_pred, of_target = (
+        _valid(forth, pred_lengths, target_lengths),
+        _valid(back, target_lengths, pred_lengths),
     )
-    of_pred, of_target = _valid(forth, pred_lengths), _valid(back, target_lengths)
     losses = []
     for dist, idx, own, other in (
         (forth, forth_idx, of_pred, of_target),
         (back, back_idx, of_target, of_pred),
     ):
-        idx = idx.clamp_min(0)
+        idx = idx.clamp_min(0)  # what is not there is not counted
         count = torch.zeros_like(other, dtype=torch.int64).scatter_add(1, idx, own.long())
         share = count.gather(1, idx).clamp_min(1) ** count_power
         weight = other.sum(1, keepdim=True) / own.sum(1, keepdim=True).clamp_min(1) / share
         losses.append(_mean(1 - weight * torch.exp(-alpha * dist), own))
-    return without_empty((losses[0] + losses[1]) / 2, pred_lengths, target_lengths)
+    return (losses[0] + losses[1]) / 2

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from recon_fast.kernels import backend, reference
-from recon_fast.kernels._check import check_cloud, check_same_device, check_tensor, transformed
+from recon_fast.kernels._check import check_points, check_same_device, check_tensor
 from recon_fast.kernels.distance import distance_backward, empty_search, setup_search
+from recon_fast.kernels.transforms import in_transform
 
 _SPARE = 128  # points a cloud that padding may add on a CPU: they take as long as a call
 
@@ -23,10 +24,12 @@ _SPARE = 128  # points a cloud that padding may add on a CPU: they take as long 
 class _Clouds:
     """Packed points with the sizes of their clouds."""
 
-    def __init__(self, points: Tensor, lengths: Tensor, name: str):
+    def __init__(self, points: Tensor, lengths: Tensor, name: str, rows: str = "points"):
         self.points, self.sizes = points, lengths.tolist()
         if sum(self.sizes) != points.shape[0] or min(self.sizes, default=0) < 0:
-            raise ValueError(f"{name} must add up to the {points.shape[0]} points, got {self.sizes}")
+            want = f"{name} must be 0 or more and add up to the {points.shape[0]} {rows}"
+            least = min(self.sizes, default=0)
+            raise ValueError(f"{want}, got a sum of {sum(self.sizes)} and a smallest of {least}")
         self.starts = [0, *accumulate(self.sizes)]
 
     def wasteful(self) -> bool:
@@ -70,9 +73,11 @@ def _search(
     By `packed(query_sizes, point_sizes)` if it takes the clouds, else of some at a time by
     `find(queries, points, at most k, lengths)`.
     """
-    q, p = _Clouds(queries, query_lengths, "query_lengths"), _Clouds(points, point_lengths, "point_lengths")
+    q = _Clouds(queries, query_lengths, "query_lengths", "queries")
+    p = _Clouds(points, point_lengths, "point_lengths")
     if len(q.sizes) != len(p.sizes):
-        raise ValueError(f"query_lengths and point_lengths must be as many, got {q.sizes} and {p.sizes}")
+        counts = f"{len(q.sizes)} and {len(p.sizes)}"
+        raise ValueError(f"query_lengths and point_lengths must be of as many clouds, got {counts}")
     if packed is not None and (both := packed(q.sizes, p.sizes)) is not None:
         return both
     found = []
@@ -100,9 +105,6 @@ def _nearest_of(queries: Tensor, points: Tensor, k: int, lengths: Tensor | None)
     if k == 1:
         find = backend.kernel("nearest_neighbor", "nearest_neighbor", queries) or reference.nearest_neighbor
         dist, idx = find(queries, points, dst_lengths=lengths)
-        if lengths is not None:
-            idx = idx.masked_fill(lengths[:, None] <= 0, -1)
-            dist = dist.masked_fill(idx < 0, float("inf"))
         return dist[..., None], idx[..., None]
     run = backend.kernel("knn", "knn", queries) or reference.knn
     return run(queries, points, k, lengths=lengths)
@@ -154,10 +156,13 @@ _packed_ball_query.register_autograd(_backward, setup_context=setup_search)
 @torch.library.custom_op("recon_fast::packed_farthest_point_sample", mutates_args=())
 def _packed_fps(points: Tensor, lengths: Tensor, counts: Tensor, starts: Tensor) -> Tensor:
     clouds, wanted = _Clouds(points, lengths, "lengths"), counts.tolist()
-    if len(wanted) != len(clouds.sizes) or any(
-        not 0 <= c <= n for c, n in zip(wanted, clouds.sizes, strict=True)
-    ):
-        raise ValueError(f"num_samples must lie between 0 and the lengths {clouds.sizes}, got {wanted}")
+    for name, values, spare in (("num_samples", wanted, 0), ("starts", starts.tolist(), 1)):
+        if len(values) != len(clouds.sizes):
+            raise ValueError(f"{name} must be one for each of {len(clouds.sizes)} lengths, got {len(values)}")
+        for cloud, (value, size) in enumerate(zip(values, clouds.sizes, strict=True)):
+            if not 0 <= value <= max(size - spare, 0):
+                want = f"{name} must be between 0 and {max(size - spare, 0)}"
+                raise ValueError(f"{want} for the {size} points of cloud {cloud}, got {value}")
     run = backend.kernel("farthest_point_sample", "farthest_point_sample", points)
     run = run or reference.farthest_point_sample
     pieces = []
@@ -199,38 +204,31 @@ def _(idx):
     return idx.new_empty(2, torch.library.get_ctx().new_dynamic_size())
 
 
-def _differentiable(
-    search: Callable, queries: Tensor, points: Tensor, *settings: Any
-) -> tuple[Tensor, Tensor]:
-    """A search whose distances torch.func and forward-mode differentiation can follow."""
-    if not transformed():
-        return search(queries, points, *settings)
-    _, idx = search(queries.detach(), points.detach(), *settings)
-    return reference.neighbor_distances(queries[None], points[None], idx[None])[0], idx
-
-
-def _check(device_of: Tensor, **lengths: Tensor) -> None:
+def _check_lengths(**lengths: Tensor) -> None:
     for name, value in lengths.items():
         check_tensor(name, value)
         if value.ndim != 1 or value.dtype not in (torch.int32, torch.int64):
-            raise ValueError(f"{name} must be an integer [B], got {value.dtype} {tuple(value.shape)}")
-    check_same_device(points=device_of, **lengths)
+            got = f"{value.dtype} {tuple(value.shape)}"
+            raise ValueError(f"{name} must be an int32 or int64 [B], got {got}")
 
 
-def _check_points(name: str, points: Tensor) -> None:
-    check_tensor(name, points)
-    if points.ndim != 2:
-        raise ValueError(f"{name} must be [N, 3], got {tuple(points.shape)}")
-    check_cloud(name, points[None])
+def _differentiable(search: Callable, queries: Tensor, points: Tensor, *others: Any) -> tuple[Tensor, Tensor]:
+    """What the operator `search` gives, with distances that have all derivatives."""
+    if not in_transform():
+        return search(queries, points, *others)
+    _, idx = search(queries.detach(), points.detach(), *others)
+    return reference.distances_to(queries[None], points[None], idx[None])[0], idx
 
 
 def _check_search(
     queries: Tensor, points: Tensor, k: int, query_lengths: Tensor, point_lengths: Tensor
 ) -> None:
-    _check_points("queries", queries)
-    _check_points("points", points)
-    _check(points, query_lengths=query_lengths, point_lengths=point_lengths)
-    check_same_device(queries=queries, points=points)
+    check_points("queries", queries)
+    check_points("points", points)
+    _check_lengths(query_lengths=query_lengths, point_lengths=point_lengths)
+    check_same_device(
+        queries=queries, points=points, query_lengths=query_lengths, point_lengths=point_lengths
+    )
     if k < 1:
         raise ValueError(f"k must be 1 or more, got {k}")
 
@@ -244,7 +242,7 @@ def packed_knn(
         queries: [M, 3], the queries of cloud 0, then those of cloud 1, ...; any floating point dtype.
         points: [N, 3], in the same order.
         k: number of neighbours, 1 and more; may exceed the points of a cloud.
-        query_lengths: queries of each cloud [B], integer, 0 and more; they add up to M.
+        query_lengths: queries of each cloud [B], int32 or int64, 0 and more; they add up to M.
         point_lengths: points of each cloud [B]; they add up to N.
 
     Returns:
@@ -252,6 +250,7 @@ def packed_knn(
         Where a cloud has fewer than k points the rest has index -1 and distance inf.
 
     Raises:
+        TypeError: an argument that is not a tensor.
         ValueError: wrong shape, dtype or device; lengths that do not add up; k out of range.
     """
     _check_search(queries, points, k, query_lengths, point_lengths)
@@ -264,6 +263,7 @@ def packed_ball_query(
     """`ball_query` in a packed batch, padded with index -1 and distance inf; arguments as of `packed_knn`.
 
     Raises:
+        TypeError: an argument that is not a tensor.
         ValueError: as `packed_knn`; a radius that is negative or NaN.
     """
     _check_search(queries, points, k, query_lengths, point_lengths)
@@ -284,6 +284,7 @@ def neighbor_edges(idx: Tensor) -> Tensor:
         [2, E], int64: the row of each index that is not negative, and the index, row after row.
 
     Raises:
+        TypeError: an argument that is not a tensor.
         ValueError: wrong shape or dtype.
     """
     check_tensor("idx", idx)
@@ -299,18 +300,22 @@ def packed_farthest_point_sample(
 
     Args:
         points: [N, 3], cloud after cloud; any floating point dtype.
-        lengths: points of each cloud [B], integer; they add up to N.
-        num_samples: [B], integer, between 0 and the length of the cloud.
-        starts: the first sample within each cloud [B], integer below its length; None means 0. Ties go to
-            the first point from there on.
+        lengths: points of each cloud [B], int32 or int64, 0 and more; they add up to N.
+        num_samples: [B], int32 or int64, between 0 and the length of the cloud.
+        starts: the first sample within each cloud [B], int32 or int64, below its length (of an empty cloud
+            0); None means 0. Ties go to the first point from there on.
 
     Returns:
         idx [sum of num_samples], int64, into `points`, cloud after cloud; not differentiable.
 
     Raises:
-        ValueError: wrong shape, dtype or device; lengths that do not add up; num_samples out of range.
+        TypeError: an argument that is not a tensor.
+        ValueError: wrong shape, dtype or device; lengths that do not add up; num_samples or starts out of
+            range.
     """
-    _check_points("points", points)
+    check_points("points", points)
+    _check_lengths(lengths=lengths, num_samples=num_samples)
     starts = torch.zeros_like(lengths) if starts is None else starts
-    _check(points, lengths=lengths, num_samples=num_samples, starts=starts)
+    _check_lengths(starts=starts)
+    check_same_device(points=points, lengths=lengths, num_samples=num_samples, starts=starts)
     return _packed_fps(points.detach(), lengths, num_samples, starts)

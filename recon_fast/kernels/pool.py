@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from recon_fast.kernels import backend, reference
-from recon_fast.kernels._check import check_same_device, check_tensor, in_one_dtype, transformed
+from recon_fast.kernels._check import check_same_device, check_tensor, in_one_dtype
+from recon_fast.kernels.transforms import in_transform
 
 
 @torch.library.custom_op("recon_fast::linear_max", mutates_args=())
@@ -62,7 +63,9 @@ def _setup_context(ctx, inputs, output):
 def _backward(ctx, grad, _):
     if grad is None:
         return None, None, None
-    return _linear_max_backward(grad, *ctx.saved_tensors)
+    return (reference.linear_max_backward if in_transform() else _linear_max_backward)(
+        grad, *ctx.saved_tensors
+    )
 
 
 _linear_max.register_autograd(_backward, setup_context=_setup_context)
@@ -80,10 +83,11 @@ def linear_max(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         [G, O] in the dtype of `x`, differentiable in all three; of equal members the first gets the gradient.
 
     Raises:
+        TypeError: an argument that is not a tensor.
         ValueError: wrong shape, dtype or device.
     """
-    for name, given in (("x", x), ("weight", weight), ("bias", bias)):
-        check_tensor(name, given)
+    for name, tensor in (("x", x), ("weight", weight), ("bias", bias)):
+        check_tensor(name, tensor)
     if x.ndim != 3 or x.shape[1] == 0:
         raise ValueError(f"x must be [G, K, C] with members in each group, got {tuple(x.shape)}")
     if weight.ndim != 2 or weight.shape[1] != x.shape[2]:
@@ -93,6 +97,6 @@ def linear_max(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     check_same_device(x=x, weight=weight, bias=bias)
     x, weight, bias = in_one_dtype(x=x, weight=weight, bias=bias)
     # On a GPU the dense backward runs on tensor cores; in float64 it is differentiable again.
-    if x.device.type != "cpu" or x.dtype == torch.float64 or transformed():
+    if x.device.type != "cpu" or x.dtype == torch.float64 or in_transform():
         return reference.linear_max(x, weight, bias)
     return _linear_max(x, weight, bias)[0]

@@ -11,8 +11,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from recon_fast.kernels._check import known_values
-
 NEAR_ORIGIN = 1e-3  # pointnet2_ops passes over points with |p|^2 at or below this
 _CHUNK = 1 << 24  # pairs of points held at once
 
@@ -52,23 +50,18 @@ def zero_padding(xyz: Tensor, lengths: Tensor | None) -> Tensor:
     return xyz if lengths is None else xyz.masked_fill(~_valid(lengths, xyz.shape[1])[..., None], 0)
 
 
-def without_empty(values: Tensor, *lengths: Tensor | None, fill: float = 0) -> Tensor:
-    """Values [B, ...] with `fill` where one of the lengths [B] is 0: where a cloud has no points."""
-    for length in lengths:
-        if length is not None and 0 in (known_values(length) or (0,)):  # unless it is known that none is
-            values = values.masked_fill((length <= 0).view(-1, *(1,) * (values.ndim - 1)), fill)
-    return values
-
-
-def found_neighbors(dist: Tensor, idx: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Distances and indices [B, N] of neighbours, inf and -1 where there are no points to find."""
-    return without_empty(dist, lengths, fill=float("inf")), without_empty(idx, lengths, fill=-1)
-
-
 def gather_points(xyz: Tensor, idx: Tensor) -> Tensor:
     """Points [B, ..., 3] at `idx` [B, ...]; an index of -1 takes point 0. Differentiable in `xyz`."""
     flat = idx.clamp_min(0).reshape(idx.shape[0], -1, 1).expand(-1, -1, 3)
     return xyz.gather(1, flat).reshape(*idx.shape, 3)
+
+
+def distances_to(src: Tensor, dst: Tensor, idx: Tensor) -> Tensor:  # [B, N, 3], [B, M, 3], [B, N, K]
+    """|src_i - dst_idx[i, k]|^2 [B, N, K], inf at index -1. Differentiable in both, in every mode."""
+    dtype, nothing = geometry_dtype(src), idx < 0
+    diff = src.to(dtype)[:, :, None] - gather_points(dst.to(dtype), idx)
+    # A difference of 0 before the square keeps what is not there out of the gradients, NaN included.
+    return _squared_norm(diff.masked_fill(nothing[..., None], 0)).masked_fill(nothing, float("inf"))
 
 
 def farthest_point_sample(
@@ -93,6 +86,8 @@ def farthest_point_sample(
 
     idx = torch.empty(B, num_samples, dtype=torch.int64, device=xyz.device)
     current = torch.full((B, 1), start_index, dtype=torch.int64, device=xyz.device)
+    if lengths is not None:
+        current = current.minimum(lengths[:, None] - 1).clamp_min(0)
     for m in range(num_samples):
         idx[:, m : m + 1] = current
         dist.scatter_(1, current, -2)
@@ -117,10 +112,10 @@ def knn(
     N = points.shape[1]
     with torch.no_grad():
         chunks = []
-        for chunk in query_chunks(queries.detach(), N):
-            d2 = _pairwise(chunk, points.detach())  # [B, m, N]
+        for chunk in query_chunks(queries, N):
+            d2 = _pairwise(chunk, points)  # [B, m, N]
             if lengths is not None:
-                d2 = d2.masked_fill(~_valid(lengths, N)[:, None], float("inf"))
+                d2.masked_fill_(~_valid(lengths, N)[:, None], float("inf"))
             if dtype == torch.float32:
                 # Bits of a non-negative float sort like the float, so (bits, index) is one integer key.
                 key = (d2.view(torch.int32).to(torch.int64) << 32) | torch.arange(N, device=d2.device)
@@ -128,19 +123,9 @@ def knn(
             else:
                 chunks.append(d2.sort(dim=-1, stable=True).indices[..., :k])
         idx = torch.cat(chunks, 1)  # [B, M, k]
-    dist = _squared_norm(queries[:, :, None] - gather_points(points, idx))
     if lengths is not None:
-        padded = idx >= lengths[:, None, None]
-        dist = dist.masked_fill(padded, float("inf"))
-        idx = idx.masked_fill(padded, -1)
-    return dist, idx
-
-
-def neighbor_distances(queries: Tensor, points: Tensor, idx: Tensor) -> Tensor:
-    """Squared distances [B, M, k] of queries [B, M, 3] to the points at idx [B, M, k]; inf at -1."""
-    dtype = geometry_dtype(queries)
-    dist = _squared_norm(queries.to(dtype)[:, :, None] - gather_points(points.to(dtype), idx))
-    return dist.masked_fill(idx < 0, float("inf"))
+        idx = idx.masked_fill(idx >= lengths[:, None, None], -1)
+    return distances_to(queries, points, idx), idx
 
 
 def neighbor_edges(idx: Tensor) -> Tensor:  # [M, k] int64, -1 for none -> [2, E]
@@ -170,8 +155,8 @@ def ball_query(
     point, bound = torch.arange(N, device=points.device), squared_radius(radius, dtype)
     with torch.no_grad():
         chunks = []
-        for chunk in query_chunks(queries.detach(), N):
-            inside = _pairwise(chunk, points.detach()) < bound  # [B, m, N]
+        for chunk in query_chunks(queries, N):
+            inside = _pairwise(chunk, points) < bound  # [B, m, N]
             if lengths is not None:
                 inside &= _valid(lengths, N)[:, None]
             chunks.append(torch.where(inside, point, N).topk(min(k, N), largest=False).values)
@@ -181,7 +166,7 @@ def ball_query(
             idx = torch.where(idx < 0, idx[..., :1], idx).clamp_min(0)
             if lengths is not None:
                 idx = idx.masked_fill(lengths[:, None, None] <= 0, -1)
-    return neighbor_distances(queries, points, idx), idx
+    return distances_to(queries, points, idx), idx
 
 
 def sample_and_group(
@@ -258,22 +243,31 @@ def nearest_neighbor(
     src: Tensor,  # [B, N, 3]
     dst: Tensor,  # [B, M, 3]
     *,
+    src_lengths: Tensor | None = None,  # [B]
     dst_lengths: Tensor | None = None,  # [B]
-) -> tuple[Tensor, Tensor]:  # [B, N], [B, N] int64
+) -> tuple[Tensor, Tensor]:  # [B, N], [B, N] int64; -1 and inf behind src_lengths and in an empty cloud
     dtype = geometry_dtype(src)
     src, dst = src.to(dtype), dst.to(dtype)
     M = dst.shape[1]
     target = torch.arange(M, device=dst.device)
     with torch.no_grad():
         chunks = []
-        for chunk in query_chunks(src.detach(), M):
-            d2 = _pairwise(chunk, dst.detach())  # [B, n, M]
+        for chunk in query_chunks(src, M):
+            d2 = _pairwise(chunk, dst)  # [B, n, M]
             if dst_lengths is not None:
                 d2.masked_fill_(~_valid(dst_lengths, M)[:, None], float("inf"))
             nearest = d2.amin(-1, keepdim=True)
             chunks.append(torch.where(d2 == nearest, target, M).amin(-1))
         idx = torch.cat(chunks, 1)  # [B, N]
-    return found_neighbors(_squared_norm(src - gather_points(dst, idx)), idx, dst_lengths)
+        if dst_lengths is not None:
+            idx = idx.masked_fill(dst_lengths[:, None] <= 0, -1)
+        if src_lengths is not None:
+            idx = idx.masked_fill(~_valid(src_lengths, src.shape[1]), -1)
+    return nearest_distances(src, dst, idx), idx
+
+
+def nearest_distances(src: Tensor, dst: Tensor, idx: Tensor) -> Tensor:  # [B, N]
+    return distances_to(src, dst, idx[..., None])[..., 0]
 
 
 def mutual_nearest(
@@ -283,8 +277,20 @@ def mutual_nearest(
     src_lengths: Tensor | None = None,  # [B]
     dst_lengths: Tensor | None = None,  # [B]
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # [B, N], [B, N] int64, [B, M], [B, M] int64
-    forth = nearest_neighbor(src, dst, dst_lengths=dst_lengths)
-    return *forth, *nearest_neighbor(dst, src, dst_lengths=src_lengths)
+    forth = nearest_neighbor(src, dst, src_lengths=src_lengths, dst_lengths=dst_lengths)
+    return *forth, *nearest_neighbor(dst, src, src_lengths=dst_lengths, dst_lengths=src_lengths)
+
+
+def of_pairs(
+    lengths: Tensor | None,  # [B]
+    size: int,
+    others: Tensor | None,  # [B]
+) -> Tensor | None:  # [B]
+    """The lengths of clouds of `size` points, 0 for those whose partner is empty: such pairs count 0."""
+    if others is None:
+        return lengths
+    own = torch.full_like(others, size) if lengths is None else lengths
+    return own.where(others > 0, 0)
 
 
 def distance_backward(
@@ -317,7 +323,7 @@ def chamfer_weights(
     """Derivative of the loss of each pair in its squared distances."""
     weights = torch.full_like(d2, 1 / d2.shape[1])
     if lengths is not None:
-        weights = (_valid(lengths, d2.shape[1]) / lengths.clamp_min(1)[:, None]).to(d2.dtype)
+        weights = (_valid(lengths, d2.shape[1]) / lengths.clamp(1, d2.shape[1])[:, None]).to(d2.dtype)
     if norm == "l1":
         positive = d2 > 0
         weights = weights / torch.where(positive, 4 * torch.where(positive, d2, 1).sqrt(), 2)
@@ -329,7 +335,7 @@ def _mean_over_points(values: Tensor, lengths: Tensor | None) -> Tensor:
     if lengths is None:
         return values.mean(1)
     values = values.masked_fill(~_valid(lengths, values.shape[1]), 0)
-    return values.sum(1) / lengths.clamp_min(1)
+    return values.sum(1) / lengths.clamp(1, values.shape[1])
 
 
 def chamfer_distance(
@@ -343,12 +349,11 @@ def chamfer_distance(
     weights: Tensor | None = None,  # [B]
     single_directional: bool = False,
 ) -> Tensor:  # [] or [B]
-    pred, target = zero_padding(pred, pred_lengths), zero_padding(target, target_lengths)
-    forth, _ = nearest_neighbor(pred, target, dst_lengths=target_lengths)
     if single_directional:
-        loss = without_empty(one_way_loss(forth, pred_lengths, norm), pred_lengths, target_lengths)
-        return reduce_pairs(loss, reduction, weights)
-    back, _ = nearest_neighbor(target, pred, dst_lengths=pred_lengths)
+        forth, _ = nearest_neighbor(pred, target, src_lengths=pred_lengths, dst_lengths=target_lengths)
+        lengths = of_pairs(pred_lengths, pred.shape[1], target_lengths)
+        return reduce_pairs(one_way_loss(forth, lengths, norm), reduction, weights)
+    forth, _, back, _ = mutual_nearest(pred, target, src_lengths=pred_lengths, dst_lengths=target_lengths)
     return chamfer_loss(forth, back, pred_lengths, target_lengths, norm, reduction, weights)
 
 
@@ -361,8 +366,9 @@ def chamfer_loss(
     reduction: str,
     weights: Tensor | None = None,  # [B]
 ) -> Tensor:  # [] or [B]
-    loss = one_way_loss(forth, pred_lengths, norm) + one_way_loss(back, target_lengths, norm)
-    loss = without_empty(loss, pred_lengths, target_lengths)
+    of_pred = of_pairs(pred_lengths, forth.shape[1], target_lengths)
+    of_target = of_pairs(target_lengths, back.shape[1], pred_lengths)
+    loss = one_way_loss(forth, of_pred, norm) + one_way_loss(back, of_target, norm)
     return reduce_pairs(loss / 2 if norm == "l1" else loss, reduction, weights)
 
 

@@ -31,14 +31,15 @@ class Case(NamedTuple):
 
 
 def _cloud(size: int, generator: torch.Generator, device: torch.device) -> Tensor:
-    """[2, size, 3], away from the origin, every fourth point a copy of another."""
-    cloud = torch.randn(2, size, 3, generator=generator) + 5
+    """[3, size, 3], away from the origin, every fourth point a copy of another."""
+    cloud = torch.randn(3, size, 3, generator=generator) + 5
     cloud[:, 3::4] = cloud[:, 2::4][:, : len(cloud[0, 3::4])]
     return cloud.to(device)
 
 
 def _lengths(size: int, device: torch.device) -> Tensor:
-    return torch.tensor([size, size - size // 3], device=device)
+    """Of an empty, a whole and a shorter cloud."""
+    return torch.tensor([0, size, size - size // 3], device=device)
 
 
 def _chamfer(
@@ -85,10 +86,10 @@ def _knn_cases(device: torch.device, generator: torch.Generator) -> Iterator[Cas
 
 def _group_cases(device: torch.device, generator: torch.Generator) -> Iterator[Case]:
     xyz, lengths = _cloud(700, generator, device), _lengths(700, device)
-    centers = torch.randint(400, (2, 30), generator=generator).to(device)
+    centers = torch.randint(400, (3, 30), generator=generator).to(device)
     yield Case("group", reference.group_around, (xyz, centers, 20, lengths))
     neighbors = reference.group_around(xyz, centers, 20, lengths)[2]
-    flow = torch.randn(2, 30, 20, 3, generator=generator).to(device)
+    flow = torch.randn(3, 30, 20, 3, generator=generator).to(device)
     arguments = flow[:, :, 0], flow, centers, neighbors, 700
     yield Case("group_backward", reference.group_backward, arguments, tolerance=1e-5)
 
@@ -115,8 +116,8 @@ def _nearest_cases(device: torch.device, generator: torch.Generator) -> Iterator
     yield Case(
         "nearest_neighbor", reference.nearest_neighbor, (src, dst), {"dst_lengths": _lengths(5000, device)}
     )
-    idx = torch.randint(-1, 5000, (2, 300, 2), generator=generator).to(device)
-    grad = torch.randn(2, 300, 2, generator=generator).to(device)
+    idx = torch.randint(-1, 5000, (3, 300, 2), generator=generator).to(device)
+    grad = torch.randn(3, 300, 2, generator=generator).to(device)
     yield Case("distance_backward", reference.distance_backward, (grad, src, dst, idx), tolerance=1e-5)
 
 
@@ -124,7 +125,7 @@ def _chamfer_cases(device: torch.device, generator: torch.Generator) -> Iterator
     # Pairs in registers, and large ones.
     for size, other in ((32, 32), (300, 1000)):
         clouds = _cloud(size, generator, device), _cloud(other, generator, device)
-        lengths = _lengths(size, device), _lengths(other, device)
+        lengths = _lengths(size, device).roll(1), _lengths(other, device)
         for norm in ("l1", "l2"):
             yield Case("chamfer_pairs", _chamfer, (*clouds, *lengths, norm, True, True), tolerance=1e-5)
     keywords = dict(zip(("src_lengths", "dst_lengths"), lengths, strict=True))

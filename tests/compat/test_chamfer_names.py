@@ -106,11 +106,14 @@ def test_knn(D, transpose_mode):
     torch.testing.assert_close(dist.double(), want, rtol=1e-5, atol=1e-6)
     with pytest.raises(AssertionError, match=r"ref\.shape="):
         KNN(4, transpose_mode)(inputs[0], inputs[1][:1])
-    points = inputs[0].shape[1 if transpose_mode else 2]
-    with pytest.raises(
-        ValueError, match=f"k must be at most the {points} reference points, got {points + 1}"
-    ):
-        KNN(points + 1, transpose_mode)(*inputs)
+    for k in (0, 41):  # an index of -1 would gather the last point
+        with pytest.raises(ValueError, match=f"k must be between 1 and the 40 points of ref, got {k}"):
+            KNN(k, transpose_mode)(*inputs)
+    assert KNN(40, transpose_mode)(*inputs)[1].ge(0).all()
+    with pytest.raises(ValueError, match=r"ref and query must be .* of one D, got ref"):
+        KNN(4, transpose_mode)(ref if transpose_mode else ref.mT, query if not transpose_mode else query.mT)
+    with pytest.raises(TypeError, match=r"query must be a torch\.Tensor, got numpy\.ndarray"):
+        KNN(4, transpose_mode)(inputs[0], inputs[1].numpy())
 
 
 def test_compile_into_one_graph():

@@ -39,6 +39,25 @@ def test_knn_query():
     assert pointops.knn_query(1, xyz, offset)[0][:, 0].tolist() == list(range(84))
 
 
+def test_knnquery_is_point_transformers():
+    """Its arguments come in another order, and its users gather by its indices: they name the first point."""
+    xyz, offset, new_xyz, new_offset = packed()
+    idx, dist = pointops.knn_query(7, xyz, offset, new_xyz, new_offset)
+    old_idx, old_dist = pointops.knnquery(7, xyz, new_xyz, offset, new_offset)
+    assert torch.equal(old_dist, dist)
+    there = idx >= 0
+    assert torch.equal(old_idx[there], idx[there])
+    assert old_idx[~there].eq(30).all()
+    assert (~there).any()
+    assert torch.equal(
+        pointops.knnquery(3, xyz, None, offset, offset)[0], pointops.knn_query(3, xyz, offset)[0]
+    )
+    with pytest.raises(
+        ValueError, match=r"offset and new_offset must be int32 or int64 \[B\], got torch.float32"
+    ):
+        pointops.knn_query(7, xyz, offset.float(), new_xyz, new_offset)
+
+
 @pytest.mark.parametrize("radii", [(0.5, 0.0), (0.6, 0.3), (0.001, 0.0)])
 def test_ball_query(radii):
     xyz, offset, new_xyz, new_offset = packed()

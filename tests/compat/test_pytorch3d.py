@@ -154,6 +154,122 @@ def test_chamfer_distance_with_other_reductions():
     assert chamfer_distance(x, y, SIZES_1, SIZES_2, weights=torch.zeros(2))[0] == 0
 
 
+def test_empty_clouds_count_nothing():
+    x, y = torch.zeros(2, 10, 3, requires_grad=True), torch.ones(2, 40, 3)
+    sizes = torch.tensor([0, 10])
+    for filling in (0.0, 1e30, float("nan")):
+        filled = x.detach().clone()
+        filled[0] = filling
+        filled.requires_grad_()
+        for first, second, lengths in ((filled, y, (sizes, None)), (y, filled, (None, sizes))):
+            loss, _ = chamfer_distance(first, second, *lengths, batch_reduction=None)
+            assert loss.tolist() == [0, 6]
+            (gradient,) = torch.autograd.grad(loss.sum(), filled)
+            assert gradient[0].eq(0).all()
+            assert gradient[1].ne(0).all()
+            normals = torch.ones_like(first), torch.ones_like(second)
+            for norm, want in ((2, [0, 6]), (1, [0, 6])):
+                loss, apart = chamfer_distance(
+                    first, second, *lengths, *normals, batch_reduction=None, norm=norm
+                )
+                torch.testing.assert_close(loss, torch.tensor(want, dtype=loss.dtype))
+                torch.testing.assert_close(apart, torch.zeros(2))
+    one_way, _ = chamfer_distance(x, y, sizes, batch_reduction=None, single_directional=True)
+    assert one_way.tolist() == [0, 3]
+    for reduction in ("sum", "max"):
+        total = 3 if reduction == "max" else 10 * 3 + 40 * 3
+        assert chamfer_distance(x, y, sizes, point_reduction=reduction)[0] == total / 2
+
+
+@pytest.mark.parametrize("shapes", [((0, 4, 3), (0, 5, 3)), ((2, 0, 3), (2, 5, 3)), ((2, 4, 3), (2, 0, 3))])
+def test_batches_without_examples_or_points_give_zero(shapes):
+    x, y = (torch.ones(shape, requires_grad=True) for shape in shapes)
+    normals = torch.ones(shapes[0]), torch.ones(shapes[1])
+    for point_reduction in ("mean", "sum"):
+        for batch_reduction in ("mean", "sum", None):
+            for loss in chamfer_distance(
+                x,
+                y,
+                x_normals=normals[0],
+                y_normals=normals[1],
+                batch_reduction=batch_reduction,
+                point_reduction=point_reduction,
+            ):
+                assert torch.equal(loss, torch.zeros(shapes[0][0] if batch_reduction is None else ()))
+                for gradient in torch.autograd.grad(loss.sum(), (x, y), retain_graph=True):
+                    assert gradient.eq(0).all()
+    assert chamfer_distance(x, y, point_reduction="max")[0] == 0
+    (forth, back), _ = chamfer_distance(x, y, batch_reduction=None, point_reduction=None)
+    assert (forth.shape, back.shape) == (shapes[0][:2], shapes[1][:2])
+    near = ops.knn_points(x, y, K=2, return_nn=True)
+    assert near.dists.eq(0).all()
+    assert near.idx.shape == near.dists.shape == near.knn.shape[:3] == (*shapes[0][:2], 2)
+    inside = ops.ball_query(x, y, K=2)
+    assert inside.idx.shape == (*shapes[0][:2], 2)
+    assert inside.idx.eq(-1).all()
+    chosen, idx = ops.sample_farthest_points(x, K=3)
+    assert chosen.shape == (*idx.shape, 3) == (shapes[0][0], 3, 3)
+
+
+def test_a_maximum_is_reduced_over_the_batch_after_it_is_joined():
+    x, y = torch.zeros(2, 2, 3), torch.zeros(2, 2, 3)
+    x[0, 1], y[1, 1] = 1, 2
+    assert chamfer_distance(x, y, point_reduction="max")[0] == 7.5
+    assert chamfer_distance(x, y, point_reduction="max", batch_reduction="sum")[0] == 15
+    weights = torch.tensor([1.0, 3.0])
+    assert chamfer_distance(x, y, weights=weights, point_reduction="max")[0] == (3 + 3 * 12) / 4
+
+
+def test_weights_of_zero_give_zeros_that_require_grad():
+    x, y = clouds(gradient=True)
+    normals = torch.ones(2, 9, 3), torch.ones(2, 12, 3)
+    for batch_reduction in ("mean", "sum", None):
+        for loss in chamfer_distance(
+            x, y, SIZES_1, SIZES_2, *normals, torch.zeros(2), batch_reduction=batch_reduction
+        ):
+            assert torch.equal(loss, torch.zeros(2 if batch_reduction is None else ()))
+            for gradient in torch.autograd.grad(loss.sum(), (x, y), retain_graph=True):
+                assert gradient.eq(0).all()
+
+
+def test_empty_clouds_of_the_operators():
+    p1, p2 = clouds()
+    sizes = torch.tensor([12, 0])
+    for norm in (1, 2):
+        near = ops.knn_points(p1, p2, SIZES_1, sizes, norm=norm, K=4, return_nn=True)
+        assert all(t[1].eq(0).all() for t in near)
+    ball = ops.ball_query(p1, p2, SIZES_1, sizes, K=4, radius=9.0)
+    assert ball.idx[1].eq(-1).all()
+    assert ball.dists[1].eq(0).all()
+    assert ball.knn[1].eq(0).all()
+    chosen, idx = ops.sample_farthest_points(p2, sizes, 4, random_start_point=True)
+    assert idx[1].eq(-1).all()
+    assert chosen[1].eq(0).all()
+    assert idx[0].ge(0).all()
+
+
+def test_impossible_lengths():
+    p1, p2 = clouds()
+    for wrong in (torch.tensor([9, -1]), torch.tensor([10, 3])):
+        for call in (
+            lambda sizes: ops.knn_points(p1, p2, lengths1=sizes),
+            lambda sizes: ops.knn_points(p2, p1, lengths2=sizes, norm=1),
+            lambda sizes: ops.ball_query(p1, p2, lengths1=sizes),
+            lambda sizes: ops.ball_query(p2, p1, lengths2=sizes),
+            lambda sizes: ops.sample_farthest_points(p1, sizes, 2),
+            lambda sizes: chamfer_distance(p1, p2, sizes),
+            lambda sizes: chamfer_distance(p2, p1, y_lengths=sizes, norm=1),
+        ):
+            with pytest.raises(ValueError, match="must be between 0 and 9, the points of a cloud, got"):
+                call(wrong)
+    with pytest.raises(ValueError, match=r"lengths of p1 must be an int32 or int64 \[2\], got torch.float32"):
+        ops.knn_points(p1, p2, SIZES_1.float())
+    with pytest.raises(TypeError, match=r"p1 must be a torch.Tensor, got numpy.ndarray"):
+        ops.knn_points(p1.numpy(), p2)
+    with pytest.raises(TypeError, match=r"x must be a torch\.Tensor, got list"):
+        chamfer_distance(p1.tolist(), p2)
+
+
 def test_errors():
     x, y = clouds()
     with pytest.raises(ValueError, match="pts1 and pts2 must have the same batch dimension"):
@@ -170,7 +286,7 @@ def test_errors():
         chamfer_distance(x, y, batch_reduction="max")
     with pytest.raises(ValueError, match="Batch reduction must be None"):
         chamfer_distance(x, y, point_reduction=None)
-    with pytest.raises(ValueError, match="Support for 1 or 2 norm"):
+    with pytest.raises(ValueError, match="norm must be 1 or 2, got 3"):
         chamfer_distance(x, y, norm=3)
 
 
@@ -186,88 +302,3 @@ def test_compiles_into_one_graph():
     compiled = torch.compile(everything, fullgraph=True, backend="aot_eager")
     for got, want in zip(compiled(x, y), everything(x, y), strict=True):
         torch.testing.assert_close(got, want)
-
-
-def test_a_cloud_without_points_counts_0():
-    x, y = torch.zeros(2, 10, 3, requires_grad=True), torch.ones(2, 40, 3)
-    lengths = torch.tensor([0, 10])
-    each, _ = chamfer_distance(x, y, x_lengths=lengths, batch_reduction=None)
-    assert each.tolist() == [0, 6]
-    assert chamfer_distance(x, y, x_lengths=lengths)[0] == 3
-    assert chamfer_distance(y, x, y_lengths=lengths, batch_reduction=None)[0].tolist() == [0, 6]
-    for norm, want in ((1, [0, 6]), (2, [0, 6])):
-        for D in (2, 3, 5):
-            flat = torch.zeros(2, 10, D), torch.ones(2, 40, D)
-            got, _ = chamfer_distance(*flat, x_lengths=lengths, batch_reduction=None, norm=norm)
-            assert got.tolist() == [value * D / 3 for value in want]
-    one_way, _ = chamfer_distance(y, x, y_lengths=lengths, batch_reduction=None, single_directional=True)
-    assert one_way.tolist() == [0, 3]
-    normals = torch.randn(2, 10, 3), torch.randn(2, 40, 3)
-    loss, of_normals = chamfer_distance(x, y, lengths, None, *normals, batch_reduction=None)
-    assert loss[0] == of_normals[0] == 0
-    loss.sum().backward()
-    assert (x.grad[0] == 0).all()
-    assert (x.grad[1] != 0).all()
-
-
-@pytest.mark.parametrize("single", [False, True])
-@pytest.mark.parametrize("point_reduction", ["mean", "sum", "max"])
-@pytest.mark.parametrize("shapes", [(0, 5, 6), (2, 0, 6), (2, 5, 0), (2, 0, 0), (0, 0, 0)])
-def test_nothing_at_all_gives_0(shapes, point_reduction, single):
-    N, P1, P2 = shapes
-    for D in (3, 4):
-        x, y = torch.rand(N, P1, D, requires_grad=True), torch.rand(N, P2, D)
-        loss, _ = chamfer_distance(x, y, point_reduction=point_reduction, single_directional=single)
-        assert loss == 0
-        assert loss.requires_grad
-        each, _ = chamfer_distance(
-            x, y, point_reduction=point_reduction, batch_reduction=None, single_directional=single
-        )
-        assert each.tolist() == [0.0] * N
-        normals = torch.rand(N, P1, 3), torch.rand(N, P2, 3)
-        if point_reduction != "max":
-            _, of_normals = chamfer_distance(
-                x, y, None, None, *normals, point_reduction=point_reduction, single_directional=single
-            )
-            assert of_normals == 0
-
-
-def test_max_is_of_each_example_before_the_batch():
-    x, y = torch.zeros(2, 2, 3), torch.zeros(2, 2, 3)
-    x[0, 1], y[1, 1] = 1, 2
-    assert chamfer_distance(x, y, point_reduction="max")[0] == 7.5
-    assert chamfer_distance(x, y, point_reduction="max", batch_reduction="sum")[0] == 15
-    assert chamfer_distance(x, y, point_reduction="max", batch_reduction=None)[0].tolist() == [3, 12]
-    weights = torch.tensor([1.0, 3.0])
-    assert chamfer_distance(x, y, weights=weights, point_reduction="max")[0] == (3 + 36) / 4
-
-
-@pytest.mark.parametrize("batch_reduction", ["mean", "sum", None])
-@pytest.mark.parametrize("point_reduction", ["mean", "sum"])
-def test_weights_of_0_give_zeros_that_require_grad(batch_reduction, point_reduction):
-    x, y = torch.rand(2, 5, 3, requires_grad=True), torch.rand(2, 6, 3)
-    normals = torch.rand(2, 5, 3), torch.rand(2, 6, 3)
-    both = chamfer_distance(
-        x, y, None, None, *normals, torch.zeros(2), batch_reduction, point_reduction=point_reduction
-    )
-    for loss in both:
-        assert (loss == 0).all()
-        assert loss.requires_grad
-        (gradient,) = torch.autograd.grad(loss.sum(), x, retain_graph=True)
-        assert (gradient == 0).all()
-
-
-def test_operators_of_nothing():
-    for N, P1, P2 in ((0, 4, 5), (2, 0, 5), (2, 4, 0)):
-        a, b = torch.rand(N, P1, 3), torch.rand(N, P2, 3)
-        for found in (ops.knn_points(a, b, K=2, return_nn=True), ops.ball_query(a, b, K=2)):
-            assert found.dists.shape == found.idx.shape == (N, P1, 2)
-            assert found.knn.shape == (N, P1, 2, 3)
-            assert (found.dists == 0).all()
-    points, idx = ops.sample_farthest_points(torch.rand(2, 0, 3), K=3)
-    assert (points == 0).all()
-    assert (idx == -1).all()
-    points, idx = ops.sample_farthest_points(torch.rand(2, 4, 3), torch.tensor([0, 2]), K=3)
-    assert idx[0].tolist() == [-1] * 3
-    assert idx[1, 2] == -1
-    assert (points[0] == 0).all()

@@ -95,6 +95,41 @@ def test_errors():
         ours.nearest(LINE, LINE, HALVES, HALVES * 0)
     with pytest.raises(ValueError, match="up to 3 columns, got 4"):
         ours.fps(torch.rand(5, 4))
+    with pytest.raises(ValueError, match=r"ratio must be above 0 and at most 1, got 1.5"):
+        ours.fps(LINE, ratio=1.5)
+    with pytest.raises(TypeError, match=r"x must be a torch.Tensor, got numpy.ndarray"):
+        ours.knn(LINE.numpy(), LINE, 1)
+    with pytest.raises(AssertionError, match=r"batch_x must be \[4\], got \(3,\)"):
+        ours.knn(LINE, LINE, 2, HALVES[:3])
+
+
+@pytest.mark.parametrize("few", [1 << 16, 0], ids=["few", "many"])
+def test_batch_vectors_that_cannot_be_are_refused(monkeypatch, few):
+    monkeypatch.setattr(ours, "_FEW", few)
+    apart = torch.tensor([0, 1, 0, 1])
+    for call in (
+        lambda batch: ours.knn(LINE, LINE, 2, batch, HALVES),
+        lambda batch: ours.radius(LINE, LINE, 1.5, batch, HALVES),
+        lambda batch: ours.nearest(LINE, LINE, batch, HALVES),
+        lambda batch: ours.knn_graph(LINE, 2, batch),
+        lambda batch: ours.radius_graph(LINE, 1.5, batch),
+        lambda batch: ours.fps(LINE, batch),
+    ):
+        with pytest.raises(ValueError, match="'batch_x' is not sorted"):
+            call(apart)
+        with pytest.raises(ValueError, match="'batch_x' must hold numbers of examples, 0 and more, got -1"):
+            call(HALVES - 1)
+    for call in (ours.knn, ours.radius):
+        with pytest.raises(ValueError, match="'batch_y' is not sorted"):
+            call(LINE, LINE, 2, HALVES, apart)
+        with pytest.raises(ValueError, match="batch_y must be given with batch_x, which has 2 examples"):
+            call(LINE, LINE, 2, HALVES)
+        with pytest.raises(ValueError, match="batch_x must be given with batch_y, which has 2 examples"):
+            call(LINE, LINE, 2, None, HALVES)
+        assert torch.equal(call(LINE, LINE, 2, HALVES * 0), call(LINE, LINE, 2))
+    monkeypatch.setattr(ours, "_FEW", 0)
+    with pytest.raises(ValueError, match="batch_size must be above the last example, 1, got 1"):
+        ours.knn(LINE, LINE, 2, HALVES, HALVES, batch_size=1)
 
 
 def test_compiles_into_one_graph():
@@ -107,22 +142,3 @@ def test_compiles_into_one_graph():
     compiled = torch.compile(everything, fullgraph=True, backend="aot_eager")
     for got, want in zip(compiled(x, batch), everything(x, batch), strict=True):
         assert torch.equal(got, want)
-
-
-@pytest.mark.parametrize("batch", [[0, 1, 0, 1], [1, 0, 0, 0], [0, 0, 1, 0], [-1, 0, 0, 1], [-1, -1, -1, -1]])
-@pytest.mark.parametrize("few", [True, False])
-def test_batch_vectors_that_do_not_ascend_are_refused(monkeypatch, batch, few):
-    if not few:
-        monkeypatch.setattr(ours, "_FEW", 0)
-    x, wrong, right = torch.rand(4, 3), torch.tensor(batch), torch.tensor([0, 0, 1, 1])
-    for run in (
-        lambda: ours.knn(x, x, 2, wrong, right),
-        lambda: ours.knn(x, x, 2, right, wrong),
-        lambda: ours.radius(x, x, 0.5, wrong, right),
-        lambda: ours.nearest(x, x, right, wrong),
-        lambda: ours.knn_graph(x, 2, wrong),
-        lambda: ours.radius_graph(x, 0.5, wrong),
-        lambda: ours.fps(x, wrong),
-    ):
-        with pytest.raises(ValueError, match="a batch vector must ascend from 0 or above: sort the points"):
-            run()

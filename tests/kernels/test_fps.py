@@ -87,5 +87,5 @@ def test_errors(arguments, message):
 def test_errors_of_options():
     with pytest.raises(ValueError, match="start_index must be between 0 and 3, got 4"):
         farthest_point_sample(torch.zeros(1, 4, 3), 2, start_index=4)
-    with pytest.raises(ValueError, match=r"lengths must be an integer \[1\], got torch.float32"):
+    with pytest.raises(ValueError, match=r"lengths must be an int32 or int64 \[1\], got torch.float32"):
         farthest_point_sample(torch.zeros(1, 4, 3), 2, lengths=torch.ones(1))

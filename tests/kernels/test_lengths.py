@@ -1,202 +1,219 @@
-"""Lengths of padded clouds: what lies behind is never read, 0 finds nothing, impossible ones are refused."""
+"""Lengths: nothing behind them is seen, an empty cloud has a result, impossible ones are refused."""
 
 import pytest
 import torch
 from devices import device_type, here
 
-from recon_fast.kernels import (
-    ball_query,
-    chamfer_distance,
-    density_aware_chamfer,
-    f_score,
-    farthest_point_sample,
-    knn,
-    mutual_nearest,
-    nearest_neighbor,
-    sample_and_group,
-)
+from recon_fast import kernels
 
-each_backend = pytest.mark.usefixtures("backend")
-N, M = 20, 14
-LENGTHS, OTHERS = [N, 7, 0, 5, 0], [3, M, 4, 0, 0]  # of pred and of target: whole, short and empty, both ways
-EMPTY = [False, False, True, True, True]
-POISON = [float("nan"), float("inf"), 1e30, 5.0, 0.0]
+pytestmark = pytest.mark.usefixtures("backend")
+A, B = torch.tensor([0, 9, 4, 6, 0]), torch.tensor([11, 0, 11, 3, 0])  # of clouds of 9 and of 11 points
+FILLINGS = {"NaN": float("nan"), "inf": float("-inf"), "huge": 1e30, "far": 100.0, "near": 0.0}
 
 
-def clouds(poison):
-    """pred [5, N, 3] and target [5, M, 3] with `poison` behind their lengths, and the lengths."""
+def clouds(filling=0.0, scale=1.0):
+    """Batches of 5 clouds of 9 and of 11 points; what is behind the lengths A and B is `filling`."""
     generator = torch.Generator().manual_seed(0)
-    made = []
-    for size, lengths in ((N, LENGTHS), (M, OTHERS)):
-        xyz = torch.randn(5, size, 3, generator=generator)
-        for b, length in enumerate(lengths):
-            xyz[b, length:] = poison
-        made.append(xyz)
-    return *here(made), *here([torch.tensor(LENGTHS), torch.tensor(OTHERS)])
+    pair = []
+    for lengths, size in ((A, 9), (B, 11)):
+        cloud = torch.randn(5, size, 3, generator=generator) * scale
+        cloud[torch.arange(size) >= lengths[:, None]] = filling
+        pair.append(cloud)
+    return [cloud.to(torch.empty(0).device) for cloud in pair]
 
 
-def same(results):
-    """Whether all results are equal to the bit, NaN aside."""
-    return all(torch.equal(a, b) for other in results[1:] for a, b in zip(results[0], other, strict=True))
+def lengths(dtype=torch.int64):
+    return here(A).to(dtype), here(B).to(dtype)
 
 
-@each_backend
-def test_searches_never_read_the_padding_and_find_nothing_in_empty_clouds():
-    found = []
-    for poison in POISON:
-        pred, target, lengths, others = clouds(poison)
-        queries = torch.randn(5, 6, 3, generator=torch.Generator().manual_seed(1))
-        searches = [
-            knn(queries, pred, 9, lengths=lengths),
-            ball_query(queries, pred, 1.5, 9, lengths=lengths),
-            ball_query(queries, pred, 1.5, 9, lengths=lengths, padding="first"),
-        ]
-        dist, idx = nearest_neighbor(queries, pred, dst_lengths=lengths)
-        searches.append((dist[..., None], idx[..., None]))
-        forth, forth_idx, back, back_idx = mutual_nearest(
-            pred, target, src_lengths=lengths, dst_lengths=others
+def chamfer(a, b, of_a, of_b, **options):
+    options = {"pred_lengths": of_a, "target_lengths": of_b, "reduction": "none", **options}
+    return kernels.chamfer_distance(a, b, **options)
+
+
+# Of two batches of clouds and their lengths; those that take one batch, of the first.
+OPERATORS = {
+    "farthest_point_sample": lambda a, b, of_a, of_b: kernels.farthest_point_sample(a, 5, lengths=of_a),
+    "knn": lambda a, b, of_a, of_b: kernels.knn(b[:, :3].nan_to_num(), a, 5, lengths=of_a),
+    "ball_query": lambda a, b, of_a, of_b: kernels.ball_query(b[:, :3].nan_to_num(), a, 1.2, 5, lengths=of_a),
+    "ball_query-first": lambda a, b, of_a, of_b: kernels.ball_query(
+        b[:, :3].nan_to_num(), a, 1.2, 5, lengths=of_a, padding="first"
+    ),
+    "sample_and_group": lambda a, b, of_a, of_b: kernels.sample_and_group(a, 6, 5, lengths=of_a),
+    "nearest_neighbor": lambda a, b, of_a, of_b: kernels.nearest_neighbor(
+        b[:, :3].nan_to_num(), a, dst_lengths=of_a
+    ),
+    "mutual_nearest": lambda a, b, of_a, of_b: kernels.mutual_nearest(
+        a, b, src_lengths=of_a, dst_lengths=of_b
+    ),
+    "chamfer_distance": chamfer,
+    "chamfer_distance-l1": lambda *clouds: chamfer(*clouds, norm="l1", reduction="mean"),
+    "chamfer_distance-single": lambda *clouds: chamfer(*clouds, single_directional=True),
+    "f_score": lambda a, b, of_a, of_b: kernels.f_score(a, b, 0.7, pred_lengths=of_a, target_lengths=of_b),
+    "density_aware_chamfer": lambda a, b, of_a, of_b: kernels.density_aware_chamfer(
+        a, b, alpha=0.5, pred_lengths=of_a, target_lengths=of_b
+    ),
+}
+# The first three points of each of b are queries there, so they have to be the same whatever is behind.
+FILLED_QUERIES = {"knn", "ball_query", "ball_query-first", "nearest_neighbor"}
+
+
+def results_and_gradients(name, filling, dtype=torch.float32, enlarged=0):
+    a, b = (cloud.to(dtype) for cloud in clouds(filling))
+    if name in FILLED_QUERIES:
+        b = clouds()[1].to(dtype)
+    if enlarged:  # more padding: sizes at which kernels take other ways
+        a, b = (
+            torch.cat([c, torch.full((5, enlarged, 3), filling, dtype=dtype).to(c.device)], 1) for c in (a, b)
         )
-        for b in range(5):
-            searches.append((forth[b, None, : LENGTHS[b], None], forth_idx[b, None, : LENGTHS[b], None]))
-            searches.append((back[b, None, : OTHERS[b], None], back_idx[b, None, : OTHERS[b], None]))
-        for dist, idx in searches[:4]:
-            for b in (2, 4):
-                assert (idx[b] == -1).all()
-                assert (dist[b] == torch.inf).all()
-            assert (idx < lengths[:, None, None]).all()
-        assert (forth_idx[3, :5] == -1).all()
-        assert (forth[3, :5] == torch.inf).all()
-        assert (back_idx[2, :4] == -1).all()
-        assert (back[2, :4] == torch.inf).all()
-        found.append([part for search in searches for part in search])
-    assert same(found)
+    a, b = a.requires_grad_(), b.requires_grad_()
+    out = OPERATORS[name](a, b, *lengths())
+    out = (out,) if isinstance(out, torch.Tensor) else tuple(out)
+    total = sum(t[t.isfinite()].sum() for t in out if t.requires_grad)
+    if not isinstance(total, torch.Tensor):
+        return out, ()
+    return out, torch.autograd.grad(total, (a, b), allow_unused=True)
 
 
-@each_backend
-@pytest.mark.parametrize("skip", [False, True])
-def test_sampling_never_reads_the_padding_and_takes_nothing_of_empty_clouds(skip):
-    found = []
-    for poison in POISON:
-        pred, _, lengths, _ = clouds(poison)
-        idx = farthest_point_sample(pred, 9, lengths=lengths, skip_near_origin=skip)
-        groups = sample_and_group(pred, 9, 6, lengths=lengths, skip_near_origin=skip)
-        assert (idx[2] == -1).all()
-        assert (groups.center_idx[2] == -1).all()
-        assert (groups.neighbor_idx[2] == -1).all()
-        assert (groups.centers[2] == 0).all()
-        assert (groups.neighborhoods[2] == 0).all()
-        found.append([idx, *groups])
-    assert same(found)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("enlarged", [0, 70])
+@pytest.mark.parametrize("name", OPERATORS)
+def test_nothing_behind_the_lengths_is_seen(name, enlarged, dtype):
+    want, want_gradients = results_and_gradients(name, FILLINGS["near"], dtype, enlarged)
+    for kind, filling in FILLINGS.items():
+        got, gradients = results_and_gradients(name, filling, dtype, enlarged)
+        for a, b in zip(got, want, strict=True):
+            assert torch.equal(a, b), kind
+            assert not a.isnan().any(), kind
+        for gradient, wanted in zip(gradients, want_gradients, strict=True):
+            assert (gradient is None) == (wanted is None)
+            if gradient is not None:
+                assert torch.equal(gradient, wanted), kind
 
 
-LOSSES = {
-    "l2": lambda p, t, **lengths: chamfer_distance(p, t, reduction="none", **lengths),
-    "l1": lambda p, t, **lengths: chamfer_distance(p, t, norm="l1", reduction="none", **lengths),
-    "one way": lambda p, t, **lengths: chamfer_distance(
-        p, t, norm="l1", reduction="none", single_directional=True, **lengths
-    ),
-    "density aware": lambda p, t, **lengths: density_aware_chamfer(p, t, alpha=1.0, **lengths),
-}
-
-
-@each_backend
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("loss", LOSSES)
-def test_losses_never_read_the_padding_and_are_0_with_an_empty_cloud(loss, dtype):
-    found = []
-    for poison in POISON:
-        pred, target, lengths, others = clouds(poison)
-        pred, target = pred.to(dtype).requires_grad_(), target.to(dtype).requires_grad_()
-        value = LOSSES[loss](pred, target, pred_lengths=lengths, target_lengths=others)
-        value.sum().backward()
-        assert (value != 0).tolist() == [not empty for empty in EMPTY]
-        for gradient, sizes in ((pred.grad, LENGTHS), (target.grad, OTHERS)):
-            for b, size in enumerate(sizes):
-                assert (gradient[b, size:] == 0).all()
-                assert not EMPTY[b] or (gradient[b] == 0).all()
-        found.append([value.detach(), pred.grad, target.grad])
-    assert same(found)
-    for b in (0, 1):  # as of the clouds without their padding
-        p, t = clouds(0.0)[0][b : b + 1, : LENGTHS[b]], clouds(0.0)[1][b : b + 1, : OTHERS[b]]
-        torch.testing.assert_close(found[0][0][b : b + 1], LOSSES[loss](p.to(dtype), t.to(dtype)))
-
-
-@each_backend
-def test_scores_with_an_empty_cloud_are_0():
-    scores = []
-    for poison in POISON:
-        pred, target, lengths, others = clouds(poison)
-        scores.append(f_score(pred, target, 1.5, pred_lengths=lengths, target_lengths=others))
-        assert (scores[-1].f_score[2:] == 0).all()
-        assert (scores[-1].f_score[:2] > 0).all()
-    assert same(scores)
-
-
-@each_backend
-def test_a_mean_over_pairs_counts_an_empty_one_as_0():
-    pred, target, lengths, others = clouds(float("nan"))
-    each = chamfer_distance(pred, target, pred_lengths=lengths, target_lengths=others, reduction="none")
-    mean = chamfer_distance(pred, target, pred_lengths=lengths, target_lengths=others)
-    torch.testing.assert_close(mean, each.sum() / 5)
-
-
-CALLS = {
-    "farthest_point_sample": ("lengths", lambda p, t, n: farthest_point_sample(p, 4, lengths=n)),
-    "sample_and_group": ("lengths", lambda p, t, n: sample_and_group(p, 4, 3, lengths=n)),
-    "knn": ("lengths", lambda p, t, n: knn(t, p, 4, lengths=n)),
-    "ball_query": ("lengths", lambda p, t, n: ball_query(t, p, 1.0, 4, lengths=n)),
-    "nearest_neighbor": ("dst_lengths", lambda p, t, n: nearest_neighbor(t, p, dst_lengths=n)),
-    "mutual_nearest": ("src_lengths", lambda p, t, n: mutual_nearest(p, t, src_lengths=n)),
-    "mutual_nearest, other": ("dst_lengths", lambda p, t, n: mutual_nearest(t, p, dst_lengths=n)),
-    "chamfer_distance": ("pred_lengths", lambda p, t, n: chamfer_distance(p, t, pred_lengths=n)),
-    "chamfer_distance, other": ("target_lengths", lambda p, t, n: chamfer_distance(t, p, target_lengths=n)),
-    "f_score": ("pred_lengths", lambda p, t, n: f_score(p, t, 1.0, pred_lengths=n)),
-    "density_aware_chamfer": (
-        "target_lengths",
-        lambda p, t, n: density_aware_chamfer(t, p, target_lengths=n),
-    ),
-}
-
-
-@each_backend
-@pytest.mark.parametrize("call", CALLS)
-@pytest.mark.parametrize("wrong", [[-1, 3], [3, 10], [3, 2**40]])
-def test_impossible_lengths_are_refused_where_reading_them_costs_no_wait(call, wrong):
-    name, run = CALLS[call]
-    pred, target = torch.randn(2, 9, 3), torch.randn(2, 7, 3)
-    if device_type() == "cpu":
-        with pytest.raises(
-            ValueError, match=rf"^{name} must be between 0 and the 9 points of a cloud, got \["
-        ) as error:
-            run(pred, target, torch.tensor(wrong))
-        assert str(wrong) in str(error.value)
-    for integer in (torch.int32, torch.int64):
-        run(pred, target, torch.tensor([0, 9], dtype=integer))
-    with pytest.raises(ValueError, match=rf"^{name} must be an integer \[2\], got torch.int64 \(3,\)"):
-        run(pred, target, torch.tensor([1, 2, 3]))
-    with pytest.raises(TypeError, match=rf"^{name} must be a torch.Tensor, got builtins.list"):
-        run(pred, target, [1, 2])
-
-
-@each_backend
-def test_a_first_sample_behind_a_length_is_refused():
-    points = torch.randn(3, 9, 3)
-    if device_type() == "cpu":
-        with pytest.raises(
-            ValueError, match="start_index must be below every length, got 4 and a length of 4"
-        ):
-            farthest_point_sample(points, 2, lengths=torch.tensor([9, 4, 0]), start_index=4)
-    idx = farthest_point_sample(points, 2, lengths=torch.tensor([9, 5, 0]), start_index=4)
-    assert idx[:, 0].tolist() == [4, 4, -1]
-
-
-def test_compiled_programs_take_lengths():
-    """Under a compiler nothing reads the values: lengths are not checked there, and stay in bounds."""
-    pred, target, lengths, others = clouds(float("nan"))
-    run = torch.compile(
-        lambda p, t, n, m: chamfer_distance(p, t, pred_lengths=n, target_lengths=m, reduction="none"),
-        fullgraph=True,
-        backend="aot_eager",
+def test_short_clouds_are_as_good_as_cut_ones():
+    a, b = clouds()
+    loss, score = (
+        chamfer(a, b, *lengths()),
+        kernels.f_score(a, b, 0.7, pred_lengths=lengths()[0], target_lengths=lengths()[1]),
     )
-    want = chamfer_distance(pred, target, pred_lengths=lengths, target_lengths=others, reduction="none")
-    torch.testing.assert_close(run(pred, target, lengths, others), want)
+    for i, (n, m) in enumerate(zip(A.tolist(), B.tolist(), strict=True)):
+        if n and m:
+            torch.testing.assert_close(loss[i], kernels.chamfer_distance(a[i : i + 1, :n], b[i : i + 1, :m]))
+            alone = kernels.f_score(a[i : i + 1, :n], b[i : i + 1, :m], 0.7)
+            torch.testing.assert_close(score.f_score[i : i + 1], alone.f_score)
+
+
+def test_what_an_empty_cloud_gives():
+    a, b = clouds(float("nan"))
+    of_a, of_b = lengths()
+    empty, alone = here(A == 0), here((A == 0) | (B == 0))
+    assert kernels.farthest_point_sample(a, 5, lengths=of_a)[empty].eq(-1).all()
+    queries = torch.zeros(5, 4, 3)
+    for dist, idx in (
+        kernels.knn(queries, a, 5, lengths=of_a),
+        kernels.ball_query(queries, a, 9.0, 5, lengths=of_a),
+        kernels.ball_query(queries, a, 9.0, 5, lengths=of_a, padding="first"),
+        kernels.nearest_neighbor(queries, a, dst_lengths=of_a),
+    ):
+        assert idx[empty].eq(-1).all()
+        assert dist[empty].eq(float("inf")).all()
+        assert idx[~empty].ge(0).any()
+    groups = kernels.sample_and_group(a, 6, 5, lengths=of_a)
+    assert groups.center_idx[empty].eq(-1).all()
+    assert groups.neighbor_idx[empty].eq(-1).all()
+    assert groups.centers[empty].eq(0).all()
+    assert groups.neighborhoods[empty].eq(0).all()
+    dist, idx, back, back_idx = kernels.mutual_nearest(a, b, src_lengths=of_a, dst_lengths=of_b)
+    for found, far, own in ((idx, dist, of_a), (back_idx, back, of_b)):
+        there = (torch.arange(found.shape[1]) < own[:, None]) & ~alone[:, None]
+        assert torch.equal(found >= 0, there)
+        assert torch.equal(far.isinf(), ~there)
+    for options in ({}, {"norm": "l1"}, {"single_directional": True}):
+        loss = chamfer(a, b, of_a, of_b, **options)
+        assert torch.equal(loss == 0, alone)
+    assert torch.equal(
+        kernels.density_aware_chamfer(a, b, alpha=0.5, pred_lengths=of_a, target_lengths=of_b) == 0, alone
+    )
+    for values in kernels.f_score(a, b, 9.0, pred_lengths=of_a, target_lengths=of_b):
+        assert torch.equal(values == 0, alone)
+
+
+def test_one_sided_lengths():
+    """Clouds without lengths have none to spare them an empty partner."""
+    a, b = clouds()
+    for options in ({"pred_lengths": lengths()[0]}, {"target_lengths": lengths()[1]}):
+        none = next(iter(options.values())) == 0
+        for norm in ("l1", "l2"):
+            a.requires_grad_()
+            loss = kernels.chamfer_distance(a, b + 1, norm=norm, reduction="none", **options)
+            assert torch.equal(loss == 0, none)
+            (gradient,) = torch.autograd.grad(loss.sum(), a)
+            assert torch.equal(gradient.eq(0).all(2).all(1), none)
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_any_layout_and_integer(name):
+    a, b = clouds()
+    want = OPERATORS[name](a, b, *lengths())
+    apart = [torch.stack([t, t * 0 + 1], 1)[:, 0] for t in lengths()]
+    for others in (lengths(torch.int32), apart):
+        got = OPERATORS[name](a, b, *others)
+        for x, y in zip(*((t,) if isinstance(t, torch.Tensor) else t for t in (got, want)), strict=True):
+            assert torch.equal(x, y)
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+@pytest.mark.parametrize("wrong", [-1, 10])
+def test_impossible_lengths(name, wrong):
+    a, b = clouds()
+    of_a, of_b = lengths()
+    of_a[2] = wrong
+    if device_type() != "cpu":  # not looked at, but no more than the cloud is read
+        possible = of_a.clamp(0, 9)
+        results = OPERATORS[name](a, b, of_a, of_b), OPERATORS[name](a, b, possible, of_b)
+        for x, y in zip(*((t,) if isinstance(t, torch.Tensor) else t for t in results), strict=True):
+            assert torch.equal(x, y)
+        return
+    for dtype in (torch.float32, torch.float64):
+        with pytest.raises(ValueError, match=f"must be between 0 and 9, .* got {wrong} for cloud 2"):
+            OPERATORS[name](a.to(dtype), b.to(dtype), of_a, of_b)
+    for other, error, message in (
+        (of_a.float(), ValueError, r"lengths must be an int32 or int64 \[5\], got torch.float32 \(5,\)"),
+        (of_a[:4], ValueError, r"lengths must be an int32 or int64 \[5\], got torch.int64 \(4,\)"),
+        (of_a.to("meta"), ValueError, "all tensors must be on one device, got .* on meta"),
+        (of_a.tolist(), TypeError, "lengths must be a torch.Tensor, got list"),
+    ):
+        with pytest.raises(error, match=message):
+            OPERATORS[name](a, b, other, of_b)
+
+
+def test_the_first_sample_lies_within_the_lengths():
+    a, _ = clouds()
+    of_a, _ = lengths()
+    assert kernels.farthest_point_sample(a, 2, lengths=of_a, start_index=3)[:, 0].tolist() == [
+        -1,
+        3,
+        3,
+        3,
+        -1,
+    ]
+    if device_type() == "cpu":
+        with pytest.raises(
+            ValueError, match="start_index must be below every length, got 4 for the 4 points"
+        ):
+            kernels.farthest_point_sample(a, 2, lengths=of_a, start_index=4)
+    else:  # a shorter cloud begins with its last point
+        first = kernels.farthest_point_sample(a, 2, lengths=of_a, start_index=5)[:, 0]
+        assert first.tolist() == [-1, 5, 3, 5, -1]
+
+
+def test_a_compiled_graph_refuses_impossible_lengths():
+    compiled = torch.compile(chamfer, fullgraph=True, backend="aot_eager")
+    a, b = clouds()
+    of_a, of_b = lengths()
+    assert torch.equal(compiled(a, b, of_a, of_b), chamfer(a, b, of_a, of_b))
+    of_a[0] = 10
+    if device_type() == "cpu":
+        with pytest.raises(ValueError, match="got 10 for cloud 0"):
+            compiled(a, b, of_a, of_b)

@@ -151,15 +151,21 @@ def test_errors():
     queries, points, query_lengths, point_lengths = packed("ragged")
     with pytest.raises(ValueError, match=r"queries must be \[N, 3\], got \(1, 13, 3\)"):
         packed_knn(queries[None], points, 2, query_lengths, point_lengths)
-    with pytest.raises(ValueError, match=r"point_lengths must be an integer \[B\], got torch.float32"):
+    with pytest.raises(ValueError, match=r"point_lengths must be an int32 or int64 \[B\], got torch.float32"):
         packed_knn(queries, points, 2, query_lengths, point_lengths.float())
-    with pytest.raises(ValueError, match="point_lengths must add up to the 46 points"):
+    with pytest.raises(ValueError, match="point_lengths must be 0 or more and add up to the 46 points, got"):
         packed_knn(queries, points, 2, query_lengths, point_lengths - 1)
-    with pytest.raises(ValueError, match="query_lengths and point_lengths must be as many"):
+    with pytest.raises(ValueError, match="must be of as many clouds, got 1 and 4"):
         packed_knn(queries, points, 2, torch.tensor([13]), point_lengths)
     with pytest.raises(ValueError, match="k must be 1 or more"):
         packed_ball_query(queries, points, 1.0, 0, query_lengths, point_lengths)
     with pytest.raises(ValueError, match="radius must be 0 or more"):
         packed_ball_query(queries, points, -1.0, 1, query_lengths, point_lengths)
-    with pytest.raises(ValueError, match="num_samples must lie between 0 and the lengths"):
+    with pytest.raises(
+        ValueError, match="num_samples must be between 0 and 20 for the 20 points of cloud 0, got 21"
+    ):
         packed_farthest_point_sample(points, point_lengths, point_lengths + 1)
+    with pytest.raises(ValueError, match="starts must be between 0 and 8 for the 9 points of cloud 1, got 9"):
+        packed_farthest_point_sample(points, point_lengths, point_lengths, starts=torch.tensor([0, 9, 0, 0]))
+    with pytest.raises(ValueError, match="num_samples must be one for each of 4 lengths, got 3"):
+        packed_farthest_point_sample(points, point_lengths, point_lengths[:3])

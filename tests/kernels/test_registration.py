@@ -31,7 +31,7 @@ OPERATIONS = {
     ),
     "scatter": (ops.scatter_features.default, (ROWS[0].clone().requires_grad_(), IDX, None, 20)),
     "match": (ops.match_features.default, (*ROWS, IDX)),
-    "nearest": (ops.nearest_neighbor.default, (points(7), points(), LENGTHS)),
+    "nearest": (ops.nearest_neighbor.default, (points(7), points(), None, LENGTHS)),
     "mutual": (ops.mutual_nearest.default, (points(seed=1), points(), None, LENGTHS)),
     "distance": (
         ops.distance_backward.default,
@@ -171,7 +171,7 @@ def test_padding_gets_no_gradient_and_gives_none():
 
 def test_second_derivatives_of_a_float32_loss_are_an_error():
     pred = points(4)
-    with pytest.raises(RuntimeError, match="second derivatives in float64 only"):
+    with pytest.raises(RuntimeError, match="second derivatives of float64 clouds"):
         torch.autograd.grad(kernels.chamfer_distance(pred, points(5)), pred, create_graph=True)
 
 

@@ -20,7 +20,7 @@ _SMALL = 1 << 14  # pairs of points up to which one thread searches a pair; more
 def one_way(src, dst, n, dist, idx, root, to_src, to_dst):
     """Mean over the first n points of `src`; adds to the gradients [N, 3] and [M, 3] that are not empty."""
     total = 0.0
-    count = np.float32(max(n, 1))
+    count = np.float32(n)
     for i in range(n):
         d, j = dist[i], idx[i]
         weight = np.float32(2) / count
@@ -61,7 +61,9 @@ def _pairs(counter, items, pred, target, pred_lengths, target_lengths, near, roo
         gp, gt = to_pred[b if to_pred.shape[1] else 0], to_target[b if to_target.shape[1] else 0]
         gp[:] = np.float32(0)
         gt[:] = np.float32(0)
-        if search:
+        if n == 0 or m == 0:
+            loss[b] = np.float32(0)
+        elif search:
             columns_of(p, columns[0, :n], columns[1, :n], columns[2, :n])
             columns_of(t, targets[0, :m], targets[1, :m], targets[2, :m])
             search_all(p, t, columns, n, targets, m, number, q, best, found, dist, idx)

@@ -60,22 +60,31 @@ def sizes_of(batch, count, points):
     sizes = np.zeros(count, np.int64)
     if batch.shape[0] == 0:
         sizes[0] = points
-    previous = np.int64(0)
     for i in range(batch.shape[0]):
-        if batch[i] < previous:
-            raise ValueError("a batch vector must ascend from 0 or above: sort the points by example")
-        previous = batch[i]
-        sizes[previous] += 1
+        sizes[batch[i]] += 1
     return sizes
 
 
 @compiled
+def examples_of(batch):
+    """How many examples a batch vector that ascends from 0 or more has, else -1; 1 of an empty one."""
+    last = np.int64(0)
+    for i in range(batch.shape[0]):
+        if batch[i] < last:
+            return np.int64(-1)
+        last = batch[i]
+    return last + 1
+
+
+@compiled
 def _edges_of_few(queries, points, query_batch, point_batch, k, bound):
+    """Edges, and whether both batch vectors ascend and are there together; without, there are none."""
     M, N = queries.shape[0], points.shape[0]
-    count = np.int64(1)
-    for batch in (query_batch, point_batch):
-        for i in range(batch.shape[0]):
-            count = max(count, batch[i] + 1)
+    of_queries, of_points = examples_of(query_batch), examples_of(point_batch)
+    count = max(of_queries, of_points)
+    alone = (query_batch.shape[0] == 0) != (point_batch.shape[0] == 0)
+    if min(of_queries, of_points) < 0 or (alone and count > 1):
+        return np.empty((2, 0), np.int64), False
     lengths = sizes_of(point_batch, count, N)
     starts, ends = np.cumsum(lengths) - lengths, np.cumsum(sizes_of(query_batch, count, M))
     columns = padded_columns(points)
@@ -92,7 +101,7 @@ def _edges_of_few(queries, points, query_batch, point_batch, k, bound):
     _count(np.zeros(1, np.int64), blocks, idx, counts)
     edges = np.empty((2, counts.sum()), np.int64)
     _write(np.zeros(1, np.int64), blocks, idx, np.cumsum(counts) - counts, edges)
-    return edges
+    return edges, True
 
 
 _NO_BATCH = np.empty(0, np.int64)
@@ -101,15 +110,19 @@ _NO_BATCH = np.empty(0, np.int64)
 def edges_of_few(
     queries: Tensor,  # [M, 3]
     points: Tensor,  # [N, 3]
-    query_batch: Tensor | None,  # [M]: the example of each, ascending; None is 0
+    query_batch: Tensor | None,  # [M]: the example of each; None is 0
     point_batch: Tensor | None,  # [N]
     k: int,
     radius: float | None = None,
-) -> Tensor:  # [2, E] int64
-    """Edges to the `k` nearest points of a query's example or, with a radius, to the first `k` inside."""
+) -> Tensor | None:  # [2, E] int64
+    """Edges to the `k` nearest points of a query's example or, with a radius, to the first `k` inside.
+
+    None where a batch vector does not ascend from 0 or more, or where only one has several examples.
+    """
     batches = (
         _NO_BATCH if batch is None else batch.to(torch.int64).contiguous().numpy()
         for batch in (query_batch, point_batch)
     )
     bound = np.float32(-1) if radius is None else squared(radius)
-    return torch.from_numpy(_edges_of_few(as_points(queries), as_points(points), *batches, k, bound))
+    edges, right = _edges_of_few(as_points(queries), as_points(points), *batches, k, bound)
+    return torch.from_numpy(edges) if right else None

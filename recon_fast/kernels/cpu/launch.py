@@ -222,10 +222,10 @@ def as_points(xyz: Tensor) -> np.ndarray:
 
 
 def as_lengths(lengths: Tensor | None, batch: int, size: int) -> np.ndarray:
-    """Valid points per cloud [B], int64, between 0 and `size`."""
+    """Valid points per cloud [B], int64."""
     if lengths is None:
         return np.full(batch, size, np.int64)
-    return lengths.detach().to(torch.int64).clamp(0, size).numpy()
+    return lengths.to(torch.int64).contiguous().numpy()
 
 
 def empty(shapes: Sequence[Sequence[int]], dtype: torch.dtype = torch.float32) -> list[Tensor]:

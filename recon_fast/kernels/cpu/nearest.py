@@ -82,7 +82,7 @@ def distance_to(src, dst, i, j):
 
 @compiled
 def write_found(src, dst, best, found, i, p, dist, idx):
-    """The result of query i, point p of `src`; 0 where nothing is at a finite distance."""
+    """The result of query i, point p of `src`; index 0 where nothing is at a finite distance."""
     j = found[i] if abs(best[i]) < INF else np.int32(0)
     idx[p] = j
     dist[p] = distance_to(src, dst, p, j)
@@ -100,7 +100,15 @@ def search_all(src, dst, columns, n, targets, m, number, q, best, found, dist, i
 
 
 @compiled
-def nearest_small(counter, items, src, dst, lengths, parts, dist, idx):
+def leave_out(dist, idx, first, last):
+    """The result of points that are not there, or that search an empty cloud."""
+    for i in range(first, last):
+        dist[i] = INF
+        idx[i] = -1
+
+
+@compiled
+def nearest_small(counter, items, src, dst, src_lengths, lengths, parts, dist, idx):
     """Item: one part of the queries of one cloud."""
     N, M = src.shape[1], dst.shape[1]
     size = (N + parts - 1) // parts
@@ -117,18 +125,20 @@ def nearest_small(counter, items, src, dst, lengths, parts, dist, idx):
             break
         b = item // parts
         first = (item - b * parts) * size
-        n, m = max(0, min(size, N - first)), lengths[b]
+        m = lengths[b]
+        n = max(0, min(size, src_lengths[b] - first)) if m > 0 else 0
         part = src[b, first:]
         columns_of(part, columns[0, :n], columns[1, :n], columns[2, :n])
         columns_of(dst[b], targets[0, :m], targets[1, :m], targets[2, :m])
         search_all(
             part, dst[b], columns, n, targets, m, number, q, best, found, dist[b, first:], idx[b, first:]
         )
+        leave_out(dist[b], idx[b], first + n, min(N, first + size))
 
 
 @compiled
 def nearest_pruned(
-    counter, items, src, dst, lengths, src_columns, src_order, src_leaves,
+    counter, items, src, dst, src_lengths, lengths, src_columns, src_order, src_leaves,
     columns, order, leaves, branches, dist, idx,
 ):  # fmt: skip
     """Item: some queries of one cloud, consecutive in Hilbert order."""
@@ -148,18 +158,20 @@ def nearest_pruned(
         m = lengths[b]
         x, y, z = columns[b, 0, :m], columns[b, 1, :m], columns[b, 2, :m]
         first = (item - b * parts) * _QUERIES
-        for s in range(first, min(N, first + _QUERIES), LEAF):
-            e = min(N, s + LEAF)
+        n = src_lengths[b] if m > 0 else 0
+        for s in range(first, min(n, first + _QUERIES), LEAF):
+            e = min(n, s + LEAF)
             bound = load_queries(
                 src_columns[b, 0, s:e], src_columns[b, 1, s:e], src_columns[b, 2, s:e], q, best, found
             )
-            if bound >= 0 and m > 0:
+            if bound >= 0:
                 box = src_leaves[b, :, s // LEAF]
                 search_ordered(
                     q, box, x, y, z, order[b], leaves[b], branches[b], bound, gaps, near, best, found
                 )
             for i in range(e - s):
                 write_found(src[b], dst[b], best, found, i, src_order[b, s + i], dist[b], idx[b])
+        leave_out(dist[b], idx[b], max(n, first), min(N, first + _QUERIES))
 
 
 @compiled
@@ -190,20 +202,24 @@ def gradient_of_distances(counter, items, grad, src, dst, idx, grad_src, grad_ds
 
 
 def find_nearest(
-    src: np.ndarray, dst: np.ndarray, lengths: np.ndarray, ordered: tuple[Ordered, Ordered] | None
+    src: np.ndarray,
+    dst: np.ndarray,
+    src_lengths: np.ndarray,
+    lengths: np.ndarray,
+    ordered: tuple[Ordered, Ordered] | None,
 ) -> tuple[Tensor, Tensor]:
     """Distances [B, N] and indices [B, N] of float32 arrays; `ordered` holds (src, dst) where it pays."""
     B, N, _ = src.shape
     dist, idx = torch.empty(B, N), torch.empty(B, N, dtype=torch.int64)
     if ordered is None:
         parts = 1 if B >= 8 else min(-(-N // QUERIES), -(-8 // B))
-        run(nearest_small, B * parts, src, dst, lengths, parts, dist.numpy(), idx.numpy())
+        run(nearest_small, B * parts, src, dst, src_lengths, lengths, parts, dist.numpy(), idx.numpy())
         return dist, idx
     a, t = ordered
     items = B * -(-N // _QUERIES)
     out = (dist.numpy(), idx.numpy())
     queries, targets = (a.columns, a.order, a.leaves), (t.columns, t.order, t.leaves, t.branches)
-    run(nearest_pruned, items, src, dst, lengths, *queries, *targets, *out)
+    run(nearest_pruned, items, src, dst, src_lengths, lengths, *queries, *targets, *out)
     return dist, idx
 
 
@@ -214,14 +230,13 @@ def pays_to_order(src: np.ndarray, dst: np.ndarray) -> bool:
 def nearest_neighbor(
     src: Tensor,  # [B, N, 3]
     dst: Tensor,  # [B, M, 3]
+    src_lengths: Tensor | None = None,  # [B]
     dst_lengths: Tensor | None = None,  # [B]
 ) -> tuple[Tensor, Tensor]:  # [B, N], [B, N] int64
     a, t = as_points(src), as_points(dst)
-    lengths = as_lengths(dst_lengths, *t.shape[:2])
-    ordered = None
-    if pays_to_order(a, t):
-        ordered = Ordered(a, as_lengths(None, *a.shape[:2])), Ordered(t, lengths)
-    return find_nearest(a, t, lengths, ordered)
+    counts = as_lengths(src_lengths, *a.shape[:2]), as_lengths(dst_lengths, *t.shape[:2])
+    ordered = (Ordered(a, counts[0]), Ordered(t, counts[1])) if pays_to_order(a, t) else None
+    return find_nearest(a, t, *counts, ordered)
 
 
 def mutual_nearest(
@@ -233,17 +248,9 @@ def mutual_nearest(
     """Nearest neighbours both ways; each cloud is put in order once."""
     a, t = as_points(src), as_points(dst)
     counts = as_lengths(src_lengths, *a.shape[:2]), as_lengths(dst_lengths, *t.shape[:2])
-    if not pays_to_order(a, t):
-        return *find_nearest(a, t, counts[1], None), *find_nearest(t, a, counts[0], None)
-    as_queries = Ordered(a, as_lengths(None, *a.shape[:2])), Ordered(t, as_lengths(None, *t.shape[:2]))
-    as_targets = tuple(
-        whole if lengths is None else Ordered(points, count)
-        for whole, points, lengths, count in zip(
-            as_queries, (a, t), (src_lengths, dst_lengths), counts, strict=True
-        )
-    )
-    forth = find_nearest(a, t, counts[1], (as_queries[0], as_targets[1]))
-    return *forth, *find_nearest(t, a, counts[0], (as_queries[1], as_targets[0]))
+    ordered = (Ordered(a, counts[0]), Ordered(t, counts[1])) if pays_to_order(a, t) else None
+    forth = find_nearest(a, t, *counts, ordered)
+    return *forth, *find_nearest(t, a, *counts[::-1], None if ordered is None else ordered[::-1])
 
 
 def distance_backward(

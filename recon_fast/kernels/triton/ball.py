@@ -65,7 +65,7 @@ def _ball_kernel(
     p_points = points_ptr + i_b * point_strides[0]
     length = N
     if lengths_ptr is not None:
-        length = tl.minimum(tl.load(lengths_ptr + i_b).to(tl.int32), N)
+        length = tl.minimum(tl.load(lengths_ptr + i_b), N).to(tl.int32)
     p_idx = idx_ptr + (i_b * M + o_q) * k
     p_dist = dist_ptr + (i_b * M + o_q) * k
     bound = radius * radius

@@ -30,14 +30,24 @@ MAX_PAIR_POINTS = 64  # per cloud; larger ones take three launches
 
 
 @triton.jit
-def _load_cloud(ptr, lengths_ptr, i_b, m_b, o_n, N, strides):
-    """Sizes [P] of the clouds i_b [P], which points [P, BLOCK] they have, and their coordinates."""
-    b_size = tl.where(m_b, N, 0)
-    if lengths_ptr is not None:
-        b_size = tl.minimum(tl.load(lengths_ptr + i_b, mask=m_b, other=0), N).to(tl.int32)
+def _sizes(pred_lengths_ptr, target_lengths_ptr, i_b, m_b, N, M):
+    """Points [P] of both clouds of the pairs i_b [P]; 0 of a pair one of which is empty, and so counts 0."""
+    b_n = tl.where(m_b, N, 0)
+    b_m = tl.where(m_b, M, 0)
+    if pred_lengths_ptr is not None:
+        b_n = tl.minimum(tl.load(pred_lengths_ptr + i_b, mask=m_b, other=0), N).to(tl.int32)
+    if target_lengths_ptr is not None:
+        b_m = tl.minimum(tl.load(target_lengths_ptr + i_b, mask=m_b, other=0), M).to(tl.int32)
+    m_both = (b_n > 0) & (b_m > 0)
+    return tl.where(m_both, b_n, 0), tl.where(m_both, b_m, 0)
+
+
+@triton.jit
+def _load_cloud(ptr, i_b, b_size, o_n, strides):
+    """Which points [P, BLOCK] the clouds i_b [P] of these sizes have, and their coordinates."""
     m_n = o_n[None, :] < b_size[:, None]
     b_x, b_y, b_z = load_points(ptr + (i_b * strides[0])[:, None], strides[1], strides[2], o_n[None, :], m_n)
-    return b_size, m_n, b_x, b_y, b_z
+    return m_n, b_x, b_y, b_z
 
 
 @triton.jit
@@ -112,8 +122,9 @@ def _chamfer_pairs_kernel(
     m_b = i_b < B
     o_n = tl.arange(0, BLOCK_N)
     o_m = tl.arange(0, BLOCK_M)
-    n, m_n, p_x, p_y, p_z = _load_cloud(pred_ptr, pred_lengths_ptr, i_b, m_b, o_n, N, pred_strides)
-    m, m_m, t_x, t_y, t_z = _load_cloud(target_ptr, target_lengths_ptr, i_b, m_b, o_m, M, target_strides)
+    n, m = _sizes(pred_lengths_ptr, target_lengths_ptr, i_b, m_b, N, M)
+    m_n, p_x, p_y, p_z = _load_cloud(pred_ptr, i_b, n, o_n, pred_strides)
+    m_m, t_x, t_y, t_z = _load_cloud(target_ptr, i_b, m, o_m, target_strides)
     p_pred = pred_ptr + (i_b * pred_strides[0])[:, None]
     p_target = target_ptr + (i_b * target_strides[0])[:, None]
     b_loss, b_forth, f_x, f_y, f_z = _one_way(
@@ -163,12 +174,7 @@ def _loss_kernel(
     BLOCK: tl.constexpr,
 ):
     i_b = tl.program_id(0).to(tl.int64)
-    n = N
-    m = M
-    if pred_lengths_ptr is not None:
-        n = tl.minimum(tl.load(pred_lengths_ptr + i_b).to(tl.int32), N)
-    if target_lengths_ptr is not None:
-        m = tl.minimum(tl.load(target_lengths_ptr + i_b).to(tl.int32), M)
+    n, m = _sizes(pred_lengths_ptr, target_lengths_ptr, i_b, True, N, M)
     loss = _mean_over_points(forth_ptr + i_b * N, n, ROOT, BLOCK)
     tl.store(loss_ptr + i_b, loss + _mean_over_points(back_ptr + i_b * M, m, ROOT, BLOCK))
 

@@ -167,7 +167,7 @@ def _sample_cloud(
     SKIP_NEAR_ORIGIN: tl.constexpr,
 ):
     """All samples of one cloud; returns the number of exchanges."""
-    length = tl.minimum(length, N)
+    current = tl.maximum(tl.minimum(current, length - 1), 0)
     tiles = tl.cdiv(tl.cdiv(N, programs), BLOCK) if STREAM else 1
     o_block = tl.arange(0, BLOCK)
     if STREAM:
@@ -268,7 +268,7 @@ def _fps_kernel(
             p_points = points_ptr + tl.cast(i_b, tl.int64) * N * 4
         length = N
         if lengths_ptr is not None:
-            length = tl.load(lengths_ptr + i_b).to(tl.int32)
+            length = tl.minimum(tl.load(lengths_ptr + i_b), N).to(tl.int32)
         exchanges = _sample_cloud(
             p_xyz,
             p_idx,

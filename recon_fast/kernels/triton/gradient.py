@@ -38,7 +38,7 @@ def _cloud(ptr, lengths_ptr, i_b, N, strides):
     """(pointer to cloud i_b, strides of a point and a coordinate, valid points)."""
     size = N
     if lengths_ptr is not None:
-        size = tl.minimum(tl.load(lengths_ptr + i_b).to(tl.int32), N)
+        size = tl.minimum(tl.load(lengths_ptr + i_b), N).to(tl.int32)
     return ptr + i_b * strides[0], strides[1], strides[2], size
 
 

@@ -220,7 +220,7 @@ def _knn_kernel(
     p_points = points_ptr + i_b * stride_b
     length = N
     if lengths_ptr is not None:
-        length = tl.minimum(tl.load(lengths_ptr + i_b).to(tl.int32), N)
+        length = tl.minimum(tl.load(lengths_ptr + i_b), N).to(tl.int32)
     p_rows = rows_ptr + ((i_b * SPLITS + i_split) * M + o_q) * row_size
 
     if SIZE == 0:

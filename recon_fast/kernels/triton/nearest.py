@@ -38,14 +38,18 @@ def _direction(
     src_ptr, dst_ptr, src_lengths_ptr, dst_lengths_ptr, N, M, src_strides, dst_strides,
     BOTH: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """What a program works on: item, is it `back`, first row, rows, points of the other, clouds [., 3]."""
+    """What a program works on: item, is it `back`, first row, rows, how many are valid, points of the other,
+    clouds [., 3]."""
     blocks = tl.cdiv(N, BLOCK)
     i_b, i_block = batch_and_block(blocks + tl.cdiv(M, BLOCK) if BOTH else blocks)
     first = i_block * BLOCK
     rows = N
+    sources = N
     length = M
+    if src_lengths_ptr is not None:
+        sources = tl.minimum(tl.load(src_lengths_ptr + i_b), N).to(tl.int32)
     if dst_lengths_ptr is not None:
-        length = tl.minimum(tl.load(dst_lengths_ptr + i_b).to(tl.int32), M)
+        length = tl.minimum(tl.load(dst_lengths_ptr + i_b), M).to(tl.int32)
     p_src = src_ptr + i_b * src_strides[0]
     p_dst = dst_ptr + i_b * dst_strides[0]
     src_n, src_c = src_strides[1], src_strides[2]
@@ -54,30 +58,26 @@ def _direction(
     if BOTH:
         back = i_block >= blocks
         first = tl.where(back, first - blocks * BLOCK, first)
-        sources = N
-        if src_lengths_ptr is not None:
-            sources = tl.minimum(tl.load(src_lengths_ptr + i_b).to(tl.int32), N)
-        rows, length = tl.where(back, M, N), tl.where(back, sources, length)
+        rows = tl.where(back, M, N)
+        sources, length = tl.where(back, length, sources), tl.where(back, sources, length)
         p_src, p_dst = tl.where(back, p_dst, p_src), tl.where(back, p_src, p_dst)
         src_n, dst_n = tl.where(back, dst_n, src_n), tl.where(back, src_n, dst_n)
         src_c, dst_c = tl.where(back, dst_c, src_c), tl.where(back, src_c, dst_c)
-    return i_b, back, first, rows, length, p_src, src_n, src_c, p_dst, dst_n, dst_c
+    return i_b, back, first, rows, sources, length, p_src, src_n, src_c, p_dst, dst_n, dst_c
 
 
 @triton.jit
 def _store_nearest(
-    s_x, s_y, s_z, o_n, m_n, b_idx, p_dst, dst_n, dst_c, i_b, rows, back,
-    src_lengths_ptr, dist_ptr, idx_ptr, back_dist_ptr, back_idx_ptr, BOTH: tl.constexpr,
+    s_x, s_y, s_z, o_n, m_n, b_idx, p_dst, dst_n, dst_c, i_b, rows, sources, length, back,
+    dist_ptr, idx_ptr, back_dist_ptr, back_idx_ptr, BOTH: tl.constexpr,
 ):  # fmt: skip
-    """Distances to the points b_idx, and those, to the outputs of the direction."""
-    d_x, d_y, d_z = load_points(p_dst, dst_n, dst_c, b_idx, m_n)
-    b_dist = squared_norm(s_x - d_x, s_y - d_y, s_z - d_z)
+    """Distances to the points b_idx, and those, to the outputs of the direction; -1 and inf for none."""
+    m_there = (o_n < sources) & (length > 0)
+    d_x, d_y, d_z = load_points(p_dst, dst_n, dst_c, b_idx, m_there)
+    b_dist = tl.where(m_there, squared_norm(s_x - d_x, s_y - d_y, s_z - d_z), float("inf"))
+    b_idx = tl.where(m_there, b_idx, -1)
     if BOTH:
         dist_ptr, idx_ptr = tl.where(back, back_dist_ptr, dist_ptr), tl.where(back, back_idx_ptr, idx_ptr)
-    elif src_lengths_ptr is not None:
-        m_there = o_n < tl.load(src_lengths_ptr + i_b).to(tl.int32)
-        b_dist = tl.where(m_there, b_dist, float("inf"))
-        b_idx = tl.where(m_there, b_idx, -1)
     tl.store(dist_ptr + i_b * rows + o_n, b_dist, mask=m_n)
     tl.store(idx_ptr + i_b * rows + o_n, b_idx.to(tl.int64), mask=m_n)
 
@@ -103,7 +103,7 @@ def _nearest_kernel(
     BLOCK_M: tl.constexpr,
 ):
     i_split = tl.program_id(1)
-    i_b, back, first, rows, length, p_src, src_n, src_c, p_dst, dst_n, dst_c = _direction(
+    i_b, back, first, rows, sources, length, p_src, src_n, src_c, p_dst, dst_n, dst_c = _direction(
         src_ptr, dst_ptr, src_lengths_ptr, dst_lengths_ptr, N, M, src_strides, dst_strides, BOTH, BLOCK_N
     )
     o_n = first + tl.arange(0, BLOCK_N)
@@ -136,8 +136,8 @@ def _nearest_kernel(
     b_idx = tl.min(b_idx, 1)
     if SPLITS == 1:
         _store_nearest(
-            s_x, s_y, s_z, o_n, m_n, b_idx, p_dst, dst_n, dst_c, i_b, rows, back,
-            src_lengths_ptr, dist_ptr, idx_ptr, back_dist_ptr, back_idx_ptr, BOTH,
+            s_x, s_y, s_z, o_n, m_n, b_idx, p_dst, dst_n, dst_c, i_b, rows, sources, length, back,
+            dist_ptr, idx_ptr, back_dist_ptr, back_idx_ptr, BOTH,
         )  # fmt: skip
     else:
         # A span without a finite distance has (inf, 0), which is also what none of them gives in the end.
@@ -165,7 +165,7 @@ def _merge_kernel(
     BLOCK_N: tl.constexpr,
 ):
     """The smallest key of each row among those of all splits."""
-    i_b, back, first, rows, _, p_src, src_n, src_c, p_dst, dst_n, dst_c = _direction(
+    i_b, back, first, rows, sources, length, p_src, src_n, src_c, p_dst, dst_n, dst_c = _direction(
         src_ptr, dst_ptr, src_lengths_ptr, dst_lengths_ptr, N, M, src_strides, dst_strides, BOTH, BLOCK_N
     )
     o_n = first + tl.arange(0, BLOCK_N)
@@ -176,8 +176,8 @@ def _merge_kernel(
     b_idx = tl.min(b_key, 0).to(tl.int32)
     s_x, s_y, s_z = load_points(p_src, src_n, src_c, o_n, m_n)
     _store_nearest(
-        s_x, s_y, s_z, o_n, m_n, b_idx, p_dst, dst_n, dst_c, i_b, rows, back,
-        src_lengths_ptr, dist_ptr, idx_ptr, back_dist_ptr, back_idx_ptr, BOTH,
+        s_x, s_y, s_z, o_n, m_n, b_idx, p_dst, dst_n, dst_c, i_b, rows, sources, length, back,
+        dist_ptr, idx_ptr, back_dist_ptr, back_idx_ptr, BOTH,
     )  # fmt: skip
 
 
@@ -237,7 +237,7 @@ def mutual_nearest(
     src_lengths: Tensor | None = None,  # [B]
     dst_lengths: Tensor | None = None,  # [B]
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # [B, N] fp32, [B, N] int64, [B, M] fp32, [B, M] int64
-    """`nearest_neighbor` both ways: of every point of `src` among the valid ones of `dst`, and back."""
+    """`nearest_neighbor` both ways: of the valid points of `src` among those of `dst`, and back."""
     if src.dtype != dst.dtype:
         src, dst = src.float(), dst.float()
     forth, forth_idx, back, back_idx = _launch(src, dst, src_lengths, dst_lengths, both=True)

@@ -11,6 +11,7 @@ HERE = Path(__file__).parent
 KERNELS = ("attention", "ball", "chamfer", "features", "fps", "gradient", "knn", "launches", "nearest")
 OPERATORS = (
     "contract",
+    "derivatives",
     "lengths",
     "registration",
     "fps",

@@ -12,13 +12,13 @@ module = importlib.import_module("recon_fast.kernels.triton.nearest")
 
 
 def check(src, dst, dst_lengths=None, src_lengths=None):
+    lengths = {"src_lengths": src_lengths, "dst_lengths": dst_lengths}
+    found = *nearest_neighbor(src, dst, **lengths), *mutual_nearest(src, dst, **lengths)
     expected = (
-        *reference.nearest_neighbor(src, dst, dst_lengths=dst_lengths),
-        *reference.nearest_neighbor(dst, src, dst_lengths=src_lengths),
+        *reference.nearest_neighbor(src, dst, **lengths),
+        *reference.mutual_nearest(src, dst, **lengths),
     )
-    one_way = nearest_neighbor(src, dst, dst_lengths=dst_lengths)
-    both_ways = mutual_nearest(src, dst, src_lengths, dst_lengths)
-    for got, want in zip((*one_way, *both_ways), (*expected[:2], *expected), strict=True):
+    for got, want in zip(found, expected, strict=True):
         torch.testing.assert_close(got, want, rtol=0, atol=0, equal_nan=True)
 
 
