@@ -74,9 +74,10 @@ def sigterm_unwinds() -> Iterator[None]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code: 0, 2 for wrong input, 128 + signal where one stopped the run."""
     arguments = build_parser().parse_args(argv)
-    if arguments.command not in _DISTRIBUTED and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    processes = os.environ.get("WORLD_SIZE", "1")  # set by torchrun
+    if arguments.command not in _DISTRIBUTED and processes != "1":
         if os.environ.get("RANK", "0") == "0":
-            what = f"`{arguments.command}` runs in one process, got {os.environ['WORLD_SIZE']} of torchrun"
+            what = f"`{arguments.command}` runs in one process, got {processes} of torchrun"
             print(f"recon-fast: error: {what}; `pretrain` takes several", file=sys.stderr)
         return 2
     # Read by torch when it is imported: large tensors in huge pages made a step on a CPU a tenth faster.
@@ -92,12 +93,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         who = "recon-fast" if rank == "0" else f"recon-fast (rank {rank})"
         print(f"{who}: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
-    except MemoryError as error:
-        print(f"recon-fast: error: out of memory: {error or 'try smaller settings'}", file=sys.stderr)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        said = " ".join(str(error).split())
+        print(
+            f"recon-fast: error: out of memory, take smaller batches or a smaller model: {said}",
+            file=sys.stderr,
+        )
         return 2
     except KeyboardInterrupt:
         print("recon-fast: interrupted", file=sys.stderr)
         return 130
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether numpy, or torch on any device, got no memory."""
+    said = ("can't allocate memory", "not enough memory", "out of memory")
+    return isinstance(error, MemoryError) or any(words in str(error) for words in said)
 
 
 def run_pretrain(argv: list[str]) -> int:

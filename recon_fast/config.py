@@ -5,6 +5,7 @@ quick.
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
+from recon_fast.checks import check_numbers
 from recon_fast.errors import InputError
 from recon_fast.teachers.config import TeacherConfig
 
@@ -53,17 +54,10 @@ class ReConConfig:
     tokenize_visible: bool = False
 
     def __post_init__(self) -> None:
-        for name in (
-            "dim",
-            "depth",
-            "num_heads",
-            "decoder_depth",
-            "decoder_num_heads",
-            "num_group",
-            "group_size",
-        ):
-            if getattr(self, name) < 1:
-                raise InputError(f"model.{name} must be at least 1, got {getattr(self, name)}")
+        check_numbers(
+            self, "model.", dim=1, depth=1, num_heads=1, decoder_depth=1, decoder_num_heads=1, num_group=1,
+            group_size=1, image_dim=1, text_dim=1,
+        )  # fmt: skip
         for name in ("num_heads", "decoder_num_heads"):
             if self.dim % getattr(self, name):
                 raise InputError(
@@ -151,11 +145,7 @@ class DataConfig:
     workers: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("num_points", "max_points", "shapes"):
-            if getattr(self, name) < 1:
-                raise InputError(f"data.{name} must be at least 1, got {getattr(self, name)}")
-        if self.workers is not None and self.workers < 1:
-            raise InputError(f"data.workers must be at least 1 or null, got {self.workers}")
+        check_numbers(self, "data.", num_points=1, max_points=1, shapes=1, workers=1)
         if not 0 <= self.held_out_fraction < 1:
             raise InputError(f"data.held_out_fraction must be in [0, 1), got {self.held_out_fraction}")
 
@@ -200,9 +190,7 @@ class OptimConfig:
     sync_norm: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "accumulate"):
-            if getattr(self, name) < 1:
-                raise InputError(f"optim.{name} must be at least 1, got {getattr(self, name)}")
+        check_numbers(self, "optim.", epochs=1, batch_size=1, accumulate=1, weight_decay=0, skip_limit=0)
         if self.batch_size % self.accumulate:
             raise InputError(
                 "optim.batch_size must be a multiple of optim.accumulate, "
@@ -214,13 +202,9 @@ class OptimConfig:
             )
         if not 0 <= self.beta2 < 1:
             raise InputError(f"optim.beta2 must be in [0, 1), got {self.beta2}")
-        if not self.weight_decay >= 0:
-            raise InputError(f"optim.weight_decay must be at least 0, got {self.weight_decay}")
         for name in ("lr", "min_lr"):
             if not getattr(self, name) > 0:
                 raise InputError(f"optim.{name} must be above 0, got {getattr(self, name)}")
-        if self.skip_limit < 0:
-            raise InputError(f"optim.skip_limit must be at least 0, got {self.skip_limit}")
         if self.clip_grad is not None and self.clip_grad <= 0:
             raise InputError(f"optim.clip_grad must be above 0 or null, got {self.clip_grad}")
 
@@ -245,10 +229,7 @@ class ProbeConfig:
     max_shapes: int = 4000
 
     def __post_init__(self) -> None:
-        if self.every < 0:
-            raise InputError(f"probe.every must be at least 0, got {self.every}")
-        if self.max_shapes < 1:
-            raise InputError(f"probe.max_shapes must be at least 1, got {self.max_shapes}")
+        check_numbers(self, "probe.", every=0, max_shapes=1)
 
 
 @dataclass(frozen=True)
@@ -268,9 +249,7 @@ class SaveConfig:
     tensorboard: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("every", "keep", "log_every"):
-            if getattr(self, name) < 1:
-                raise InputError(f"save.{name} must be at least 1, got {getattr(self, name)}")
+        check_numbers(self, "save.", every=1, keep=1, log_every=1)
 
 
 @dataclass(frozen=True)
@@ -312,8 +291,7 @@ class PretrainConfig:
     save: SaveConfig = field(default_factory=SaveConfig)
 
     def __post_init__(self) -> None:
-        if not 0 <= self.seed < 2**63:
-            raise InputError(f"seed must be in [0, 2^63), got {self.seed}")
+        check_numbers(self)
         for name, least in (("num_group", self.model.num_group), ("group_size", self.model.group_size)):
             if self.data.num_points < least:
                 raise InputError(
@@ -373,10 +351,13 @@ class PackConfig:
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
 
     def __post_init__(self) -> None:
-        if self.shard_size is not None and self.shard_size < 1:
-            raise InputError(f"shard_size must be at least 1 or null, got {self.shard_size}")
-        if self.workers is not None and self.workers < 1:
-            raise InputError(f"workers must be at least 1 or null, got {self.workers}")
+        check_numbers(self, num_points=1, max_points=1, shard_size=1, workers=1)
+        if self.max_points < self.num_points:
+            raise InputError(
+                f"max_points must be at least num_points, got {self.max_points} and {self.num_points}"
+            )
+        if not 0 <= self.held_out_fraction < 1:
+            raise InputError(f"held_out_fraction must be in [0, 1), got {self.held_out_fraction}")
 
 
 @dataclass(frozen=True)
@@ -397,7 +378,4 @@ class ConvertConfig:
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("num_heads", "num_group", "group_size"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise InputError(f"{name} must be at least 1 or null, got {value}")
+        check_numbers(self, num_heads=1, num_group=1, group_size=1)

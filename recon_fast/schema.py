@@ -6,7 +6,7 @@ that names the file and the place in it.
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,18 @@ def read_json(path: Path, schema: Any, what: str) -> Any:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} must be {what}: {getattr(error, 'strerror', None) or error}") from error
     return parse_json(text, schema, f"{path} must be {what}")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON beside its place and rename it: the file is whole or as it was. Raises OSError."""
+    aside = path.with_name(f".{path.name}.tmp")
+    try:
+        aside.write_text(json.dumps(value, indent=1), encoding="utf-8")
+        aside.replace(path)
+    except OSError:
+        with suppress(OSError):
+            aside.unlink(missing_ok=True)
+        raise
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

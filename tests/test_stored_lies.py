@@ -235,14 +235,64 @@ def test_pickles_that_are_no_checkpoint(tmp_path):
             restore(path)
 
 
-@pytest.mark.parametrize(
-    "text", ["", "null", "[]", "{}", DEEP, '{"starts": 3}', '{"starts": [null, {"end": 3}]}']
-)
+def given(name, make):
+    return lambda state: state.__setitem__(name, make(state[name]))
+
+
+def number_names(state):
+    for i, name in enumerate(list(state)):
+        state[i] = state.pop(name)
+
+
+def far_block(state):
+    state["MAE_encoder.blocks.blocks.10000000.norm1.weight"] = state.pop(
+        "MAE_encoder.blocks.blocks.1.norm1.weight"
+    )
+
+
+NORM = "MAE_encoder.norm.weight"
+OFFICIAL = {
+    "names that are numbers": number_names,
+    "a block far away": far_block,
+    "a width without bytes": given(NORM, lambda value: torch.ones(1).expand(100_002)),
+    "a width of its own": given(NORM, lambda value: torch.ones(100_002)),
+    "a sparse weight": given(NORM, lambda value: value.to_sparse()),
+    "a weight without values": given(NORM, lambda value: value.to("meta")),
+    "complex weights": given(NORM, lambda value: value.to(torch.complex64)),
+}
+
+
+@pytest.mark.parametrize("lie", OFFICIAL)
+def test_official_checkpoints_that_lie(tmp_path, lie):
+    path, state = tmp_path / "ckpt.pth", export_official(ReCon(TINY_MODEL))
+    torch.save({"base_model": state}, path)
+    assert restore(path, num_heads=2).model.config.dim == 24
+    OFFICIAL[lie](state)
+    torch.save({"base_model": state}, path)
+    with pytest.raises(InputError, match=r"ckpt\.pth"):
+        restore(path, num_heads=2)
+
+
+RECORDS = [
+    *("", "null", "[]", "{}", DEEP, '{"starts": 3}', '{"starts": [null, {"end": 3}]}'),
+    '{"starts": [{"data": null}]}',
+    '{"starts": [{"machine": [1]}]}',
+    '{"starts": [{"wall_seconds": "a"}]}',
+    '{"starts": [{"energy_joules": {"cpu": "a"}}]}',
+    '{"step": 1, "loss": "a", "probe_svm": "b"}',
+    '{"step": 2, "loss": 1' + "0" * 400 + "}",
+]
+
+
+@pytest.mark.parametrize("text", RECORDS)
 @pytest.mark.parametrize("name", ["run.json", "result.json", "config.yaml", "metrics.jsonl"])
 def test_a_run_whose_records_lie_is_read_as_far_as_it_goes(run, name, text):
     (run / name).write_text(text)
     found = read_run(run)
     assert found.name == "run"
+    assert main(["report", str(run), "--out", str(run.parent / "page.html")]) == 0
+    if name in ("run.json", "result.json") and found.unread:
+        assert f"damaged: {name}" in (run.parent / "page.html").read_text()
     if name != "config.yaml":
         pretrain(tiny_config(run), run, Lines(), tiny_shapes())
     else:

@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from recon_fast.errors import InputError
+from recon_fast.errors import InputError, first_line
 from recon_fast.models import AnyModel
 from recon_fast.schema import instead
 
@@ -119,5 +119,4 @@ def read_torch_file(path: str | Path) -> Any:
         what = f"{reason[1]}, which could run code" if reason else "something that is no plain tensor"
         raise InputError(f"checkpoint {path} must hold only tensors and plain values, got {what}") from error
     except Exception as error:  # zip, tensor and format errors of a damaged file have no common type
-        first = next(iter(str(error).splitlines()), type(error).__name__)
-        raise InputError(f"checkpoint {path} cannot be read: {first}") from error
+        raise InputError(f"checkpoint {path} cannot be read: {first_line(error)}") from error

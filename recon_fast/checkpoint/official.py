@@ -1,11 +1,12 @@
 """Official ReCon checkpoints: what they are of, and their weights in models of this package."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from recon_fast.checkpoint.files import load_weights, read_tensors, read_torch_file
@@ -68,7 +69,23 @@ def read_official(source: str | Path | Mapping[str, Any]) -> Official:
         for key, value in state.items()
         if isinstance(key, str) and isinstance(value, Tensor)
     }
+    if not tensors:
+        raise InputError(f"{where} must hold a state dict, got tensors without names")
+    for key, value in tensors.items():
+        if problem := _problem(value):
+            raise InputError(f"{key} of {where} must be an ordinary tensor of real numbers, got {problem}")
     return Official(where, tensors)
+
+
+def _problem(value: Tensor) -> str:
+    """Why a tensor is no weight as it is stored; empty where all is well."""
+    if value.is_complex() or value.is_quantized:
+        return str(value.dtype)
+    if value.layout != torch.strided or value.device.type == "meta":
+        return f"{value.layout} on {value.device}"
+    if value.untyped_storage().nbytes() < value.numel() * value.element_size():
+        return f"{tuple(value.shape)} of {value.untyped_storage().nbytes()} bytes"
+    return ""
 
 
 def _with_prefix(state: dict[str, Tensor], names: Mapping[str, str]) -> dict[str, Tensor]:
@@ -172,7 +189,7 @@ def infer_architecture(
 
     dim = width(f"{prefix}norm.weight")
     blocks = re.compile(rf"^{re.escape(prefix)}blocks\.blocks\.(\d+)\.")
-    depth = 1 + max((int(m[1]) for m in map(blocks.match, state) if m), default=-1)
+    depth = _depth(where, (int(m[1]) for m in map(blocks.match, state) if m))
     if dim is None or depth == 0:
         wanted = "norm.weight" if dim is None else "blocks.blocks.0.norm1.weight"
         raise InputError(f"{where} must hold ReCon weights such as {prefix}{wanted}, got {next(iter(state))}")
@@ -196,7 +213,7 @@ def infer_architecture(
         dim=dim,
         depth=depth,
         num_heads=num_heads,
-        decoder_depth=1 + max((int(m[1]) for m in map(decoder.match, state) if m), default=3),
+        decoder_depth=_depth(where, (int(m[1]) for m in map(decoder.match, state) if m)) or 4,
         decoder_num_heads=num_heads,
         num_group=num_group or (128 if task["kind"] == "segmenter" else 64),
         group_size=rebuilt // 3 if rebuilt else group_size or 32,
@@ -206,6 +223,14 @@ def infer_architecture(
         skip_near_origin=True,
     )
     return config, task
+
+
+def _depth(where: str, numbers: Iterable[int]) -> int:
+    """How many blocks there are, counted from 0 without gaps; 0 for none."""
+    found = set(numbers)
+    if found and max(found) >= len(found):
+        raise InputError(f"{where} must hold all blocks from 0 on, got {len(found)} and block {max(found)}")
+    return len(found)
 
 
 def load_initial(path: str | Path, model: AnyModel) -> str:

@@ -145,7 +145,10 @@ def restore(
         _regroup(model, num_group, group_size)
         return Restored(model, ours.teacher, None, file, ours.conventions)
     official = read_official(file)
-    model = _build(file, *infer_architecture(official, num_heads, num_group, group_size))
+    config, task = infer_architecture(official, num_heads, num_group, group_size)
+    sizes = {"dim": config.dim, "depth": config.depth, **task}
+    _check_sizes(file, sizes, sum(value.numel() for value in official.state.values()))
+    model = _build(file, config, task)
     update, report = match_official(official, model)
     partial = any(key.startswith(_DECODER) for key in report.loaded)
     _refuse_missing(file, [key for key in report.missing if partial or not key.startswith(_DECODER)])

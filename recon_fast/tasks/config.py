@@ -3,6 +3,7 @@
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from recon_fast.checks import check_numbers
 from recon_fast.config import DataConfig, OptimConfig, SaveConfig
 from recon_fast.errors import InputError
 
@@ -26,9 +27,7 @@ class EncoderConfig:
     skip_near_origin: bool | None = None
 
     def __post_init__(self) -> None:
-        for name in ("num_group", "group_size"):
-            if getattr(self, name) < 1:
-                raise InputError(f"model.{name} must be at least 1, got {getattr(self, name)}")
+        check_numbers(self, "model.", num_group=1, group_size=1)
         if not 0 <= self.drop_path < 1:
             raise InputError(f"model.drop_path must be in [0, 1), got {self.drop_path}")
 
@@ -49,11 +48,12 @@ class ChangeConfig:
     translate: float = 0.2
 
     def __post_init__(self) -> None:
+        check_numbers(self, "augment.", translate=0)
+        if not self.scale > 0:
+            raise InputError(f"augment.scale must be above 0, got {self.scale}")
         least, most = self.scales
         if not 0 < least <= most:
             raise InputError(f"augment.scale must be at least augment.scale_least > 0, got {most}, {least}")
-        if not self.translate >= 0:
-            raise InputError(f"augment.translate must be at least 0, got {self.translate}")
 
     @property
     def scales(self) -> tuple[float, float]:
@@ -123,12 +123,9 @@ class DownstreamConfig:
     save: SaveConfig = field(default_factory=SaveConfig)
 
     def __post_init__(self) -> None:
-        if not 0 <= self.seed < 2**63:
-            raise InputError(f"seed must be in [0, 2^63), got {self.seed}")
+        check_numbers(self, votes=0)
         if not 0 <= self.validation < 1:
             raise InputError(f"validation must be in [0, 1), got {self.validation}")
-        if self.votes < 0:
-            raise InputError(f"votes must be at least 0, got {self.votes}")
         if not self.head_factor > 0:
             raise InputError(f"head_factor must be above 0, got {self.head_factor}")
         for name in ("num_group", "group_size"):
@@ -192,11 +189,10 @@ class FewshotConfig(FinetuneConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("ways", "shots"):
-            if not getattr(self, name) or min(getattr(self, name)) < 1:
-                raise InputError(f"{name} must be numbers of at least 1, got {getattr(self, name)}")
-        for name in ("folds", "num_test"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
+            given = getattr(self, name)
+            if not given or min(given) < 1 or len(set(given)) < len(given):
+                raise InputError(f"{name} must be different numbers of at least 1, got {given}")
+        check_numbers(self, folds=1, num_test=1)
         if self.evaluate:
             raise InputError("evaluate is of `recon-fast finetune`; a fold has no classifier to test")
 
@@ -224,8 +220,7 @@ class PartsegConfig(DownstreamConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.pictures < 0:
-            raise InputError(f"pictures must be at least 0, got {self.pictures}")
+        check_numbers(self, pictures=0)
 
     @property
     def command(self) -> str:

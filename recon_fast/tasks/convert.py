@@ -11,7 +11,7 @@ import torch
 from recon_fast.checkpoint import export_official, save_weights, weights_metadata
 from recon_fast.checkpoint.restore import WEIGHTS, Restored, restore
 from recon_fast.config import ConvertConfig
-from recon_fast.errors import InputError
+from recon_fast.errors import InputError, first_line
 
 REPORT = "conversion.json"
 _OFFICIAL = (".pth", ".pt")
@@ -61,7 +61,7 @@ def convert(source: str | Path, out: str | Path, config: ConvertConfig | None = 
     except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
         with suppress(OSError):
             aside.unlink()
-        raise InputError(f"{written} cannot be written: {str(error).splitlines()[0]}") from error
+        raise InputError(f"{written} cannot be written: {first_line(error)}") from error
     return written, _describe(restored)
 
 

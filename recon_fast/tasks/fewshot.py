@@ -5,7 +5,6 @@ table 4).
 <run>/5way_10shot/fold-0/result.json, ...       each fold is a run of `recon_fast.tasks.finetune`
 """
 
-import json
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -22,7 +21,7 @@ from recon_fast.data.few_shot import draw_episode, few_shot_folds, is_few_shot, 
 from recon_fast.data.prepare import prepare_shapes
 from recon_fast.data.shapes import Shapes
 from recon_fast.errors import InputError
-from recon_fast.schema import read_json, read_yaml
+from recon_fast.schema import read_json, read_yaml, write_json
 from recon_fast.tasks.config import FewshotConfig, FinetuneConfig
 from recon_fast.tasks.finetune import build_classifier, finetune
 from recon_fast.training.owner import owned
@@ -183,7 +182,7 @@ def _write(
         "versions": versions(),
     }
     try:
-        (run / "result.json").write_text(json.dumps(result, indent=1), encoding="utf-8")
+        write_json(run / "result.json", result)
     except OSError as error:
         raise InputError(f"the result cannot be written to {run}: {error.strerror or error}") from error
 

@@ -1,7 +1,6 @@
 """What commands that only look at an encoder share: opening it, features of many clouds, their result."""
 
 import hashlib
-import json
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import islice
@@ -20,6 +19,7 @@ from recon_fast.data.conventions import check_conventions
 from recon_fast.data.shapes import Shapes
 from recon_fast.errors import InputError
 from recon_fast.models import build_model
+from recon_fast.schema import write_json
 from recon_fast.tasks.embed import PointEncoder, load
 from recon_fast.tasks.evaluate import Scores, write_confusion
 from recon_fast.tasks.frozen_config import FeatureKind, FrozenConfig
@@ -130,7 +130,6 @@ def write_result(run: Path, result: dict[str, Any], class_names: list[str], scor
     try:
         if scores is not None:
             write_confusion(scores, class_names, run / "confusion")
-        text = json.dumps({**result, "versions": versions()}, indent=1)
-        (run / "result.json").write_text(text, encoding="utf-8")
+        write_json(run / "result.json", {**result, "versions": versions()})
     except OSError as error:
         raise InputError(f"the result cannot be written to {run}: {error.strerror or error}") from error

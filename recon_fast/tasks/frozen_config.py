@@ -3,6 +3,7 @@
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from recon_fast.checks import check_numbers
 from recon_fast.config import DataConfig, Kind, StatedUp
 from recon_fast.errors import InputError
 
@@ -27,7 +28,7 @@ class FrozenConfig:
     group_size: int | None = None
 
     def __post_init__(self) -> None:
-        _check_counts(self, "model.", "num_heads", "num_group", "group_size")
+        check_numbers(self, "model.", num_heads=1, num_group=1, group_size=1)
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class ReadingConfig:
     workers: int | None = None
 
     def __post_init__(self) -> None:
-        _check_counts(self, "data.", "num_points", "max_points", "workers")
+        check_numbers(self, "data.", num_points=1, max_points=1, workers=1)
         if not 0 <= self.held_out_fraction < 1:
             raise InputError(f"data.held_out_fraction must be in [0, 1), got {self.held_out_fraction}")
 
@@ -77,7 +78,7 @@ class LabelledConfig(ReadingConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_counts(self, "data.", "shapes")
+        check_numbers(self, "data.", shapes=1)
 
     def reading(self, least: int) -> DataConfig:
         """The same for `prepare_shapes`, where clouds of fewer than `least` points are broken."""
@@ -115,6 +116,11 @@ class QueryTeacherConfig:
     seed: int | None = None
     store: str | None = None
 
+    def __post_init__(self) -> None:
+        check_numbers(self, "teacher.", batch_size=1)
+        if not 1 <= self.prompts <= 60:
+            raise InputError(f"teacher.prompts must be from 1 to 60, got {self.prompts}")
+
 
 @dataclass(frozen=True)
 class SvmConfig:
@@ -145,8 +151,7 @@ class SvmConfig:
     temperature: float = 0.07
 
     def __post_init__(self) -> None:
-        _check_seed(self.seed)
-        _check_counts(self, "", "k", "batch_size")
+        check_numbers(self, k=1, batch_size=1)
         if not self.temperature > 0:
             raise InputError(f"temperature must be above 0, got {self.temperature}")
 
@@ -196,8 +201,7 @@ class ZeroShotConfig:
     teacher: QueryTeacherConfig = field(default_factory=QueryTeacherConfig)
 
     def __post_init__(self) -> None:
-        _check_seed(self.seed)
-        _check_counts(self, "", "batch_size")
+        check_numbers(self, batch_size=1)
 
     @property
     def command(self) -> str:
@@ -233,7 +237,7 @@ class EmbedConfig:
     data: ReadingConfig = field(default_factory=ReadingConfig)
 
     def __post_init__(self) -> None:
-        _check_counts(self, "", "batch_size")
+        check_numbers(self, batch_size=1)
 
 
 @dataclass(frozen=True)
@@ -271,7 +275,7 @@ class RetrieveConfig:
     teacher: QueryTeacherConfig = field(default_factory=QueryTeacherConfig)
 
     def __post_init__(self) -> None:
-        _check_counts(self, "", "top", "batch_size")
+        check_numbers(self, top=1, batch_size=1)
 
     @property
     def command(self) -> str:
@@ -281,15 +285,3 @@ class RetrieveConfig:
     def to_dict(self) -> dict[str, Any]:
         """Nested plain dict, for YAML and JSON."""
         return asdict(self)
-
-
-def _check_counts(config: Any, prefix: str, *names: str) -> None:
-    for name in names:
-        value = getattr(config, name)
-        if value is not None and value < 1:
-            raise InputError(f"{prefix}{name} must be at least 1, got {value}")
-
-
-def _check_seed(seed: int) -> None:
-    if not 0 <= seed < 2**63:
-        raise InputError(f"seed must be in [0, 2^63), got {seed}")

@@ -5,7 +5,6 @@
 <run>/result.json                                                         how they do on the test set
 """
 
-import json
 import shutil
 import signal
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ from recon_fast.data.resident import Batch
 from recon_fast.data.stream import VERSION
 from recon_fast.errors import InputError
 from recon_fast.models import Classifier, PartSegmenter
+from recon_fast.schema import write_json
 from recon_fast.tasks.doubts import say_doubts
 from recon_fast.tasks.task import C, D, DownstreamResult, M, S, Task
 from recon_fast.training.adamw import AdamW
@@ -243,7 +243,7 @@ def _conclude(task: Task[C, M, D, S], run: Path, test_set: D, epoch: int | None)
         "versions": versions(),
     }
     try:
-        (run / "result.json").write_text(json.dumps(result, indent=1), encoding="utf-8")
+        write_json(run / "result.json", result)
         task.write(run, test_set, scores)
     except OSError as error:
         raise InputError(f"the result cannot be written to {run}: {error.strerror or error}") from error

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from recon_fast.checks import check_numbers
 from recon_fast.errors import InputError
 
 
@@ -47,11 +48,7 @@ class TeacherConfig:
     store: str | None = None
 
     def __post_init__(self) -> None:
-        for name in ("views", "batch_size"):
-            if getattr(self, name) < 1:
-                raise InputError(f"teacher.{name} must be at least 1, got {getattr(self, name)}")
-        if not 0 <= self.seed < 2**63:
-            raise InputError(f"teacher.seed must be in [0, 2^63), got {self.seed}")
+        check_numbers(self, "teacher.", views=1, batch_size=1)
         if not 1 <= self.prompts <= 60:
             raise InputError(f"teacher.prompts must be from 1 to 60, got {self.prompts}")
         if self.image_size is not None and self.image_size < 16:

@@ -4,7 +4,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
-from recon_fast.errors import InputError
+from recon_fast.errors import InputError, first_line
 
 
 def resolve_device(name: str) -> torch.device:
@@ -13,11 +13,9 @@ def resolve_device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.ones(1, device=device).tolist()
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise InputError(
-            f"device must be one that works here, got {name}: {str(error).splitlines()[0]}"
-        ) from error
+        torch.ones(1, device=device).item()  # the device `meta` has no values
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise InputError(f"device must be one that works here, got {name}: {first_line(error)}") from error
     return device
 
 

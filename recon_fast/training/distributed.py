@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
-from recon_fast.errors import InputError
+from recon_fast.errors import InputError, first_line
 from recon_fast.models.tokenizer import FoldedNorm
 from recon_fast.ranks import gather_rows, rank, world_size
 from recon_fast.training.device import resolve_device
@@ -31,7 +31,10 @@ class RankLost(InputError):
 
 def _processes() -> int:
     """How many processes torchrun has started."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    given = os.environ.get("WORLD_SIZE", "1")
+    if not given.isdecimal() or int(given) < 1:
+        raise InputError(f"WORLD_SIZE must be a number of processes, as torchrun sets it, got {given!r}")
+    return int(given)
 
 
 @contextmanager
@@ -75,7 +78,7 @@ def lost_ranks(where: Callable[[], str]) -> Iterator[None]:
     except RuntimeError as error:
         if _processes() == 1 or not (isinstance(error, dist.DistError) or _LOST.search(str(error))):
             raise
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise RankLost(f"process {rank()} lost another process of the job {where()}: {reason}") from error
 
 

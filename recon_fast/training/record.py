@@ -21,7 +21,7 @@ import recon_fast
 from recon_fast.data.shapes import Shapes
 from recon_fast.errors import InputError
 from recon_fast.ranks import world_size
-from recon_fast.schema import read_json
+from recon_fast.schema import read_json, write_json
 from recon_fast.training.energy import EnergyMeter
 from recon_fast.training.memory import peak_memory
 
@@ -132,8 +132,12 @@ class RunRecord:
             return
         self.energy = EnergyMeter(device)
         self.earlier: list[Any] = []
-        with suppress(InputError):  # none yet, or somebody cut it
-            self.earlier = read_json(self.path, _Record, "the record of a run")["starts"]
+        if self.path.is_file():
+            try:
+                self.earlier = read_json(self.path, _Record, "the record of a run")["starts"]
+            except InputError:  # somebody cut it
+                with suppress(OSError):
+                    self.path.rename(self.path.with_name("damaged-run.json"))
         self.start: dict[str, Any] = {
             "command": sys.argv,
             "began": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -166,10 +170,8 @@ class RunRecord:
             "peak_memory_mib": None if peak is None else round(peak / 2**20, 1),
             "end": end,
         }
-        try:
+        with suppress(OSError):
             self._write()
-        except OSError:
-            self.path.with_suffix(".tmp").unlink(missing_ok=True)
 
     def watch(self) -> None:
         """Look at the counters of energy, before they start again."""
@@ -187,7 +189,4 @@ class RunRecord:
 
     def _write(self) -> None:
         assert self.path is not None
-        aside = self.path.with_suffix(".tmp")
-        text = json.dumps({"starts": [*self.earlier, self.start]}, indent=1)
-        aside.write_text(text, encoding="utf-8")
-        aside.replace(self.path)
+        write_json(self.path, {"starts": [*self.earlier, self.start]})

@@ -23,6 +23,29 @@ class _Row(TypedDict):
     step: int
 
 
+class _Machine(TypedDict, total=False):
+    gpus: list[dict[str, Any]] | None
+
+
+class _Start(TypedDict, total=False):
+    """What of a start in run.json is shown, where it is there."""
+
+    began: str
+    end: str | None
+    wall_seconds: float | None
+    energy_joules: dict[str, float | None] | None
+    peak_memory_mib: float | None
+    versions: dict[str, Any] | None
+    git: dict[str, Any] | None
+    machine: _Machine | None
+    data: dict[str, Any]
+    teacher: dict[str, Any]
+
+
+class _Record(TypedDict):
+    starts: list[_Start]
+
+
 @dataclass
 class Run:
     """One run, read once."""
@@ -36,6 +59,7 @@ class Run:
     classes: list[str] = field(default_factory=list)  # of the confusion matrix
     confusion: list[list[int]] = field(default_factory=list)  # [C][C]: row = class, column = predicted
     age: float | None = None  # seconds since the last line
+    unread: list[str] = field(default_factory=list)  # files that are there and damaged
 
     @property
     def ended(self) -> str | None:
@@ -62,11 +86,12 @@ def read_run(path: Path) -> Run:
     with suppress(OSError, ValueError, RecursionError, yaml.YAMLError):
         config = yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))
         run.config = flatten(config) if isinstance(config, dict) else {}
-    record = _json(path / "run.json")
-    starts = record.get("starts") if isinstance(record, dict) else None
-    run.starts = [start for start in starts if isinstance(start, dict)] if isinstance(starts, list) else []
-    result = _json(path / "result.json")
-    run.result = result if isinstance(result, dict) else None
+    run.starts = (_json(path / "run.json", _Record) or {}).get("starts", [])
+    run.result = _json(path / "result.json", dict[str, Any])
+    run.unread = [
+        name for name, found in (("run.json", run.starts), ("result.json", run.result)) if not found
+    ]
+    run.unread = [name for name in run.unread if (path / name).is_file()]
     with suppress(OSError):
         run.age = time.time() - (path / "metrics.jsonl").stat().st_mtime
     with suppress(OSError, ValueError, StopIteration, csv.Error):
@@ -74,9 +99,9 @@ def read_run(path: Path) -> Run:
     return run
 
 
-def _json(path: Path) -> Any:
+def _json(path: Path, schema: Any) -> Any:
     with suppress(InputError):
-        return read_json(path, dict[str, Any], "a record")
+        return read_json(path, schema, "a record")
     return None
 
 
@@ -89,8 +114,15 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     rows = []
     for line in text.splitlines():
         with suppress(InputError):
-            rows.append(parse_json(line, _Row, "a line of the log"))
+            row = parse_json(line, _Row, "a line of the log")
+            numbers = {k: v for k, v in row.items() if v is None or isinstance(v, float) or _small(v)}
+            rows.append(numbers)
     return rows
+
+
+def _small(value: Any) -> bool:
+    """Whether a value is a whole number that a real one can stand for."""
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**53
 
 
 def read_confusion(path: Path) -> tuple[list[str], list[list[int]]]:

@@ -129,6 +129,8 @@ def _seconds(value: float) -> str:
 
 def _state(run: Run) -> str:
     """How a run ended, or that it goes on; a process that was killed has left no word."""
+    if run.unread:
+        return f"damaged: {', '.join(run.unread)}"
     if run.ended is not None:
         return run.ended
     return "going on" if run.age is None or run.age < _SILENT else f"silent for {_seconds(run.age)}"

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from recon_fast.checks import check_numbers
 from recon_fast.config import Kind, StatedUp
 from recon_fast.errors import InputError
 from recon_fast.settings import command_parser, parse, typed
@@ -34,10 +35,7 @@ class ShowConfig:
     device: str = "auto"
 
     def __post_init__(self) -> None:
-        if self.count < 1:
-            raise InputError(f"count must be at least 1, got {self.count}")
-        if not 0 <= self.seed < 2**63:
-            raise InputError(f"seed must be in [0, 2^63), got {self.seed}")
+        check_numbers(self, count=1)
 
 
 @dataclass(frozen=True)
@@ -67,8 +65,7 @@ class ReportConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.follow < 1e6:
             raise InputError(f"follow must be a number of seconds, got {self.follow}")
-        if self.count < 4:
-            raise InputError(f"count must be at least 4, got {self.count}")
+        check_numbers(self, count=4)
 
 
 @dataclass(frozen=True)
@@ -88,10 +85,7 @@ class InspectConfig:
     workers: int | None = None
 
     def __post_init__(self) -> None:
-        if self.thumbnails < 0:
-            raise InputError(f"thumbnails must be at least 0, got {self.thumbnails}")
-        if self.workers is not None and self.workers < 1:
-            raise InputError(f"workers must be at least 1 or null, got {self.workers}")
+        check_numbers(self, thumbnails=0, workers=1)
 
 
 def parse_show(argv: list[str]) -> tuple[Path, list[str], ShowConfig]:
