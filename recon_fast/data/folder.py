@@ -48,13 +48,14 @@ def list_folder(path: Path, held_out_fraction: float) -> Source:
     """
     folders = dict(_walk(path))
     files = [folder / name for folder, names in folders.items() for name in names]
-    clouds = [file for file in files if file.suffix.lower() in SUFFIXES and not _is_packed_file(file)]
+    packed = {file for file in files if _is_packed_file(file)}
+    clouds = [file for file in files if file.suffix.lower() in SUFFIXES and file not in packed]
     if not clouds:
         there = f"only {_by_suffix(files)}" if files else "none"
         raise InputError(f"data must be a folder with clouds ({' '.join(SUFFIXES)}), got {there} in {path}")
     if all(cloud.suffix.lower() == ".h5" for cloud in clouds):
         source = list_hdf5(path, clouds, held_out_fraction)
-        source.notes += _unused(set(files) - set(clouds))
+        source.notes += _unused(set(files) - set(clouds) - packed, packed)
         return source
 
     relative = [cloud.relative_to(path) for cloud in clouds]
@@ -101,7 +102,7 @@ def list_folder(path: Path, held_out_fraction: float) -> Source:
             held_out=in_test if has_test else is_held_out(entry.key, held_out_fraction),
         )
     problems += _gaps(entries, {problem.key for problem in problems})
-    notes += _unused(set(files) - used)
+    notes += _unused(set(files) - used - packed, packed)
     outside = sum(name is None for name in classes)
     if (path / "shapenet_pc").is_dir():
         notes.append(
@@ -129,12 +130,12 @@ def _by_suffix(files: Iterable[Path]) -> str:
     )
 
 
-def _unused(files: Iterable[Path]) -> list[str]:
-    """A line on files that are neither clouds nor belong to one, lists and texts for people aside."""
-    strange = [file for file in files if not _EXPECTED.search(file.name)]
-    if not strange:
-        return []
-    return [f"not used: {_by_suffix(strange)}; clouds are {' '.join(SUFFIXES)}"]
+def _unused(files: Iterable[Path], packed: Iterable[Path]) -> list[str]:
+    """Lines on files that are neither clouds nor belong to one, lists and texts for people aside."""
+    notes = [f"not used: {file.name}, which `recon-fast pack` wrote" for file in sorted(packed)]
+    if strange := [file for file in files if not _EXPECTED.search(file.name)]:
+        notes.append(f"not used: {_by_suffix(strange)}; clouds are {' '.join(SUFFIXES)}")
+    return notes
 
 
 def list_hdf5(root: Path, files: list[Path], held_out_fraction: float) -> Source:
@@ -186,14 +187,13 @@ def hdf5_source(
     for file in sorted(files):
         found = _hdf5_rows(file, file.relative_to(root).with_suffix("").as_posix())
         label = found.labels
-        if label is None and needs_labels and not found.problems:
-            problems.append(
-                Problem(file.stem, file, "must have `label`, one for each row of `data`, got none")
-            )
-        problems += found.problems
+        broken = found.problems
+        if label is None and needs_labels and not broken:
+            broken = [Problem(file.stem, file, "must have `label`, one for each row of `data`, got none")]
+        problems += broken
         for name in found.unread:
             unread.setdefault(name, file.name)
-        if not found.problems:  # a broken file does not take the others' labels away
+        if not broken:  # a broken file does not take the others' labels away
             labels.append(label)
             if label is None:
                 unlabelled.append(file.name)

@@ -221,6 +221,12 @@ def packed_file(tmp_path) -> Path:
     return tmp_path / "a.h5"
 
 
+def test_a_packed_file_that_is_not_used_is_named(tmp_path):
+    root = write_folder(tmp_path)
+    pack(open_source(root), root / "ball" / "packed.h5", **SMALL)
+    assert open_source(root).notes == ["not used: packed.h5, which `recon-fast pack` wrote"]
+
+
 def test_only_packed_files_are_packed(tmp_path, packed_file):
     assert is_packed(packed_file)
     assert not is_packed(tmp_path / "set" / "shapenet55.json")

@@ -95,3 +95,12 @@ def test_a_missing_file_a_wrong_label_and_no_labels(tmp_path):
     with h5py.File(folder / "training_objectdataset.h5", "a") as file:
         del file["label"]
     assert "must have `label`" in open_source(tmp_path).problems[1].what
+
+
+def test_a_file_without_labels_leaves_those_of_the_other(tmp_path):
+    folder = write_scanobjectnn(tmp_path, FILES["obj_bg"]) / "main_split"
+    with h5py.File(folder / "training_objectdataset.h5", "a") as file:
+        del file["label"]
+    source = open_source(tmp_path)
+    assert [problem.file.name for problem in source.problems] == ["training_objectdataset.h5"]
+    assert [entry.label for entry in source.entries if entry.held_out] == [0, 1, 2]
