@@ -127,7 +127,10 @@ def check_space(run: Path, model: nn.Module, keep: int, console: Console, best: 
     """
     weights = sum(tensor.nbytes for tensor in model.state_dict().values())
     one = weights + 2 * sum(p.nbytes for p in model.parameters() if p.requires_grad)
-    free = shutil.disk_usage(run).free
+    try:
+        free = shutil.disk_usage(run).free
+    except OSError:  # a file system that does not tell
+        return f", {one / 1e6:,.1f} MB a checkpoint"
     missing = max(0, keep + 1 - len(list_checkpoints(run)))
     text = f"{one / 1e6:,.1f} MB a checkpoint, {free / 1e9:,.1f} GB free"
     if missing and free < one:
