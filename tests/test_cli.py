@@ -224,8 +224,8 @@ MISTAKES = {
     ),
     "a model without end": (["--model.depth", "100000000"], "model.depth 100000000 need at least"),
     "a set beyond all memory": (
-        ["--data.shapes", "1000000000000"],
-        "data.shapes 1000000000000 need at least",
+        ["--data.shapes", "2147483647"],
+        "data.shapes 2147483647 need at least",
     ),
 }
 
