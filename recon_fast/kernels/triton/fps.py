@@ -167,7 +167,6 @@ def _sample_cloud(
     SKIP_NEAR_ORIGIN: tl.constexpr,
 ):
     """All samples of one cloud; returns the number of exchanges."""
-    current = tl.maximum(tl.minimum(current, length - 1), 0)
     tiles = tl.cdiv(tl.cdiv(N, programs), BLOCK) if STREAM else 1
     o_block = tl.arange(0, BLOCK)
     if STREAM:
@@ -267,8 +266,10 @@ def _fps_kernel(
         if STREAM:
             p_points = points_ptr + tl.cast(i_b, tl.int64) * N * 4
         length = N
+        first = start
         if lengths_ptr is not None:
             length = tl.minimum(tl.load(lengths_ptr + i_b), N).to(tl.int32)
+            first = tl.maximum(tl.minimum(start, length - 1), 0)
         exchanges = _sample_cloud(
             p_xyz,
             p_idx,
@@ -281,7 +282,7 @@ def _fps_kernel(
             N,
             length,
             num_samples,
-            start,
+            first,
             stride_n,
             stride_c,
             exchanges,
