@@ -1,5 +1,7 @@
 """Lengths: nothing behind them is seen, an empty cloud has a result, impossible ones are refused."""
 
+import os
+
 import pytest
 import torch
 from devices import device_type, here
@@ -8,7 +10,9 @@ from recon_fast import kernels
 
 pytestmark = pytest.mark.usefixtures("backend")
 A, B = torch.tensor([0, 9, 4, 6, 0]), torch.tensor([11, 0, 11, 3, 0])  # of clouds of 9 and of 11 points
-FILLINGS = {"NaN": float("nan"), "inf": float("-inf"), "huge": 1e30, "far": 100.0, "near": 0.0}
+FILLINGS = {"NaN": float("nan"), "inf": float("-inf"), "huge": 1e30, "far": 100.0}
+if os.environ.get("TRITON_INTERPRET") == "1":  # which takes its time
+    FILLINGS = {"NaN": float("nan")}
 
 
 def clouds(filling=0.0, scale=1.0):
@@ -79,7 +83,7 @@ def results_and_gradients(name, filling, dtype=torch.float32, enlarged=0):
 @pytest.mark.parametrize("enlarged", [0, 70])
 @pytest.mark.parametrize("name", OPERATORS)
 def test_nothing_behind_the_lengths_is_seen(name, enlarged, dtype):
-    want, want_gradients = results_and_gradients(name, FILLINGS["near"], dtype, enlarged)
+    want, want_gradients = results_and_gradients(name, 0.0, dtype, enlarged)
     for kind, filling in FILLINGS.items():
         got, gradients = results_and_gradients(name, filling, dtype, enlarged)
         for a, b in zip(got, want, strict=True):

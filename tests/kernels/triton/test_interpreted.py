@@ -11,7 +11,6 @@ HERE = Path(__file__).parent
 KERNELS = ("attention", "ball", "chamfer", "features", "fps", "gradient", "knn", "launches", "nearest")
 OPERATORS = (
     "contract",
-    "derivatives",
     "lengths",
     "registration",
     "fps",
