@@ -5,6 +5,7 @@ that names the file and the place in it.
 """
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -52,10 +53,14 @@ def read_json(path: Path, schema: Any, what: str) -> Any:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON beside its place and rename it: the file is whole or as it was. Raises OSError."""
+    """Write JSON to disk beside its place, then rename it: the file is whole or as it was. Raises OSError."""
+    text = json.dumps(value, indent=1)
     aside = path.with_name(f".{path.name}.tmp")
     try:
-        aside.write_text(json.dumps(value, indent=1), encoding="utf-8")
+        with aside.open("w", encoding="utf-8") as target:
+            target.write(text)
+            target.flush()
+            os.fsync(target.fileno())
         aside.replace(path)
     except OSError:
         with suppress(OSError):

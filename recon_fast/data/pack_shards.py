@@ -1,7 +1,5 @@
 """Packing a data set shard by shard; see `recon_fast.data.shards` for what is written."""
 
-import json
-import os
 import shutil
 from collections.abc import Callable
 from dataclasses import astuple, dataclass, replace
@@ -18,7 +16,7 @@ from recon_fast.data.packed import dataset_checksums, pack, partial_folder, read
 from recon_fast.data.shapes import Features, Problem, Shapes, Source
 from recon_fast.data.shards import FORMAT, MANIFEST, VERSION, Manifest, Shard, is_sharded
 from recon_fast.errors import InputError
-from recon_fast.schema import read_json
+from recon_fast.schema import read_json, write_json
 
 
 @dataclass(frozen=True)
@@ -105,7 +103,7 @@ def pack_shards(
                 note.unlink(missing_ok=True)
                 of_all = _offset(progress, done, len(entries))
                 noted = _pack_one(shard, file, reading, workers, features_fn, of_all)
-                _write_json(note, {"made_of": made_of, **noted})
+                write_json(note, {"made_of": made_of, **noted})
             problems += problems_of(noted["problems"])
             tally += Tally(*noted["tally"])
             if noted["rows"]:
@@ -163,15 +161,6 @@ def _noted(note: Path, made_of: str) -> _Note | None:
     file = note.with_suffix(".h5")
     size = file.stat().st_size if file.exists() else 0
     return found if found["made_of"] == made_of and found["size"] == size else None
-
-
-def _write_json(file: Path, content: Any) -> None:
-    aside = file.with_name(f".{file.name}.tmp")
-    with aside.open("w", encoding="utf-8") as target:
-        json.dump(content, target, indent=1)
-        target.flush()
-        os.fsync(target.fileno())
-    aside.replace(file)
 
 
 def _pack_one(
@@ -246,7 +235,7 @@ def _finish(
     for left in partial.iterdir():
         if left.name not in {shard["file"] for shard in shards}:
             shutil.rmtree(left) if left.is_dir() else left.unlink()
-    _write_json(partial / MANIFEST, manifest)
+    write_json(partial / MANIFEST, manifest)
     if out.exists():
         replaced = out.rename(out.with_name(f".{out.name}.replaced"))
         partial.rename(out)
