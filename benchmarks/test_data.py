@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from recon_fast.data.batches.resident import Draw, ResidentShapes
 from recon_fast.data.loading import load, open_source
-from recon_fast.data.procedural import procedural_shapes
-from recon_fast.data.resident import Draw, ResidentShapes
 from recon_fast.data.shapes import Shapes, stack_clouds
-from recon_fast.training.device import resolve_device
+from recon_fast.device import resolve_device
+from recon_fast.procedural import procedural_shapes
 
 
 def say_rate(benchmark, shapes):

@@ -16,9 +16,9 @@ from benchmarks.measure import columns
 from benchmarks.plain import PlainReCon
 from recon_fast.checkpoint import export_official, weights_metadata
 from recon_fast.config import ReConConfig
-from recon_fast.data.transforms import unit_sphere
+from recon_fast.data.batches.transforms import unit_sphere
+from recon_fast.device import autocast, resolve_device
 from recon_fast.models import build_model
-from recon_fast.training.device import autocast, resolve_device
 
 CLOUDS, BATCH, POINTS = 64, 16, 1024
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 2e-2}

@@ -18,9 +18,9 @@ from benchmarks.measure import columns, peak_memory
 from benchmarks.plain import PlainReCon
 from recon_fast.checkpoint import export_official
 from recon_fast.config import OptimConfig, ReConConfig
+from recon_fast.device import autocast, resolve_device
 from recon_fast.kernels import torch_threads
 from recon_fast.models import build_model
-from recon_fast.training.device import autocast, resolve_device
 from recon_fast.training.memory import keep_freed_memory
 from recon_fast.training.optim import build_optimizer
 

@@ -280,8 +280,8 @@ def run_convert(argv: list[str]) -> int:
     source, out, config = parse_convert(argv)
     from rich.console import Console
 
+    from recon_fast.checkpoint.convert import convert
     from recon_fast.console import say
-    from recon_fast.tasks.convert import convert
 
     written, report = convert(source, out, config)
     say(Console(stderr=True), report)

@@ -6,9 +6,9 @@ from importlib.metadata import PackageNotFoundError, version
 
 import recon_fast
 from recon_fast.config import TeacherConfig
+from recon_fast.device import multiplies_bf16_fast
 from recon_fast.kernels.backend import OPERATORS, backend_in_use
 from recon_fast.settings import packaged_configs
-from recon_fast.training.device import multiplies_bf16_fast
 
 PACKAGES = (
     "torch",

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import jsonargparse
 
 from recon_fast.config import ConvertConfig, PackConfig, PretrainConfig
+from recon_fast.config.downstream import DownstreamConfig, FewshotConfig, FinetuneConfig, PartsegConfig
 from recon_fast.errors import InputError
 from recon_fast.schema import read_yaml
-from recon_fast.tasks.config import DownstreamConfig, FewshotConfig, FinetuneConfig, PartsegConfig
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance

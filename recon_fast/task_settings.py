@@ -4,6 +4,7 @@ from pathlib import Path
 
 import jsonargparse
 
+from recon_fast.config.frozen import EmbedConfig, RetrieveConfig, SvmConfig, ZeroShotConfig
 from recon_fast.errors import InputError
 from recon_fast.schema import read_yaml
 from recon_fast.settings import (
@@ -15,7 +16,6 @@ from recon_fast.settings import (
     typed,
     without_option,
 )
-from recon_fast.tasks.frozen_config import EmbedConfig, RetrieveConfig, SvmConfig, ZeroShotConfig
 
 _CHECKPOINT = "run folder, checkpoint folder, model.safetensors or official .pth"
 

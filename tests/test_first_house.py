@@ -1,7 +1,7 @@
 """What version 0.1.0 wrote still opens: a run, a downstream run, a packed file and a folder of shards.
 
-tests/data/first_house.tar.xz holds them, with the 12 clouds they were made of. The runs were left after step 4,
-their weights rounded to seven bits of mantissa; LOSSES are those of version 0.1.0 continuing them.
+tests/data/first_house.tar.xz holds them, with the 12 clouds they were made of. The runs were left after step
+4, their weights rounded to seven bits of mantissa; LOSSES are those of version 0.1.0 continuing them.
 """
 
 import json

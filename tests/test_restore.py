@@ -12,9 +12,9 @@ from tiny import TINY_MODEL
 from recon_fast.checkpoint import export_official, weights_metadata
 from recon_fast.checkpoint.official import infer_architecture, read_official
 from recon_fast.checkpoint.restore import find_weights, load_encoder, restore
+from recon_fast.checkpoint.training import save_checkpoint
 from recon_fast.errors import InputError
 from recon_fast.models import Classifier, PartSegmenter, ReCon, TwoTower
-from recon_fast.training.checkpoint import save_checkpoint
 
 DEEP = replace(TINY_MODEL, depth=3)
 STATE = {

@@ -15,11 +15,11 @@ from tiny import TINY_MODEL, Lines, tiny_config, tiny_shapes
 from recon_fast.checkpoint import export_official, weights_metadata
 from recon_fast.checkpoint.restore import restore
 from recon_fast.cli import main
+from recon_fast.config.frozen import EmbedConfig
 from recon_fast.errors import InputError
 from recon_fast.models import Classifier, ReCon
 from recon_fast.tasks.embed_files import embed_files
 from recon_fast.tasks.feature_file import is_feature_file, read_features
-from recon_fast.tasks.frozen_config import EmbedConfig
 from recon_fast.tasks.table import read_result
 from recon_fast.teachers.weights import read_state
 from recon_fast.training.pretrain import pretrain

@@ -10,8 +10,8 @@ from safetensors.torch import save_file
 from tiny import CLASSES, TINY_MODEL, tiny_shapes
 
 from recon_fast.checkpoint import weights_metadata
+from recon_fast.data.batches.transforms import unit_sphere
 from recon_fast.data.shapes import Shapes
-from recon_fast.data.transforms import unit_sphere
 from recon_fast.models import ReCon
 from recon_fast.teachers import random_teacher_config
 from recon_fast.teachers.store import compute_texts

@@ -9,11 +9,11 @@ from typing import Any
 
 from recon_fast.checkpoint.files import load_weights, open_tensors, read_tensors
 from recon_fast.checkpoint.official import LoadReport, infer_architecture, match_official, read_official
+from recon_fast.checkpoint.training import find_checkpoint
 from recon_fast.config import ReConConfig
 from recon_fast.errors import InputError
 from recon_fast.models import AnyModel, Classifier, PartSegmenter, build_model
 from recon_fast.schema import parse_json
-from recon_fast.training.checkpoint import find_checkpoint
 
 WEIGHTS = "model.safetensors"
 OFFICIAL_CONVENTIONS = {"up": "y", "scale": "unit sphere", "points": 1024}  # of ShapeNet55, pretraining

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from recon_fast.data.clouds import (
+from recon_fast.data.conventions import radii, scale_of
+from recon_fast.data.readers.clouds import (
     SUFFIXES,
     SURFACE_POINTS,
     BadFile,
@@ -22,11 +23,10 @@ from recon_fast.data.clouds import (
     read_parts,
     read_rows,
 )
-from recon_fast.data.conventions import radii, scale_of
-from recon_fast.data.few_shot import list_fold
-from recon_fast.data.folder import list_folder, list_hdf5_file
-from recon_fast.data.layouts import LAYOUTS
-from recon_fast.data.pictures import FilePictures, check_picture
+from recon_fast.data.readers.few_shot import list_fold
+from recon_fast.data.readers.folder import list_folder, list_hdf5_file
+from recon_fast.data.readers.layouts import LAYOUTS
+from recon_fast.data.readers.pictures import FilePictures, check_picture
 from recon_fast.data.shapes import Conventions, Entry, Problem, Shapes, Source
 from recon_fast.errors import InputError
 
@@ -74,8 +74,8 @@ def open_source(path: Path, kind: str = "auto", *, held_out_fraction: float = 0.
 
     Args:
         path: where they are.
-        kind: "auto" looks for the official layouts first; else a name in `recon_fast.data.layouts.LAYOUTS`,
-            or "folder": clouds under any names, or ModelNet's HDF5 files.
+        kind: "auto" looks for the official layouts first; else a name in
+            `recon_fast.data.readers.layouts.LAYOUTS`, or "folder": clouds under any names, or ModelNet's HDF5 files.
         held_out_fraction: share that is held out where the layout names no test split.
 
     Raises:

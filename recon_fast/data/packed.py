@@ -33,7 +33,7 @@ from recon_fast.config import StatedUp
 from recon_fast.data.chunks import Chunk, Chunks
 from recon_fast.data.conventions import radii, scale_of, state_up
 from recon_fast.data.loading import Progress, Reading, Tally, stop_at_problems, without_clouds
-from recon_fast.data.pictures import FilePictures, PackedPictures
+from recon_fast.data.readers.pictures import FilePictures, PackedPictures
 from recon_fast.data.shapes import Conventions, Entry, Features, Problem, Scale, Shapes, Source, Up
 from recon_fast.errors import InputError
 from recon_fast.schema import hdf5_array, hdf5_attribute, open_hdf5, parse_json

@@ -45,7 +45,7 @@ def _read_or_make(config: DataConfig, seed: int, console: Console, parts: bool) 
         if config.path is None:
             import torch
 
-            from recon_fast.data.procedural import procedural_shapes
+            from recon_fast.procedural import procedural_shapes
 
             done = bars.bar("making procedural shapes")
             threads = torch.get_num_threads()
@@ -79,8 +79,8 @@ def check_room(shapes: int) -> None:
     """Raise InputError unless the clouds of so many procedural shapes fit into the free memory."""
     import torch
 
-    from recon_fast.data.placement import free_memory
-    from recon_fast.data.procedural import CLOUD_POINTS
+    from recon_fast.data.batches.placement import free_memory
+    from recon_fast.procedural import CLOUD_POINTS
 
     needed, free = 12 * CLOUD_POINTS * shapes, free_memory(torch.device("cpu"))
     if needed > free:
@@ -131,9 +131,9 @@ def pack_shapes(source: str | Path, out: str | Path, config: PackConfig, console
     from recon_fast.data.pack_shards import PackedShards, check_folder, pack_shards
     from recon_fast.data.packed import Packed, check_out, is_packed, pack, partial_folder
     from recon_fast.data.shards import is_sharded
+    from recon_fast.device import resolve_device
     from recon_fast.teachers import compute_features
     from recon_fast.teachers.weights import image_weights, text_weights
-    from recon_fast.training.device import resolve_device
 
     source, out = Path(source).expanduser(), Path(out).expanduser()
     if (source.is_file() and is_packed(source)) or is_sharded(source):

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from recon_fast.data.loading import Progress, in_order, problem_table
 from recon_fast.data.packed import dataset_checksums, is_packed, read_packed
-from recon_fast.data.pictures import JoinedPictures
+from recon_fast.data.readers.pictures import JoinedPictures
 from recon_fast.data.rows import Joined
 from recon_fast.data.shapes import Conventions, Features, Problem, Shapes
 from recon_fast.errors import InputError

@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from recon_fast.distributed import own_rows
 from recon_fast.kernels import masked_cross_attention
 from recon_fast.models.branches import CrossAttentionBranch, MlpBranch, SelfAttentionBranch, softmax
-from recon_fast.ranks import own_rows
 
 
 def split_heads(x: Tensor, num_heads: int) -> Tensor:

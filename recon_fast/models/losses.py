@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor
 
-from recon_fast.ranks import gather_rows
+from recon_fast.distributed import gather_rows
 
 TEMPERATURE = 0.1
 _NEVER = -1e9  # a logit without weight; -inf would give a batch of one label NaN gradients

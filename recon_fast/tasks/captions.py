@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
+from recon_fast.config.frozen import RetrieveConfig
 from recon_fast.console import say
 from recon_fast.errors import InputError
 from recon_fast.tasks.frozen import describe_encoder, write_result
-from recon_fast.tasks.frozen_config import RetrieveConfig
 from recon_fast.tasks.searched import COMPARABLE, Searched, unit
 from recon_fast.tasks.text_space import is_standardized
 from recon_fast.training.setup import open_run, run_folder

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
+from recon_fast.config.frozen import ReadingConfig
 from recon_fast.console import ProgressBars
-from recon_fast.data.clouds import FILES
 from recon_fast.data.conventions import state_up, turn_up
 from recon_fast.data.loading import (
     DataProblems,
@@ -24,11 +24,11 @@ from recon_fast.data.loading import (
 )
 from recon_fast.data.packed import is_packed
 from recon_fast.data.prepare import say_left_out, say_notes
+from recon_fast.data.readers.clouds import FILES
 from recon_fast.data.rows import turned
 from recon_fast.data.shapes import Entry, Shapes, Source
 from recon_fast.data.shards import open_packed
 from recon_fast.errors import InputError
-from recon_fast.tasks.frozen_config import ReadingConfig
 
 _FLAG = "--data.on_problem"
 _SETS = (".h5", ".pkl")  # files of many clouds, whatever a packed one is called

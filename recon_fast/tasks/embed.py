@@ -11,16 +11,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from recon_fast.checkpoint.restore import Restored, restore
-from recon_fast.data.clouds import looks_transposed
-from recon_fast.data.transforms import unit_sphere
+from recon_fast.config.frozen import FeatureKind
+from recon_fast.data.batches.transforms import unit_sphere
+from recon_fast.data.readers.clouds import looks_transposed
+from recon_fast.device import autocast, resolve_device, resolve_precision
 from recon_fast.errors import InputError
 from recon_fast.kernels import farthest_point_sample
 from recon_fast.models import Encoding, PretrainModel
 from recon_fast.models.classifier import classification_feature
 from recon_fast.models.tokenizer import take_groups
-from recon_fast.tasks.frozen_config import FeatureKind
 from recon_fast.tasks.probe import RATIO, svm_feature, zero_shot_feature
-from recon_fast.training.device import autocast, resolve_device, resolve_precision
 
 KINDS: tuple[FeatureKind, ...] = get_args(FeatureKind)
 Cloud = NDArray | Tensor

@@ -10,9 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from recon_fast.data.labelled import Change, SampledShapes
+from recon_fast.data.batches.labelled import Change, SampledShapes
+from recon_fast.device import autocast
 from recon_fast.models import Classifier
-from recon_fast.training.device import autocast
 
 _BATCH = {"cpu": 32, "cuda": 256}
 

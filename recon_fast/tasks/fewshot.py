@@ -16,13 +16,13 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from recon_fast.config.downstream import FewshotConfig, FinetuneConfig
 from recon_fast.console import ProgressBars, say
-from recon_fast.data.few_shot import draw_episode, few_shot_folds, is_few_shot, read_fold
 from recon_fast.data.prepare import prepare_shapes
+from recon_fast.data.readers.few_shot import draw_episode, few_shot_folds, is_few_shot, read_fold
 from recon_fast.data.shapes import Shapes
 from recon_fast.errors import InputError
 from recon_fast.schema import read_json, read_yaml, write_json
-from recon_fast.tasks.config import FewshotConfig, FinetuneConfig
 from recon_fast.tasks.finetune import build_classifier, finetune
 from recon_fast.training.owner import owned
 from recon_fast.training.record import versions

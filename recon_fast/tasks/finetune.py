@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from rich.console import Console
 from torch import Tensor, nn
 
-from recon_fast.data.labelled import Change, SampledShapes
+from recon_fast.config.downstream import FinetuneConfig
+from recon_fast.data.batches.labelled import Change, SampledShapes
 from recon_fast.data.prepare import prepare_shapes
 from recon_fast.data.shapes import Shapes
 from recon_fast.errors import InputError
 from recon_fast.models import Classifier
-from recon_fast.tasks.config import FinetuneConfig
 from recon_fast.tasks.evaluate import Scores, predict, score, vote, write_confusion
 from recon_fast.tasks.run import run_task
 from recon_fast.tasks.start import restore_trained, start_model

@@ -14,17 +14,17 @@ from rich.console import Console
 
 from recon_fast.checkpoint.restore import Restored
 from recon_fast.config import ReConConfig
+from recon_fast.config.frozen import FeatureKind, FrozenConfig
 from recon_fast.console import Meter, say
 from recon_fast.data.conventions import check_conventions
 from recon_fast.data.shapes import Shapes
+from recon_fast.device import resolve_device, resolve_precision
 from recon_fast.errors import InputError
 from recon_fast.models import build_model
 from recon_fast.schema import write_json
 from recon_fast.tasks.embed import PointEncoder, load
 from recon_fast.tasks.evaluate import Scores, write_confusion
-from recon_fast.tasks.frozen_config import FeatureKind, FrozenConfig
 from recon_fast.tasks.probe import RATIO
-from recon_fast.training.device import resolve_device, resolve_precision
 from recon_fast.training.record import versions
 
 _CHUNK = 4  # batches that are handed to the encoder at once, which sorts their clouds by size

@@ -17,10 +17,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from recon_fast.data.labelled import Change
-from recon_fast.data.parted import PartedShapes
+from recon_fast.data.batches.labelled import Change
+from recon_fast.data.batches.parted import PartedShapes
+from recon_fast.device import autocast
 from recon_fast.models import PartSegmenter
-from recon_fast.training.device import autocast
 
 _BATCH = {"cpu": 16, "cuda": 64}
 

@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from recon_fast.data.resident import Draw, ResidentShapes
+from recon_fast.data.batches.resident import Draw, ResidentShapes
+from recon_fast.device import autocast
+from recon_fast.distributed import broadcast_buffers, rank, shared_in_turn, world_size
 from recon_fast.models import Encoding, PretrainModel
-from recon_fast.ranks import broadcast_buffers, rank, shared_in_turn, world_size
-from recon_fast.training.device import autocast
 from recon_fast.training.distributed import from_first
 
 SVM_C = 0.075  # the official protocol's

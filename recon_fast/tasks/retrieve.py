@@ -9,12 +9,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from recon_fast.data.clouds import FILES
-from recon_fast.data.pictures import PICTURE_SUFFIXES, decode_picture, read_picture_bytes
+from recon_fast.config.frozen import RetrieveConfig
+from recon_fast.data.readers.clouds import FILES
+from recon_fast.data.readers.pictures import PICTURE_SUFFIXES, decode_picture, read_picture_bytes
 from recon_fast.errors import InputError
 from recon_fast.tasks.cloud_sets import CloudSet, open_clouds
 from recon_fast.tasks.embed_files import embed_set
-from recon_fast.tasks.frozen_config import RetrieveConfig
 from recon_fast.tasks.searched import COMPARABLE, QueryKind, Searched, unit
 from recon_fast.tasks.sheet import Cell, check_sheet, write_sheet
 from recon_fast.tasks.text_space import is_standardized, picture_feature, query_teacher

@@ -13,18 +13,18 @@ from pathlib import Path
 from typing import Any, Generic
 
 from recon_fast.checkpoint import load_weights, save_weights, weights_metadata
+from recon_fast.checkpoint.training import SaveFailed, check_space, last_good, load_optimizer, save_checkpoint
 from recon_fast.console import say
+from recon_fast.data.batches.labelled import LabelledStream
+from recon_fast.data.batches.resident import Batch
+from recon_fast.data.batches.stream import VERSION
 from recon_fast.data.conventions import check_conventions
-from recon_fast.data.labelled import LabelledStream
-from recon_fast.data.resident import Batch
-from recon_fast.data.stream import VERSION
 from recon_fast.errors import InputError
 from recon_fast.models import Classifier, PartSegmenter
 from recon_fast.schema import write_json
 from recon_fast.tasks.doubts import say_doubts
 from recon_fast.tasks.task import C, D, DownstreamResult, M, S, Task
 from recon_fast.training.adamw import AdamW
-from recon_fast.training.checkpoint import SaveFailed, check_space, last_good, load_optimizer, save_checkpoint
 from recon_fast.training.compiled import compile_if_wanted
 from recon_fast.training.distributed import Terms
 from recon_fast.training.loop import Loop

@@ -12,10 +12,10 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from recon_fast.data.procedural.render import render
-from recon_fast.data.transforms import unit_sphere
+from recon_fast.data.batches.transforms import unit_sphere
 from recon_fast.errors import InputError
 from recon_fast.kernels import farthest_point_sample, knn
+from recon_fast.procedural.render import render
 
 SIDE = 180  # pixels of a thumbnail
 _POINTS = 4096  # drawn of a cloud

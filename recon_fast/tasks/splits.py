@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from recon_fast.data.labelled import split_off
+from recon_fast.config.downstream import DownstreamConfig
+from recon_fast.data.batches.labelled import split_off
 from recon_fast.data.shapes import Shapes
 from recon_fast.errors import InputError
-from recon_fast.tasks.config import DownstreamConfig
 
 
 @dataclass

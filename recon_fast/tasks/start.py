@@ -9,10 +9,10 @@ from rich.console import Console
 
 from recon_fast.checkpoint.restore import Restored, load_encoder, restore
 from recon_fast.config import ReConConfig
+from recon_fast.config.downstream import DownstreamConfig
 from recon_fast.console import say
 from recon_fast.errors import InputError
 from recon_fast.models import Classifier, PartSegmenter
-from recon_fast.tasks.config import DownstreamConfig
 
 M = TypeVar("M", Classifier, PartSegmenter)
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
+from recon_fast.config.frozen import SvmConfig
 from recon_fast.console import say
 from recon_fast.data.prepare import prepare_shapes
 from recon_fast.data.shapes import Shapes
@@ -27,7 +28,6 @@ from recon_fast.tasks.frozen import (
     warn_of_conventions,
     write_result,
 )
-from recon_fast.tasks.frozen_config import SvmConfig
 from recon_fast.tasks.probe import SVM_C, svm_predictions
 from recon_fast.training.setup import open_run, run_folder
 

@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 from rich.console import Console
 from torch import Tensor, nn
 
-from recon_fast.data.labelled import Change, Drawable
+from recon_fast.config.downstream import DownstreamConfig
+from recon_fast.data.batches.labelled import Change, Drawable
 from recon_fast.data.prepare import fingerprint
 from recon_fast.data.shapes import Shapes
+from recon_fast.device import resolve_device, resolve_precision
 from recon_fast.models import Classifier, PartSegmenter
-from recon_fast.tasks.config import DownstreamConfig
 from recon_fast.tasks.splits import choose_splits
-from recon_fast.training.device import resolve_device, resolve_precision
 
 
 class Summarised(Protocol):

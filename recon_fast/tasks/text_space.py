@@ -8,13 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
+from recon_fast.config.frozen import QueryTeacherConfig
+from recon_fast.config.teacher import TeacherConfig
 from recon_fast.console import ProgressBars, say
-from recon_fast.data.pictures import decode_picture, read_picture_bytes
-from recon_fast.data.standardize import Standardizer
+from recon_fast.data.batches.standardize import Standardizer
+from recon_fast.data.readers.pictures import decode_picture, read_picture_bytes
 from recon_fast.errors import InputError
 from recon_fast.tasks.embed import PointEncoder
-from recon_fast.tasks.frozen_config import QueryTeacherConfig
-from recon_fast.teachers.config import TeacherConfig
 from recon_fast.teachers.store import compute_texts
 from recon_fast.teachers.weights import OPEN_CLIP, Weights, image_weights, text_weights
 

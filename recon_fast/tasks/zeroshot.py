@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
+from recon_fast.config.frozen import FeatureKind, ZeroShotConfig
 from recon_fast.console import say
-from recon_fast.data.lists import read_lines
 from recon_fast.data.prepare import prepare_shapes
+from recon_fast.data.readers.lists import read_lines
 from recon_fast.data.shapes import Shapes
 from recon_fast.errors import InputError
 from recon_fast.tasks.doubts import say_doubts
@@ -29,7 +30,6 @@ from recon_fast.tasks.frozen import (
     warn_of_conventions,
     write_result,
 )
-from recon_fast.tasks.frozen_config import FeatureKind, ZeroShotConfig
 from recon_fast.tasks.text_space import is_standardized, query_teacher, text_features
 from recon_fast.training.setup import open_run, run_folder
 

@@ -3,7 +3,7 @@
 `compute_features` is the way in. Model libraries are imported only when a model has to be built.
 """
 
-from recon_fast.teachers.config import TeacherConfig, random_teacher_config
+from recon_fast.config.teacher import TeacherConfig, random_teacher_config
 from recon_fast.teachers.prompts import prompts
 from recon_fast.teachers.store import compute_features
 from recon_fast.teachers.weights import describe_weights

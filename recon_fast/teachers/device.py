@@ -5,8 +5,8 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 
-from recon_fast.teachers.config import TeacherConfig
-from recon_fast.training.device import multiplies_bf16_fast
+from recon_fast.config.teacher import TeacherConfig
+from recon_fast.device import multiplies_bf16_fast
 
 
 def autocast(device: torch.device, config: TeacherConfig) -> AbstractContextManager:

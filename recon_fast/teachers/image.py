@@ -9,9 +9,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from recon_fast.config.teacher import TeacherConfig
 from recon_fast.errors import InputError
 from recon_fast.teachers import augment
-from recon_fast.teachers.config import TeacherConfig
 from recon_fast.teachers.device import autocast, seeded
 from recon_fast.teachers.weights import OPEN_CLIP, Weights, image_weights, load_state, read_state
 

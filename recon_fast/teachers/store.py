@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from recon_fast.config.teacher import TeacherConfig
 from recon_fast.data.shapes import Features, Pictures, Shapes
 from recon_fast.errors import InputError
 from recon_fast.teachers import augment
-from recon_fast.teachers.config import TeacherConfig
 from recon_fast.teachers.prompts import prompts
 from recon_fast.teachers.shards import KEY_BYTES, FeatureShards, Log, open_shards
 from recon_fast.teachers.weights import OPEN_CLIP, Weights, image_weights, text_weights

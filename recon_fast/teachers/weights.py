@@ -8,9 +8,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from recon_fast.config.teacher import TeacherConfig
 from recon_fast.errors import InputError
 from recon_fast.schema import instead
-from recon_fast.teachers.config import TeacherConfig
 
 if TYPE_CHECKING:
     import torch

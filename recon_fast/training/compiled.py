@@ -7,7 +7,7 @@ import torch
 from rich.console import Console
 
 from recon_fast.console import say
-from recon_fast.data.resident import Batch
+from recon_fast.data.batches.resident import Batch
 from recon_fast.errors import InputError
 from recon_fast.training.distributed import Terms
 from recon_fast.training.step import StepConfig, rehearse

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
+from recon_fast.device import resolve_device
+from recon_fast.distributed import gather_rows, rank, world_size
 from recon_fast.errors import InputError, first_line
 from recon_fast.models.tokenizer import FoldedNorm
-from recon_fast.ranks import gather_rows, rank, world_size
-from recon_fast.training.device import resolve_device
 
 T = TypeVar("T")
 _PATIENCE = timedelta(hours=1)  # the others wait while the first process computes teacher features or probes

@@ -6,7 +6,7 @@ from contextlib import nullcontext
 import torch
 from torch import nn
 
-from recon_fast.data.resident import Batch
+from recon_fast.data.batches.resident import Batch
 from recon_fast.kernels import torch_threads
 from recon_fast.training.adamw import AdamW
 from recon_fast.training.distributed import Terms

@@ -10,19 +10,7 @@ import torch
 from rich.console import Console
 
 from recon_fast.checkpoint import load_initial, load_weights
-from recon_fast.config import PretrainConfig
-from recon_fast.console import say
-from recon_fast.data.conventions import training_conventions
-from recon_fast.data.placement import choose_placement, describe_placement
-from recon_fast.data.prepare import fingerprint, prepare_shapes, verify_shards_of
-from recon_fast.data.resident import Batch, Draw, ResidentShapes
-from recon_fast.data.shapes import Shapes
-from recon_fast.data.stream import VERSION, BatchStream
-from recon_fast.errors import InputError
-from recon_fast.models import build_model
-from recon_fast.ranks import rank, world_size
-from recon_fast.tasks.probe import ProbeResult
-from recon_fast.training.checkpoint import (
+from recon_fast.checkpoint.training import (
     SaveFailed,
     check_space,
     checkpoint_folder,
@@ -31,8 +19,20 @@ from recon_fast.training.checkpoint import (
     save_checkpoint,
     set_damaged_aside,
 )
+from recon_fast.config import PretrainConfig
+from recon_fast.console import say
+from recon_fast.data.batches.placement import choose_placement, describe_placement
+from recon_fast.data.batches.resident import Batch, Draw, ResidentShapes
+from recon_fast.data.batches.stream import VERSION, BatchStream
+from recon_fast.data.conventions import training_conventions
+from recon_fast.data.prepare import fingerprint, prepare_shapes, verify_shards_of
+from recon_fast.data.shapes import Shapes
+from recon_fast.device import resolve_precision
+from recon_fast.distributed import rank, world_size
+from recon_fast.errors import InputError
+from recon_fast.models import build_model
+from recon_fast.tasks.probe import ProbeResult
 from recon_fast.training.compiled import compile_if_wanted
-from recon_fast.training.device import resolve_precision
 from recon_fast.training.distributed import Terms, averaged, from_first, lost_ranks, process_group
 from recon_fast.training.loop import Loop
 from recon_fast.training.memory import check_memory, recompute_blocks

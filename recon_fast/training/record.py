@@ -19,8 +19,8 @@ import torch
 
 import recon_fast
 from recon_fast.data.shapes import Shapes
+from recon_fast.distributed import world_size
 from recon_fast.errors import InputError
-from recon_fast.ranks import world_size
 from recon_fast.schema import read_json, write_json
 from recon_fast.training.energy import EnergyMeter
 from recon_fast.training.memory import peak_memory

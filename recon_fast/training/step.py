@@ -11,10 +11,10 @@ import torch
 from torch import nn
 
 from recon_fast.config import OptimConfig
-from recon_fast.data.resident import Batch
+from recon_fast.data.batches.resident import Batch
+from recon_fast.device import autocast, seed_step
 from recon_fast.errors import InputError
 from recon_fast.training.adamw import AdamW
-from recon_fast.training.device import autocast, seed_step
 from recon_fast.training.distributed import mean_and_any
 from recon_fast.training.optim import learning_rate
 

@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
+from recon_fast.config.frozen import QueryTeacherConfig
 from recon_fast.tasks.embed import PointEncoder
-from recon_fast.tasks.frozen_config import QueryTeacherConfig
 from recon_fast.tasks.searched import unit
 from recon_fast.tasks.text_space import is_standardized, query_teacher, text_features
 

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recon_fast.config import StatedUp
-from recon_fast.data.clouds import FILES, SURFACE_POINTS, read_cloud
 from recon_fast.data.conventions import state_up, turn_up
 from recon_fast.data.loading import load, open_source
+from recon_fast.data.readers.clouds import FILES, SURFACE_POINTS, read_cloud
 from recon_fast.data.shapes import Shapes
 from recon_fast.data.shards import open_packed
 from recon_fast.errors import InputError
@@ -54,7 +54,7 @@ def pick_shapes(name: str, count: int, kind: str = "auto", up: StatedUp = "auto"
     """
     path = Path(name).expanduser()
     if name == PROCEDURAL:
-        from recon_fast.data.procedural import FAMILIES, procedural_shapes
+        from recon_fast.procedural import FAMILIES, procedural_shapes
 
         # Whole rounds of the families: the last of them are held out.
         rounds = max(5, -(-count // len(FAMILIES)) * 5)

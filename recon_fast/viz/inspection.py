@@ -72,7 +72,7 @@ def inspect_data(
     source: Source | None = None
     problems: list[Problem] = []
     if name == PROCEDURAL:
-        from recon_fast.data.procedural import procedural_shapes
+        from recon_fast.procedural import procedural_shapes
 
         shapes = procedural_shapes(_PROCEDURAL_SHAPES, pictures=False)
     elif (packed := open_packed(path)) is not None:

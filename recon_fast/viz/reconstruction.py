@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from recon_fast.data.transforms import unit_sphere
+from recon_fast.data.batches.transforms import unit_sphere
 from recon_fast.errors import InputError
 from recon_fast.kernels import chamfer_distance, farthest_point_sample
 from recon_fast.models import AnyModel, PretrainModel

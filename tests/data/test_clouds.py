@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from layouts import TETRAHEDRON, cloud, cut, write_npy
 
-from recon_fast.data.clouds import BadFile, key_seed, read_cloud
+from recon_fast.data.readers.clouds import BadFile, key_seed, read_cloud
 
 VERTICES = "0 0 0\n1 0 0\n0 1 0\n0 0 1\n"
 PLY = "ply\nformat ascii 1.0\nelement vertex 4\nproperty float x\nproperty float y\nproperty float z\n"

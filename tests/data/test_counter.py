@@ -6,7 +6,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from recon_fast.data.counter import Stream, keys, permute, uniform, words
+from recon_fast.data.batches.counter import Stream, keys, permute, uniform, words
 
 SAMPLES = torch.arange(4000)
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from layouts import write_npy
 
-from recon_fast.data.clouds import BadFile, check_points, read_cloud
 from recon_fast.data.loading import load, open_source
 from recon_fast.data.packed import pack, read_packed
+from recon_fast.data.readers.clouds import BadFile, check_points, read_cloud
 from recon_fast.viz.inspection import inspect_data
 
 PLACE = np.array([4.5e5, 5.4e6, 100.0])  # metres of a map

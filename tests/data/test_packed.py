@@ -13,8 +13,8 @@ from recon_fast.config import DataConfig, PackConfig
 from recon_fast.data import chunks as chunks_module
 from recon_fast.data.loading import DataProblems, load, open_source
 from recon_fast.data.packed import is_packed, pack, partial_folder, read_packed
-from recon_fast.data.pictures import FilePictures
 from recon_fast.data.prepare import pack_shapes, prepare_shapes
+from recon_fast.data.readers.pictures import FilePictures
 from recon_fast.data.shapes import Features
 from recon_fast.errors import InputError
 from recon_fast.teachers import compute_features, random_teacher_config

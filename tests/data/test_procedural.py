@@ -12,10 +12,10 @@ from sklearn.svm import LinearSVC
 
 from recon_fast.config import DataConfig
 from recon_fast.data.prepare import prepare_shapes
-from recon_fast.data.procedural import FAMILIES, procedural_shapes
-from recon_fast.data.procedural.family import Dice, Words
-from recon_fast.data.procedural.parts import BALL, BOX, CONE, RING, ROW, Parts
-from recon_fast.data.procedural.surface import sample_shapes
+from recon_fast.procedural import FAMILIES, procedural_shapes
+from recon_fast.procedural.family import Dice, Words
+from recon_fast.procedural.parts import BALL, BOX, CONE, RING, ROW, Parts
+from recon_fast.procedural.surface import sample_shapes
 
 
 @pytest.fixture(scope="module")

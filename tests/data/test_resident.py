@@ -5,10 +5,10 @@ import pytest
 import torch
 from tiny import tiny_shapes
 
-from recon_fast.data.resident import Draw, ResidentShapes
+from recon_fast.data.batches.resident import Draw, ResidentShapes
+from recon_fast.data.batches.standardize import standardize
+from recon_fast.data.batches.transforms import random_rotation, unit_sphere
 from recon_fast.data.shapes import Shapes, stack_clouds
-from recon_fast.data.standardize import standardize
-from recon_fast.data.transforms import random_rotation, unit_sphere
 
 CPU = torch.device("cpu")
 

@@ -4,7 +4,7 @@ import pytest
 from layouts import SYNSETS, write_shapenet
 
 from recon_fast.data.loading import open_source
-from recon_fast.data.shapenet import CLASS_NAMES, is_shapenet, list_shapenet
+from recon_fast.data.readers.shapenet import CLASS_NAMES, is_shapenet, list_shapenet
 from recon_fast.errors import InputError
 
 

@@ -6,7 +6,7 @@ from layouts import cloud, cut, write_shapenet_part, write_table
 
 from recon_fast.data.loading import DataProblems, load, open_source
 from recon_fast.data.packed import pack, read_packed
-from recon_fast.data.shapenet_part import CATEGORIES, NUM_PARTS
+from recon_fast.data.readers.shapenet_part import CATEGORIES, NUM_PARTS
 from recon_fast.errors import InputError
 
 SMALL = {"num_points": 64, "max_points": 128}

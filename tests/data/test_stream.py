@@ -14,18 +14,18 @@ import torch
 from layouts import write_npy
 from tiny import tiny_shapes
 
-from recon_fast.data import placement as placement_module
-from recon_fast.data import stream as stream_module
-from recon_fast.data import tables as tables_module
+from recon_fast.data.batches import placement as placement_module
+from recon_fast.data.batches import stream as stream_module
+from recon_fast.data.batches import tables as tables_module
+from recon_fast.data.batches.placement import choose_placement, free_memory, needed_bytes
+from recon_fast.data.batches.resident import Draw, ResidentShapes
+from recon_fast.data.batches.standardize import standardize
+from recon_fast.data.batches.stream import BatchStream, epoch_rows
 from recon_fast.data.loading import open_source
 from recon_fast.data.pack_shards import pack_shards
 from recon_fast.data.packed import pack, read_packed
-from recon_fast.data.placement import choose_placement, free_memory, needed_bytes
-from recon_fast.data.resident import Draw, ResidentShapes
 from recon_fast.data.rows import is_mapped
 from recon_fast.data.shards import read_shards
-from recon_fast.data.standardize import standardize
-from recon_fast.data.stream import BatchStream, epoch_rows
 from recon_fast.errors import InputError
 
 CPU = torch.device("cpu")
@@ -223,8 +223,8 @@ import json, sys
 from pathlib import Path
 import numpy as np, torch
 from recon_fast.data.packed import read_packed
-from recon_fast.data.resident import Draw, ResidentShapes
-from recon_fast.data.stream import BatchStream
+from recon_fast.data.batches.resident import Draw, ResidentShapes
+from recon_fast.data.batches.stream import BatchStream
 
 def memory():
     lines = Path("/proc/self/status").read_text().splitlines()

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from layouts import write_table
 
-from recon_fast.data.clouds import BadFile, read_cloud
-from recon_fast.data.text import read_table
+from recon_fast.data.readers.clouds import BadFile, read_cloud
+from recon_fast.data.readers.text import read_table
 
 
 @pytest.mark.parametrize("separator", [",", " ", ", ", "\t", "   "])

@@ -11,8 +11,8 @@ from tiny import TINY_MODEL, Lines, tiny_config, tiny_shapes
 
 import recon_fast
 from recon_fast.checkpoint import weights_metadata
+from recon_fast.config.downstream import EncoderConfig, FinetuneConfig
 from recon_fast.models import ReCon
-from recon_fast.tasks.config import EncoderConfig, FinetuneConfig
 from recon_fast.tasks.finetune import finetune
 from recon_fast.training.pretrain import pretrain
 
@@ -43,7 +43,7 @@ def train(folder, device, console=None, resume=None, **changes):
 def test_placements(tmp_path, device, on_cpu, placement, monkeypatch):
     """With "host" and "mmap" batches come out of page-locked memory on a GPU."""
     if placement == "mmap":  # the set in memory stands for a mapped one
-        monkeypatch.setattr("recon_fast.data.placement.is_mapped", lambda points: True)
+        monkeypatch.setattr("recon_fast.data.batches.placement.is_mapped", lambda points: True)
     train(tmp_path, device, data__placement=placement)
     torch.testing.assert_close(losses(tmp_path / "run"), on_cpu, rtol=2e-3, atol=1e-4)
 

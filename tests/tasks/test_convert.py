@@ -8,12 +8,12 @@ from golden_data import golden, official_state
 from tiny import TINY_MODEL, Lines, tiny_config, tiny_shapes
 
 from recon_fast.checkpoint import export_official
+from recon_fast.checkpoint.convert import convert
 from recon_fast.checkpoint.restore import restore
 from recon_fast.cli import main
 from recon_fast.config import ConvertConfig
 from recon_fast.errors import InputError
 from recon_fast.models import ReCon
-from recon_fast.tasks.convert import convert
 from recon_fast.training.pretrain import pretrain
 
 

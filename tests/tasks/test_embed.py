@@ -13,7 +13,7 @@ from tiny import TINY_MODEL
 
 import recon_fast
 from recon_fast.checkpoint import weights_metadata
-from recon_fast.data.transforms import unit_sphere
+from recon_fast.data.batches.transforms import unit_sphere
 from recon_fast.errors import InputError
 from recon_fast.kernels import farthest_point_sample
 from recon_fast.models import Classifier, PartSegmenter, ReCon, TwoTower

@@ -12,6 +12,7 @@ from tiny_checkpoint import write_checkpoint, write_folder, write_model
 import recon_fast
 from recon_fast.cli import main
 from recon_fast.config import PackConfig
+from recon_fast.config.frozen import EmbedConfig, ReadingConfig
 from recon_fast.data.loading import DataProblems
 from recon_fast.data.prepare import pack_shapes
 from recon_fast.errors import InputError
@@ -20,7 +21,6 @@ from recon_fast.tasks import embed_files as module
 from recon_fast.tasks.cloud_sets import open_clouds
 from recon_fast.tasks.embed_files import embed_files
 from recon_fast.tasks.feature_file import read_features
-from recon_fast.tasks.frozen_config import EmbedConfig, ReadingConfig
 
 CPU = EmbedConfig(device="cpu", precision="fp32")
 

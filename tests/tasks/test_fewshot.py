@@ -9,9 +9,9 @@ from test_finetune import config as finetune_config
 from tiny import Lines, tiny_shapes
 
 from recon_fast.config import OptimConfig
+from recon_fast.config.downstream import FewshotConfig
 from recon_fast.errors import InputError
 from recon_fast.tasks import fewshot as fewshot_module
-from recon_fast.tasks.config import FewshotConfig
 from recon_fast.tasks.fewshot import fewshot
 
 

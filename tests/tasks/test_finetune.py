@@ -12,14 +12,14 @@ from safetensors.torch import load_file
 from tiny import Lines, tiny_shapes
 
 from recon_fast.checkpoint.restore import restore
+from recon_fast.checkpoint.training import list_checkpoints
 from recon_fast.config import DataConfig, OptimConfig, ReConConfig, SaveConfig
+from recon_fast.config.downstream import AugmentConfig, EncoderConfig, FinetuneConfig
 from recon_fast.errors import InputError
 from recon_fast.models import Classifier
-from recon_fast.tasks.config import AugmentConfig, EncoderConfig, FinetuneConfig
 from recon_fast.tasks.finetune import finetune
 from recon_fast.tasks.splits import choose_splits
 from recon_fast.training import loop as loop_module
-from recon_fast.training.checkpoint import list_checkpoints
 
 
 def config(out, checkpoint=None, **changes):

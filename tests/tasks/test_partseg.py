@@ -12,15 +12,15 @@ from safetensors.torch import load_file
 from tiny import TINY_MODEL, Lines, tiny_parts
 
 from recon_fast.checkpoint import export_official, save_weights, weights_metadata
+from recon_fast.checkpoint.training import list_checkpoints
 from recon_fast.cli import main
 from recon_fast.config import DataConfig, OptimConfig, SaveConfig
+from recon_fast.config.downstream import ChangeConfig, EncoderConfig, PartsegConfig
 from recon_fast.errors import InputError
 from recon_fast.models import PartSegmenter, ReCon, TwoTower
 from recon_fast.settings import packaged_configs, parse_partseg
-from recon_fast.tasks.config import ChangeConfig, EncoderConfig, PartsegConfig
 from recon_fast.tasks.partseg import partseg
 from recon_fast.training import loop as loop_module
-from recon_fast.training.checkpoint import list_checkpoints
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from golden_data import downstream_config, golden, official_state
 from tiny import TINY_MODEL, tiny_shapes
 
 from recon_fast.checkpoint import load_official
-from recon_fast.data.resident import ResidentShapes
+from recon_fast.data.batches.resident import ResidentShapes
 from recon_fast.models import ReCon
 from recon_fast.tasks.probe import (
     ProbeData,

@@ -11,8 +11,8 @@ from tiny_checkpoint import write_checkpoint, write_folder
 
 import recon_fast
 from recon_fast.cli import main
+from recon_fast.config.frozen import FrozenConfig, SvmConfig
 from recon_fast.errors import InputError
-from recon_fast.tasks.frozen_config import FrozenConfig, SvmConfig
 from recon_fast.tasks.probe import svm_accuracy
 from recon_fast.tasks.svm import knn_predictions, svm_probe
 

@@ -11,9 +11,9 @@ from tiny_checkpoint import TEACHER, class_texts, write_checkpoint, write_folder
 
 import recon_fast
 from recon_fast.cli import main
+from recon_fast.config.frozen import QueryTeacherConfig, ZeroShotConfig
 from recon_fast.errors import InputError
 from recon_fast.models import Classifier, ReCon
-from recon_fast.tasks.frozen_config import QueryTeacherConfig, ZeroShotConfig
 from recon_fast.tasks.probe import zero_shot_accuracy
 from recon_fast.tasks.zeroshot import nearest_texts, zero_shot
 

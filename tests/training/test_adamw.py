@@ -9,10 +9,10 @@ from rich.console import Console
 from tiny import tiny_config, tiny_shapes
 from torch import nn
 
+from recon_fast.checkpoint.training import list_checkpoints, named_optimizer_state
 from recon_fast.config import OptimConfig
 from recon_fast.models.blocks import Linear, Mlp
 from recon_fast.training.adamw import AdamW
-from recon_fast.training.checkpoint import list_checkpoints, named_optimizer_state
 from recon_fast.training.optim import build_optimizer, parameter_groups
 from recon_fast.training.pretrain import pretrain
 

@@ -15,14 +15,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny import TINY_MODEL, tiny_config, tiny_shapes
 
+from recon_fast.checkpoint.training import list_checkpoints, read_state
+from recon_fast.data.batches.resident import ResidentShapes
 from recon_fast.data.loading import open_source
 from recon_fast.data.pack_shards import pack_shards
-from recon_fast.data.resident import ResidentShapes
+from recon_fast.distributed import rank
 from recon_fast.errors import InputError
 from recon_fast.models import ReCon
-from recon_fast.ranks import rank
 from recon_fast.tasks.probe import encode_shapes
-from recon_fast.training.checkpoint import list_checkpoints, read_state
 from recon_fast.training.distributed import process_group
 from recon_fast.training.setup import check_batch
 

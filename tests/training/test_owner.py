@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from tiny import Lines, tiny_config, tiny_shapes
 
+from recon_fast.config.frozen import SvmConfig
 from recon_fast.errors import InputError
-from recon_fast.tasks.frozen_config import SvmConfig
 from recon_fast.tasks.svm import svm_probe
 from recon_fast.training import owner as owner_module
 from recon_fast.training.owner import LOCK, owned

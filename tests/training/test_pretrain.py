@@ -17,10 +17,10 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny import tiny_config, tiny_shapes
 
+from recon_fast.checkpoint.training import list_checkpoints
 from recon_fast.errors import InputError
 from recon_fast.models import ReCon, losses
 from recon_fast.training import pretrain as pretrain_module
-from recon_fast.training.checkpoint import list_checkpoints
 from recon_fast.training.pretrain import pretrain
 from recon_fast.training.step import NonFiniteLoss
 
@@ -316,7 +316,7 @@ def test_changed_clouds_are_other_data(tmp_path):
 
 
 def test_abandoned_checkpoints_are_cleared_away(tmp_path):
-    from recon_fast.training.checkpoint import save_checkpoint
+    from recon_fast.checkpoint.training import save_checkpoint
 
     model = ReCon(tiny_config(tmp_path).model)
     abandoned = tmp_path / "checkpoints" / ".step-00000002.tmp"

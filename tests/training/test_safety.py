@@ -14,12 +14,12 @@ import torch
 from safetensors.torch import load_file
 from tiny import TINY_MODEL, Lines, tiny_config, tiny_shapes
 
+from recon_fast.checkpoint import training as checkpoint_module
+from recon_fast.checkpoint.training import SaveFailed, list_checkpoints, read_state
 from recon_fast.config import ReConConfig
 from recon_fast.errors import InputError
-from recon_fast.training import checkpoint as checkpoint_module
 from recon_fast.training import loop as loop_module
 from recon_fast.training import pretrain as pretrain_module
-from recon_fast.training.checkpoint import SaveFailed, list_checkpoints, read_state
 from recon_fast.training.curves import Curves
 from recon_fast.training.pretrain import pretrain
 from recon_fast.training.step import NonFiniteLoss

@@ -19,9 +19,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from recon_fast.data.clouds import SUFFIXES, BadFile, hdf5_clouds
-from recon_fast.data.lists import read_lines
-from recon_fast.data.pictures import PICTURE_SUFFIXES
+from recon_fast.data.readers.clouds import SUFFIXES, BadFile, hdf5_clouds
+from recon_fast.data.readers.lists import read_lines
+from recon_fast.data.readers.pictures import PICTURE_SUFFIXES
 from recon_fast.data.shapes import Entry, Problem, Source
 from recon_fast.errors import InputError
 from recon_fast.schema import hdf5_array, open_hdf5, read_json

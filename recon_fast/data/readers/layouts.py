@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from recon_fast.data.few_shot import is_few_shot, list_few_shot
-from recon_fast.data.modelnet import is_modelnet, list_modelnet
-from recon_fast.data.scanobjectnn import VARIANTS, is_scanobjectnn, list_scanobjectnn
-from recon_fast.data.shapenet import is_shapenet, list_shapenet
-from recon_fast.data.shapenet_part import is_shapenet_part, list_shapenet_part
+from recon_fast.data.readers.few_shot import is_few_shot, list_few_shot
+from recon_fast.data.readers.modelnet import is_modelnet, list_modelnet
+from recon_fast.data.readers.scanobjectnn import VARIANTS, is_scanobjectnn, list_scanobjectnn
+from recon_fast.data.readers.shapenet import is_shapenet, list_shapenet
+from recon_fast.data.readers.shapenet_part import is_shapenet_part, list_shapenet_part
 from recon_fast.data.shapes import Source
 
 

@@ -10,7 +10,7 @@ folder has nobg in its name. Of the archive's other files none is read. y is up.
 
 from pathlib import Path
 
-from recon_fast.data.folder import hdf5_source
+from recon_fast.data.readers.folder import hdf5_source
 from recon_fast.data.shapes import Problem, Source
 from recon_fast.errors import InputError
 

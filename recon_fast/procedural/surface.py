@@ -6,7 +6,7 @@ import numpy as np
 from numba import njit, prange
 from numpy.typing import NDArray
 
-from recon_fast.data.procedural.parts import BALL, BOX, CONE
+from recon_fast.procedural.parts import BALL, BOX, CONE
 
 # The six faces of a box: corners 0-3 are the bottom, 4-7 the top, both counter-clockwise from above.
 _FACES = np.array([[0, 1, 2, 3], [4, 7, 6, 5], [0, 4, 5, 1], [1, 5, 6, 2], [2, 6, 7, 3], [3, 7, 4, 0]])

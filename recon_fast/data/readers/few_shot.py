@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from recon_fast.data.clouds import BadFile
-from recon_fast.data.lists import names_in
-from recon_fast.data.pickled import pickled_entries, read_pickled
+from recon_fast.data.readers.clouds import BadFile
+from recon_fast.data.readers.lists import names_in
+from recon_fast.data.readers.pickled import pickled_entries, read_pickled
 from recon_fast.data.shapes import Problem, Shapes, Source
 from recon_fast.errors import InputError
 

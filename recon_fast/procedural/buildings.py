@@ -3,8 +3,8 @@
 import math
 from itertools import pairwise
 
-from recon_fast.data.procedural.family import NUMBERS, Dice, Words, family
-from recon_fast.data.procedural.parts import Parts
+from recon_fast.procedural.family import NUMBERS, Dice, Words, family
+from recon_fast.procedural.parts import Parts
 
 
 def windows(b: Parts, d: Dice, w: float, h: float, depth: float) -> None:

@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from recon_fast.checks import check_numbers
+from recon_fast.config.teacher import TeacherConfig
 from recon_fast.errors import InputError
-from recon_fast.teachers.config import TeacherConfig
 
 
 @dataclass(frozen=True)

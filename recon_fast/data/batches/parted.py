@@ -11,11 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from recon_fast.data.counter import Stream, integers, keys, uniform
-from recon_fast.data.labelled import Change
-from recon_fast.data.resident import Batch
+from recon_fast.data.batches.counter import Stream, integers, keys, uniform
+from recon_fast.data.batches.labelled import Change
+from recon_fast.data.batches.resident import Batch
+from recon_fast.data.batches.transforms import unit_sphere
 from recon_fast.data.shapes import Shapes
-from recon_fast.data.transforms import unit_sphere
 
 
 @dataclass

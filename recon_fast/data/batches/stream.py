@@ -1,7 +1,7 @@
 """The stream of batches: which shapes each step sees, and a thread that draws ahead of the device.
 
-An epoch visits the shapes in the order of a keyed permutation (`recon_fast.data.counter`), of which a step
-computes its own places only. So the order of a million shapes is never in memory, and a process reads its own
+An epoch visits the shapes in the order of a keyed permutation (`recon_fast.data.batches.counter`), of which a
+step computes its own places only. So the order of a million shapes is never in memory, and a process reads its own
 rows and no others. Rows of mapped files are then read at random places, a cloud of 24 to 96 KB at once. Disks
 without moving parts do that about as fast as in order, and the pages stay in the system's cache as long as
 memory lasts; shuffling within windows of shards would save seeks, and pay with batches that are not uniform.
@@ -15,9 +15,9 @@ from types import TracebackType
 import torch
 from torch import Tensor
 
-from recon_fast.data.counter import Stream, keys, permute
-from recon_fast.data.resident import Batch, Draw, Drawn, ResidentShapes
-from recon_fast.ranks import rank, world_size
+from recon_fast.data.batches.counter import Stream, keys, permute
+from recon_fast.data.batches.resident import Batch, Draw, Drawn, ResidentShapes
+from recon_fast.distributed import rank, world_size
 
 VERSION = 2  # of what is drawn: with another one a run could not continue as it began
 _AHEAD = 2  # batches drawn before they are wanted

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from recon_fast.data.clouds import BadFile
+from recon_fast.data.readers.clouds import BadFile
 from recon_fast.data.shapes import Pictures
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")

@@ -9,11 +9,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from recon_fast.data.counter import Stream, keys, permute, uniform
-from recon_fast.data.resident import Batch
+from recon_fast.data.batches.counter import Stream, keys, permute, uniform
+from recon_fast.data.batches.resident import Batch
+from recon_fast.data.batches.stream import epoch_rows
+from recon_fast.data.batches.transforms import random_rotation, unit_sphere
 from recon_fast.data.shapes import Shapes
-from recon_fast.data.stream import epoch_rows
-from recon_fast.data.transforms import random_rotation, unit_sphere
 from recon_fast.kernels import farthest_point_sample
 
 _CHUNK = 256  # clouds sampled at once

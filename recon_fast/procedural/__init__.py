@@ -8,10 +8,10 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from recon_fast.data.procedural import buildings, furniture, nature, tools, vehicles, vessels  # noqa: F401
-from recon_fast.data.procedural.family import FAMILIES, PARTED, Dice, Words, caption
-from recon_fast.data.procedural.parts import Parts
 from recon_fast.data.shapes import ArrayPictures, Conventions, Shapes
+from recon_fast.procedural import buildings, furniture, nature, tools, vehicles, vessels  # noqa: F401
+from recon_fast.procedural.family import FAMILIES, PARTED, Dice, Words, caption
+from recon_fast.procedural.parts import Parts
 
 __all__ = ["FAMILIES", "PARTED", "procedural_shapes"]
 
@@ -96,8 +96,8 @@ def _make(
     captions.
     """
     # Imported here: numba takes a second to load.
-    from recon_fast.data.procedural.render import render
-    from recon_fast.data.procedural.surface import sample_shapes
+    from recon_fast.procedural.render import render
+    from recon_fast.procedural.surface import sample_shapes
 
     rows, captions, size = [], [], len(points)
     part_of_piece: list[NDArray[np.uint8]] = []

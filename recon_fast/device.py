@@ -45,6 +45,6 @@ def seed_step(seed: int, step: int) -> None:
     """Make what the model draws in a step (drop-path) a function of (seed, step).
 
     A run that is resumed therefore continues bit by bit without a stored generator state. What is drawn of
-    the data is so in any case; see `recon_fast.data.counter`.
+    the data is so in any case; see `recon_fast.data.batches.counter`.
     """
     torch.manual_seed((seed * 1_000_003 + step + 1) % (1 << 63))

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from recon_fast.data.procedural.parts import Parts
+from recon_fast.procedural.parts import Parts
 
 T = TypeVar("T")
 

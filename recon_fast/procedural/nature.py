@@ -2,8 +2,8 @@
 
 import math
 
-from recon_fast.data.procedural.family import NUMBERS, Dice, Words, family
-from recon_fast.data.procedural.parts import Parts
+from recon_fast.procedural.family import NUMBERS, Dice, Words, family
+from recon_fast.procedural.parts import Parts
 
 
 @family("tree")

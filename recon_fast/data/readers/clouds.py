@@ -107,7 +107,7 @@ def load_cloud(
     elif suffix == ".npy":
         points = _read_npy(path)
     elif suffix == ".txt":
-        from recon_fast.data.text import read_table  # numba takes a moment to load
+        from recon_fast.data.readers.text import read_table  # numba takes a moment to load
 
         points, columns = read_table(path)
         more = columns > 3
@@ -169,7 +169,7 @@ def read_parts(path: Path, allowed: range, min_points: int = 1) -> tuple[Loaded,
     Raises:
         BadFile: as `read_cloud`, or a part is not an allowed one.
     """
-    from recon_fast.data.text import read_table
+    from recon_fast.data.readers.text import read_table
 
     table, columns = read_table(path, last=True)
     loaded, parts = check_points(path, table[:, :3], min_points, columns > 4), table[:, 3]
@@ -183,7 +183,7 @@ def read_parts(path: Path, allowed: range, min_points: int = 1) -> tuple[Loaded,
 def read_rows(path: Path, rows: Sequence[int]) -> list[NDArray]:
     """Some clouds of a file of many; rows of an .h5 file's `data` that follow each other are read at once."""
     if path.suffix.lower() != ".h5":
-        from recon_fast.data.pickled import read_pickled
+        from recon_fast.data.readers.pickled import read_pickled
 
         clouds = read_pickled(path).clouds
         if max(rows) >= len(clouds):

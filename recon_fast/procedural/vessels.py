@@ -2,8 +2,8 @@
 
 import math
 
-from recon_fast.data.procedural.family import Dice, Words, family
-from recon_fast.data.procedural.parts import Parts, Point, curve
+from recon_fast.procedural.family import Dice, Words, family
+from recon_fast.procedural.parts import Parts, Point, curve
 
 
 def arch(b: Parts, start: Point, end: Point, rise: float, r: float, steps: int = 7) -> None:

@@ -13,9 +13,9 @@ from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 
-from recon_fast.data.clouds import BadFile
-from recon_fast.data.lists import names_in, read_lines
-from recon_fast.data.pickled import pickled_entries, read_pickled
+from recon_fast.data.readers.clouds import BadFile
+from recon_fast.data.readers.lists import names_in, read_lines
+from recon_fast.data.readers.pickled import pickled_entries, read_pickled
 from recon_fast.data.shapes import Entry, Problem, Source
 from recon_fast.errors import InputError
 

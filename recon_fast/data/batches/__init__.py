@@ -1,0 +1,1 @@
+"""What is drawn from shapes, step by step: streams, rows on a device, augmentations."""
