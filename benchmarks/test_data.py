@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from recon_fast.data.batches.resident import Draw, ResidentShapes
-from recon_fast.data.loading import load, open_source
+from recon_fast.data.loading import load
+from recon_fast.data.open import open_source
 from recon_fast.data.shapes import Shapes, stack_clouds
 from recon_fast.device import resolve_device
 from recon_fast.procedural import procedural_shapes

@@ -267,7 +267,7 @@ def run_pack(argv: list[str]) -> int:
     source, out, config = parse_pack(argv)
     from rich.console import Console
 
-    from recon_fast.data.prepare import pack_shapes
+    from recon_fast.tasks.pack import pack_shapes
 
     print(pack_shapes(source, out, config, Console(stderr=True)))
     return 0

@@ -5,15 +5,15 @@ that names the file and the place in it.
 """
 
 import json
-import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from recon_fast.errors import InputError
+from recon_fast.files import whole_file
 
 # Deflate, the strongest common filter, shrinks zeros 1030 times: what claims more was never written.
 _MOST_SHRUNK = 1100
@@ -55,17 +55,8 @@ def read_json(path: Path, schema: Any, what: str) -> Any:
 def write_json(path: Path, value: Any) -> None:
     """Write JSON to disk beside its place, then rename it: the file is whole or as it was. Raises OSError."""
     text = json.dumps(value, indent=1)
-    aside = path.with_name(f".{path.name}.tmp")
-    try:
-        with aside.open("w", encoding="utf-8") as target:
-            target.write(text)
-            target.flush()
-            os.fsync(target.fileno())
-        aside.replace(path)
-    except OSError:
-        with suppress(OSError):
-            aside.unlink(missing_ok=True)
-        raise
+    with whole_file(path) as aside:
+        aside.write_text(text, encoding="utf-8")
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

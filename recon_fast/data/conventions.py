@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recon_fast.config import StatedUp
-from recon_fast.data.rows import Joined, Rows, is_mapped, turned
-from recon_fast.data.shapes import Conventions, Scale, Shapes, Up
+from recon_fast.data.shapes import Conventions, Joined, Rows, Scale, Shapes, Up, is_mapped, turned
 
 _BLOCK = 512  # clouds whose radii are taken at a time
 

@@ -5,7 +5,6 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -23,9 +22,6 @@ from recon_fast.data.readers.clouds import (
     read_parts,
     read_rows,
 )
-from recon_fast.data.readers.few_shot import list_fold
-from recon_fast.data.readers.folder import list_folder, list_hdf5_file
-from recon_fast.data.readers.layouts import LAYOUTS
 from recon_fast.data.readers.pictures import FilePictures, check_picture
 from recon_fast.data.shapes import Conventions, Entry, Problem, Shapes, Source
 from recon_fast.errors import InputError
@@ -67,35 +63,6 @@ def problem_table(problems: Sequence[Problem]) -> str:
     if len(problems) > _TABLE_ROWS:
         lines.append(f"and {len(problems) - _TABLE_ROWS} more")
     return "\n".join(lines)
-
-
-def open_source(path: Path, kind: str = "auto", *, held_out_fraction: float = 0.1) -> Source:
-    """List the shapes of a folder, of one .h5 file with an array `data`, or of one few-shot fold (.pkl).
-
-    Args:
-        path: where they are.
-        kind: "auto" looks for the official layouts first; else a name in
-            `recon_fast.data.readers.layouts.LAYOUTS`, or "folder": clouds under any names, or ModelNet's HDF5 files.
-        held_out_fraction: share that is held out where the layout names no test split.
-
-    Raises:
-        InputError: nothing that can be read is there, or several variants of a set and no word which.
-    """
-    path = path.expanduser()
-    if not 0 <= held_out_fraction < 1:
-        raise InputError(f"data.held_out_fraction must be in [0, 1), got {held_out_fraction}")
-    wanted = "data.path must be a folder of clouds, an .h5 file or a few-shot .pkl"
-    if not path.exists():
-        raise InputError(f"{wanted}, got {path}: no such file or folder")
-    if path.is_file():
-        if path.suffix.lower() == ".pkl":
-            return list_fold(path)
-        if path.suffix.lower() != ".h5":
-            raise InputError(f"{wanted}, got the file {path}")
-        return list_hdf5_file(path, held_out_fraction)
-    if kind == "auto":
-        kind = next((name for name, layout in LAYOUTS.items() if layout.fits(path)), "folder")
-    return list_folder(path, held_out_fraction) if kind == "folder" else LAYOUTS[kind].read(path)
 
 
 @dataclass(frozen=True)
@@ -316,9 +283,19 @@ def load(
         DataProblems: something is wrong and on_problem is "stop", or no shape is left.
     """
     reading = Reading(num_points, max_points, dtype, seed)
+    shapes, problems, tally = read_clouds(source, reading, workers, progress)
+    stop_at_problems(source, len(shapes), problems, on_problem, flag)
+    shapes.notes += tally.notes()
+    return shapes, problems
+
+
+def read_clouds(
+    source: Source, reading: Reading, workers: int | None = None, progress: Progress | None = None
+) -> tuple[Shapes, list[Problem], Tally]:
+    """All shapes that can be used, perhaps none, what is wrong with the others, and what was changed."""
     problems = list(source.problems)
     bad = {problem.key for problem in problems}
-    points, tally = _Points(len(source.entries), dtype), Tally()
+    points, tally = _Points(len(source.entries), reading.dtype), Tally()
     parts: list[NDArray[np.uint8]] = []
     kept: list[Entry] = []
     done = 0
@@ -336,21 +313,21 @@ def load(
         done += len(block)
         if progress is not None:
             progress(done, len(source.entries))
-    stop_at_problems(source, kept, problems, on_problem, flag)
     shapes = without_clouds(source, kept)
-    shapes.notes += tally.notes()
     shapes.points = points.buffer[: points.used]
     np.cumsum(points.sizes, out=shapes.offsets[1:])
-    if len(parts) == len(kept):
+    if parts and len(parts) == len(kept):
         shapes.parts = np.concatenate(parts)
-    shapes.conventions = Conventions(source.up, scale_of(radii(shapes.points, np.array(points.sizes))))
-    return shapes, problems
+    shapes.conventions = Conventions(
+        source.up, scale_of(radii(shapes.points, np.array(points.sizes, np.int64)))
+    )
+    return shapes, problems, tally
 
 
 def stop_at_problems(
-    source: Source, kept: Sequence[Entry], problems: Sequence[Problem], on_problem: str, flag: str
+    source: Source, kept: int, problems: Sequence[Problem], on_problem: str, flag: str
 ) -> None:
-    """Raise DataProblems unless they may be skipped and something is left."""
+    """Raise DataProblems unless they may be skipped and some shapes were kept."""
     if problems and (on_problem != "skip" or not kept):
         raise DataProblems(source, problems, flag)
     if not kept:

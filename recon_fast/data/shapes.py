@@ -2,22 +2,97 @@
 
 A `Source` is cheap: it lists which files make up each shape and reads none of the big ones. `load` (in
 `recon_fast.data.loading`) turns a source into `Shapes`, or reports every broken file at once. Packed files
-and the procedural set give `Shapes` directly.
+and the procedural set give `Shapes` directly. Rows of a set may lie in several files (`Joined`), to be read
+when they are touched.
 """
 
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import accumulate
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from recon_fast.data.rows import Rows
-
+T = TypeVar("T")
 Up = Literal["x", "y", "z", "unknown"]
 Scale = Literal["unit sphere", "raw", "unknown"]
 Split = Literal["train", "val", "trainval", "test"]
+
+
+class Joined:
+    """Arrays [n_i, ...] one after another as if they were one, without a copy.
+
+    Args:
+        parts: at least one; alike in dtype and in all dimensions but the first.
+        turn: columns (a, b) of points that become (-b, a) when rows are read; see `turned`.
+    """
+
+    def __init__(self, parts: "Sequence[NDArray | Joined]", turn: tuple[int, int] | None = None) -> None:
+        self.parts, self.turn = list(parts), turn
+        self.ends: list[int] = np.cumsum([len(part) for part in parts]).tolist()
+        self.dtype: np.dtype[Any] = parts[0].dtype
+        self.shape: tuple[int, ...] = (self.ends[-1], *parts[0].shape[1:])
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: slice) -> NDArray:
+        """Rows [start, stop) with step 1: a view where they lie in one part as they are, else a copy."""
+        start, stop, _ = rows.indices(len(self))
+        found = []
+        at = bisect_right(self.ends, start)
+        while start < stop:
+            first = self.ends[at] - len(self.parts[at])
+            end = min(stop, self.ends[at])
+            found.append(self.parts[at][start - first : end - first])
+            start, at = end, at + 1
+        if not found:
+            return self.parts[0][:0]
+        block = found[0] if len(found) == 1 else np.concatenate(found)
+        return block if self.turn is None else turned(block, *self.turn)
+
+    def flat(self) -> "Joined":
+        """The last dimension kept, all others made one."""
+        return Joined([flat(part) for part in self.parts], self.turn)
+
+
+def turned(points: NDArray, a: int, b: int) -> NDArray:
+    """A copy of points [N, 3] turned by 90 degrees so that axis `a` points where `b` did."""
+    copy = points.copy()
+    copy[:, b] = points[:, a]
+    copy[:, a] = -points[:, b]
+    return copy
+
+
+Rows = NDArray[Any] | Joined  # np.memmap is an NDArray
+
+
+def flat(rows: Rows) -> Rows:
+    """[..., D] as [T, D]."""
+    return rows.flat() if isinstance(rows, Joined) else rows.reshape(-1, rows.shape[-1])
+
+
+def is_mapped(rows: Rows) -> bool:
+    """Whether rows lie in files, to be read when they are touched."""
+    return isinstance(rows, Joined | np.memmap)
+
+
+def blocks(rows: Rows, size: int = 4096) -> Iterator[NDArray]:
+    """All rows in order, at most `size` at a time."""
+    for start in range(0, len(rows), size):
+        yield rows[start : start + size]
+
+
+def gathered(items: Rows, starts: NDArray, sizes: NDArray) -> tuple[NDArray, NDArray]:
+    """The rows' items alone, in memory one row after another, and where each row starts."""
+    ends = np.cumsum(sizes)
+    copy = np.empty((int(ends[-1]) if len(ends) else 0, items.shape[-1]), items.dtype)
+    for start, size, end in zip(starts.tolist(), sizes.tolist(), ends.tolist(), strict=True):
+        copy[end - size : end] = items[start : start + size]
+    return copy, ends - sizes
 
 
 class Pictures(Protocol):
@@ -179,6 +254,29 @@ class ArrayPictures:
         return blake2b(np.ascontiguousarray(self.array[index]).tobytes(), digest_size=16).digest()
 
 
+class JoinedPictures:
+    """Pictures of several sets, one set after another."""
+
+    def __init__(self, parts: Sequence[Pictures]) -> None:
+        self.parts = list(parts)
+        self.ends = list(accumulate(len(part) for part in parts))
+
+    def __len__(self) -> int:
+        return self.ends[-1]
+
+    def _find(self, index: int) -> tuple[Pictures, int]:
+        part = bisect_right(self.ends, index)
+        return self.parts[part], index - (self.ends[part] - len(self.parts[part]))
+
+    def __getitem__(self, index: int) -> NDArray[np.uint8]:
+        part, i = self._find(index)
+        return part[i]
+
+    def digest(self, index: int) -> bytes:
+        part, i = self._find(index)
+        return part.digest(i)
+
+
 def stack_clouds(
     clouds: Sequence[NDArray[np.floating]], dtype: Any = np.float32
 ) -> tuple[NDArray, NDArray[np.int64]]:
@@ -187,3 +285,64 @@ def stack_clouds(
     np.cumsum([len(c) for c in clouds], out=offsets[1:])
     points = np.concatenate([np.asarray(c, dtype) for c in clouds]) if clouds else np.empty((0, 3), dtype)
     return points, offsets
+
+
+def join_shapes(sets: list[Shapes], name: str, notes: list[str], checksum: str | None = None) -> Shapes:
+    """One set of several that have the same things each; nothing that is mapped is read."""
+
+    def lists(get: Callable[[Shapes], list[T] | None]) -> list[T] | None:
+        parts = [get(shapes) for shapes in sets]
+        return None if parts[0] is None else [item for part in parts for item in part or []]
+
+    def rows(parts: list[NDArray | None]) -> NDArray | None:
+        found = [part for part in parts if part is not None]
+        return np.concatenate(found) if found else None
+
+    points = [shapes.points for shapes in sets]
+    starts = np.cumsum([0] + [len(part) for part in points])
+    offsets = [shapes.offsets[:-1] + start for shapes, start in zip(sets, starts, strict=False)]
+    pictures = [shapes.pictures for shapes in sets if shapes.pictures is not None]
+    validation: list[NDArray | None] = [shapes.validation for shapes in sets]
+    if any(part is not None for part in validation):  # which a shard without such shapes leaves out
+        validation = [
+            np.zeros(len(one), np.bool_) if v is None else v for one, v in zip(sets, validation, strict=True)
+        ]
+    scales = {shapes.conventions.scale for shapes in sets}
+    return Shapes(
+        name=name,
+        keys=[key for shapes in sets for key in shapes.keys],
+        points=Joined(points),
+        offsets=np.concatenate([*offsets, starts[-1:]]),
+        held_out=np.concatenate([shapes.held_out for shapes in sets]),
+        labels=rows([shapes.labels for shapes in sets]),
+        class_names=sets[0].class_names,
+        captions=lists(lambda shapes: shapes.captions),
+        pictures=JoinedPictures(pictures) if pictures else None,
+        validation=rows(validation),
+        parts=rows([shapes.parts for shapes in sets]),
+        class_parts=sets[0].class_parts,
+        conventions=Conventions(sets[0].conventions.up, scales.pop() if len(scales) == 1 else "raw"),
+        features=_join_features([shapes.features for shapes in sets if shapes.features is not None]),
+        checksum=checksum,
+        notes=notes,
+    )
+
+
+def _join_features(parts: list[Features]) -> Features | None:
+    if not parts:
+        return None
+    images = [part.image for part in parts if isinstance(part.image, np.ndarray)]
+    texts = [part.text for part in parts if isinstance(part.text, np.ndarray)]
+    rows = np.cumsum([0] + [len(text) for text in texts])
+    index = [
+        part.caption_index + start
+        for part, start in zip(parts, rows, strict=False)
+        if part.caption_index is not None
+    ]
+    return Features(
+        image=Joined(images) if images else None,
+        text=Joined(texts) if texts else None,
+        caption_index=np.concatenate(index) if index else None,
+        class_text=parts[0].class_text,
+        teacher=parts[0].teacher,
+    )

@@ -17,17 +17,14 @@ from recon_fast.data.loading import (
     Tally,
     blocks,
     in_order,
-    open_source,
     read_block,
     stop_at_problems,
     without_clouds,
 )
-from recon_fast.data.packed import is_packed
-from recon_fast.data.prepare import say_left_out, say_notes
+from recon_fast.data.open import open_source, say_left_out, say_notes
+from recon_fast.data.packed import is_packed, open_packed
 from recon_fast.data.readers.clouds import FILES
-from recon_fast.data.rows import turned
-from recon_fast.data.shapes import Entry, Shapes, Source
-from recon_fast.data.shards import open_packed
+from recon_fast.data.shapes import Entry, Shapes, Source, turned
 from recon_fast.errors import InputError
 
 _FLAG = "--data.on_problem"
@@ -119,7 +116,7 @@ def _of_source(source: Source, config: ReadingConfig, least: int, console: Conso
                     tally.add(cloud)
             done += len(block)
             bars("checking clouds", done, len(entries))
-    stop_at_problems(source, kept, problems, config.on_problem, _FLAG)
+    stop_at_problems(source, len(kept), problems, config.on_problem, _FLAG)
     say_left_out(problems, console)
     shapes = without_clouds(source, kept)
     np.cumsum(sizes, out=shapes.offsets[1:])

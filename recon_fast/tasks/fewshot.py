@@ -18,7 +18,7 @@ from rich.table import Table
 
 from recon_fast.config.downstream import FewshotConfig, FinetuneConfig
 from recon_fast.console import ProgressBars, say
-from recon_fast.data.prepare import prepare_shapes
+from recon_fast.data.open import prepare_shapes
 from recon_fast.data.readers.few_shot import draw_episode, few_shot_folds, is_few_shot, read_fold
 from recon_fast.data.shapes import Shapes
 from recon_fast.errors import InputError

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from recon_fast.config.downstream import FinetuneConfig
 from recon_fast.data.batches.labelled import Change, SampledShapes
-from recon_fast.data.prepare import prepare_shapes
+from recon_fast.data.open import prepare_shapes
 from recon_fast.data.shapes import Shapes
 from recon_fast.errors import InputError
 from recon_fast.models import Classifier

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from recon_fast.data.batches.parted import PartedShapes
+from recon_fast.data.batches.labelled import PartedShapes
 from recon_fast.tasks.part_scores import PartScores
 
 # Okabe and Ito's colours, which people with any kind of colour vision tell apart.

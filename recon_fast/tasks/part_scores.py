@@ -17,8 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from recon_fast.data.batches.labelled import Change
-from recon_fast.data.batches.parted import PartedShapes
+from recon_fast.data.batches.labelled import Change, PartedShapes
 from recon_fast.device import autocast
 from recon_fast.models import PartSegmenter
 

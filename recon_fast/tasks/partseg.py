@@ -2,7 +2,7 @@
 
 A run leaves what `recon_fast.tasks.run` says, a row for each category in parts.csv, and parts.png, coloured
 clouds of some test shapes. Points are drawn with replacement, in training and in testing (see
-`recon_fast.data.batches.parted`), and the instance mIoU selects, both as in the official code.
+`recon_fast.data.batches.labelled`), and the instance mIoU selects, both as in the official code.
 """
 
 from dataclasses import replace
@@ -17,9 +17,8 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from recon_fast.config.downstream import PartsegConfig
-from recon_fast.data.batches.labelled import Change
-from recon_fast.data.batches.parted import PartedShapes
-from recon_fast.data.prepare import prepare_shapes
+from recon_fast.data.batches.labelled import Change, PartedShapes
+from recon_fast.data.open import prepare_shapes
 from recon_fast.data.shapes import Shapes
 from recon_fast.errors import InputError
 from recon_fast.models import PartSegmenter

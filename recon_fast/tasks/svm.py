@@ -15,7 +15,7 @@ from rich.table import Table
 
 from recon_fast.config.frozen import SvmConfig
 from recon_fast.console import say
-from recon_fast.data.prepare import prepare_shapes
+from recon_fast.data.open import prepare_shapes
 from recon_fast.data.shapes import Shapes
 from recon_fast.errors import InputError
 from recon_fast.tasks.doubts import say_doubts

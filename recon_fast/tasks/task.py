@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from recon_fast.config.downstream import DownstreamConfig
 from recon_fast.data.batches.labelled import Change, Drawable
-from recon_fast.data.prepare import fingerprint
+from recon_fast.data.open import fingerprint
 from recon_fast.data.shapes import Shapes
 from recon_fast.device import resolve_device, resolve_precision
 from recon_fast.models import Classifier, PartSegmenter

@@ -11,7 +11,7 @@ from rich.console import Console
 from recon_fast.config.frozen import QueryTeacherConfig
 from recon_fast.config.teacher import TeacherConfig
 from recon_fast.console import ProgressBars, say
-from recon_fast.data.batches.standardize import Standardizer
+from recon_fast.data.batches.transforms import Standardizer
 from recon_fast.data.readers.pictures import decode_picture, read_picture_bytes
 from recon_fast.errors import InputError
 from recon_fast.tasks.embed import PointEncoder

@@ -15,10 +15,10 @@ from rich.table import Table
 
 from recon_fast.config.frozen import FeatureKind, ZeroShotConfig
 from recon_fast.console import say
-from recon_fast.data.prepare import prepare_shapes
-from recon_fast.data.readers.lists import read_lines
+from recon_fast.data.open import prepare_shapes
 from recon_fast.data.shapes import Shapes
 from recon_fast.errors import InputError
+from recon_fast.files import read_lines
 from recon_fast.tasks.doubts import say_doubts
 from recon_fast.tasks.embed import PointEncoder
 from recon_fast.tasks.evaluate import Scores, count

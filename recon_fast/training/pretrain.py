@@ -25,7 +25,7 @@ from recon_fast.data.batches.placement import choose_placement, describe_placeme
 from recon_fast.data.batches.resident import Batch, Draw, ResidentShapes
 from recon_fast.data.batches.stream import VERSION, BatchStream
 from recon_fast.data.conventions import training_conventions
-from recon_fast.data.prepare import fingerprint, prepare_shapes, verify_shards_of
+from recon_fast.data.open import fingerprint, prepare_shapes, verify_shards_of
 from recon_fast.data.shapes import Shapes
 from recon_fast.device import resolve_precision
 from recon_fast.distributed import rank, world_size

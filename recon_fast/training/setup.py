@@ -17,12 +17,11 @@ from recon_fast.checkpoint.training import find_checkpoint, list_checkpoints
 from recon_fast.config import DataConfig, OptimConfig, PretrainConfig
 from recon_fast.console import ProgressBars, say
 from recon_fast.data.batches.resident import ResidentShapes
-from recon_fast.data.batches.standardize import standardize
 from recon_fast.data.batches.stream import VERSION
+from recon_fast.data.batches.transforms import standardize
 from recon_fast.data.conventions import check_conventions, training_conventions
-from recon_fast.data.prepare import prepare_shapes
-from recon_fast.data.rows import Rows
-from recon_fast.data.shapes import Features, Shapes
+from recon_fast.data.open import prepare_shapes
+from recon_fast.data.shapes import Features, Rows, Shapes
 from recon_fast.device import resolve_device
 from recon_fast.errors import InputError
 from recon_fast.tasks.doubts import score_doubts

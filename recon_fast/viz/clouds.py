@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 
 from recon_fast.config import StatedUp
 from recon_fast.data.conventions import state_up, turn_up
-from recon_fast.data.loading import load, open_source
+from recon_fast.data.loading import load
+from recon_fast.data.open import open_source
+from recon_fast.data.packed import open_packed
 from recon_fast.data.readers.clouds import FILES, SURFACE_POINTS, read_cloud
 from recon_fast.data.shapes import Shapes
-from recon_fast.data.shards import open_packed
 from recon_fast.errors import InputError
 
 PROCEDURAL = "procedural"

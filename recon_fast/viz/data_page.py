@@ -10,9 +10,8 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from recon_fast.console import ProgressBars, say
-from recon_fast.data.prepare import say_notes
-from recon_fast.data.rows import turned
-from recon_fast.data.shapes import Shapes
+from recon_fast.data.open import say_notes
+from recon_fast.data.shapes import Shapes, turned
 from recon_fast.viz.clouds import spread
 from recon_fast.viz.embedding_map import thumbnails
 from recon_fast.viz.html import page, scrolling, table, write_page

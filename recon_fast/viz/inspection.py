@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recon_fast.data.conventions import radii
-from recon_fast.data.loading import DataProblems, load, open_source
+from recon_fast.data.loading import DataProblems, load
+from recon_fast.data.open import open_source
+from recon_fast.data.packed import open_packed
 from recon_fast.data.shapes import Problem, Shapes, Source
-from recon_fast.data.shards import open_packed
 from recon_fast.errors import InputError
 from recon_fast.viz.clouds import PROCEDURAL, spread
 

@@ -23,9 +23,9 @@ from layouts import (
 )
 
 from recon_fast.cli import main
-from recon_fast.data import chunks, packed
-from recon_fast.data.loading import open_source
-from recon_fast.data.packed import pack
+from recon_fast.data import packing
+from recon_fast.data.open import open_source
+from recon_fast.data.packing import pack
 
 PRETRAIN = ["--out", "run", "--data.path", "set", "--device", "cpu"]
 POINTS = ["--data.num_points", "64", "--data.max_points", "128"]
@@ -233,7 +233,7 @@ def test_pack_can_leave_broken_shapes_out_and_says_so_once(workplace, capsys):
 @pytest.mark.parametrize(
     ("code", "reason"), [(errno.ENOSPC, "No space left on device"), (errno.EROFS, "Read-only file system")]
 )
-@pytest.mark.parametrize("where", ["folder", "chunk", "file"])
+@pytest.mark.parametrize("where", ["folder", "shard", "file"])
 def test_pack_to_a_full_or_read_only_disk(workplace, capsys, monkeypatch, code, reason, where):
     write_folder(workplace / "set")
 
@@ -241,9 +241,9 @@ def test_pack_to_a_full_or_read_only_disk(workplace, capsys, monkeypatch, code, 
         raise OSError(code, reason)
 
     target = {
-        "folder": (packed.Path, "mkdir"),
-        "chunk": (chunks.np, "savez"),
-        "file": (packed, "_put"),
+        "folder": (packing.Path, "mkdir"),
+        "shard": (packing, "put"),
+        "file": (packing, "join_shapes"),
     }[where]
     monkeypatch.setattr(*target, fail)
     table, message = refused(capsys, ["pack", "set", "out.h5", *PACK])

@@ -16,12 +16,13 @@ from recon_fast.data.conventions import (
     training_conventions,
     turn_up,
 )
-from recon_fast.data.loading import load, open_source
-from recon_fast.data.packed import pack, read_packed
-from recon_fast.data.prepare import pack_shapes, prepare_shapes
-from recon_fast.data.rows import Joined
-from recon_fast.data.shapes import Conventions
+from recon_fast.data.loading import load
+from recon_fast.data.open import open_source, prepare_shapes
+from recon_fast.data.packed import read_packed
+from recon_fast.data.packing import pack
+from recon_fast.data.shapes import Conventions, Joined
 from recon_fast.errors import InputError
+from recon_fast.tasks.pack import pack_shapes
 
 SMALL = {"num_points": 64, "max_points": 128}
 QUIET = Console(file=io.StringIO())

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from layouts import cloud, cut, write_fold, write_folder, write_modelnet_hdf5, write_shapenet_part
 
-from recon_fast.data.loading import DataProblems, load, open_source
+from recon_fast.data.loading import DataProblems, load
+from recon_fast.data.open import open_source
 from recon_fast.data.readers.few_shot import draw_episode, few_shot_folds, read_fold
 from recon_fast.errors import InputError
 

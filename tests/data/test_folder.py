@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from layouts import TETRAHEDRON, cloud, cut, write_folder, write_modelnet_hdf5, write_npy, write_picture
 
-from recon_fast.data.loading import load, open_source
+from recon_fast.data.loading import load
+from recon_fast.data.open import open_source
 from recon_fast.data.readers.folder import is_held_out
 from recon_fast.errors import InputError
 

@@ -8,11 +8,12 @@ import pytest
 from layouts import write_folder, write_modelnet, write_shapenet, write_shapenet_part
 from test_packed import SMALL, made_features
 
-from recon_fast.data.chunks import Chunks
-from recon_fast.data.loading import Reading, load, open_source
-from recon_fast.data.pack_shards import pack_shards
-from recon_fast.data.packed import _digest, _digest_texts, is_packed, pack, read_packed
-from recon_fast.data.shards import is_sharded, read_shards, verify_shards
+from recon_fast.data.hdf5 import digest, digest_texts
+from recon_fast.data.loading import load
+from recon_fast.data.open import open_source
+from recon_fast.data.packed import is_packed, is_sharded, read_packed, read_shards, verify_shards
+from recon_fast.data.packing import pack, pack_shards
+from recon_fast.data.partial import partial_folder
 from recon_fast.errors import InputError
 
 
@@ -35,7 +36,7 @@ def put(file, name, value):
     dataset = file.create_dataset(name, data=value)
     texts = h5py.check_string_dtype(dataset.dtype) is not None
     dataset.attrs["blake2b"] = (
-        _digest_texts(dataset.asstr()[()].tolist()) if texts else _digest(np.asarray(value))
+        digest_texts(dataset.asstr()[()].tolist()) if texts else digest(np.asarray(value))
     )
 
 
@@ -235,21 +236,35 @@ def test_shards_of_different_features_or_with_nan_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["[]", "null", "{}", '{"keys": 1}', "[" * 100_000])
-def test_chunks_that_lie_are_read_again(tmp_path, text):
-    source = open_source(write_folder(tmp_path / "set"))
-    chunks = Chunks(source.entries, Reading(64, 64), tmp_path, None)
-    list(chunks.fill())
-    (file,) = tmp_path.glob("chunk-*.npz")
-    with np.load(file) as content:
-        arrays = dict(content)
-    from recon_fast.data.chunks import _checksum
+def test_notes_of_shards_that_lie_are_not_believed(tmp_path, text):
+    source, out = open_source(write_folder(tmp_path / "set")), tmp_path / "a.h5"
 
-    arrays |= {"text": text, "checksum": _checksum(arrays["points"], arrays["parts"], text)}
-    np.savez(file, **arrays)
-    again = Chunks(source.entries, Reading(64, 64), tmp_path, None)
-    (chunk,) = again.fill()
-    assert again.reused == 0
-    assert len(chunk.keys) == 8
+    def interrupt(shapes):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        pack(source, out, features_fn=interrupt, **SMALL)
+    (note,) = partial_folder(out).glob("*.json")
+    note.write_text(text)
+    packed = pack(source, out, **SMALL)
+    assert (packed.reused, len(packed.shapes)) == (0, 8)
+
+
+def test_a_shard_whose_bytes_changed_is_read_again(tmp_path):
+    source, out = open_source(write_folder(tmp_path / "set")), tmp_path / "a.h5"
+
+    def interrupt(shapes):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        pack(source, out, features_fn=interrupt, **SMALL)
+    (shard,) = partial_folder(out).glob("*.h5")
+    content = bytearray(shard.read_bytes())
+    content[content.find(read_packed(shard).points.tobytes()) + 9] ^= 4
+    shard.write_bytes(content)
+    assert pack(source, out, **SMALL).reused == 0
+    pack(source, tmp_path / "b.h5", **SMALL)
+    np.testing.assert_array_equal(read_packed(out).points, read_packed(tmp_path / "b.h5").points)
 
 
 @pytest.mark.parametrize(

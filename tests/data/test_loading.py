@@ -18,9 +18,9 @@ from layouts import (
 from PIL import Image
 
 from recon_fast.config import Kind
-from recon_fast.data.loading import DataProblems, Reading, in_order, load, open_source, problem_table
+from recon_fast.data.loading import DataProblems, Reading, in_order, load, problem_table
+from recon_fast.data.open import LAYOUTS, open_source
 from recon_fast.data.readers.clouds import BadFile
-from recon_fast.data.readers.layouts import LAYOUTS
 from recon_fast.data.readers.pictures import FilePictures, check_picture
 from recon_fast.data.shapes import Problem
 from recon_fast.errors import InputError

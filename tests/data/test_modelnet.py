@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from layouts import cloud, write_modelnet, write_modelnet_cache, write_modelnet_hdf5, write_table
 
-from recon_fast.data.loading import DataProblems, load, open_source
+from recon_fast.data.loading import DataProblems, load
+from recon_fast.data.open import open_source
 from recon_fast.errors import InputError
 
 SMALL = {"num_points": 64, "max_points": 128}

@@ -20,12 +20,13 @@ from tiny import Lines, tiny_config
 
 from recon_fast.cli import main
 from recon_fast.config import DataConfig, PackConfig
-from recon_fast.data import pack_shards as pack_shards_module
-from recon_fast.data.loading import load, open_source
-from recon_fast.data.pack_shards import pack_shards
-from recon_fast.data.prepare import pack_shapes, prepare_shapes
-from recon_fast.data.shards import read_shards
+from recon_fast.data import packing
+from recon_fast.data.loading import load
+from recon_fast.data.open import open_source, prepare_shapes
+from recon_fast.data.packed import read_shards
+from recon_fast.data.packing import pack_shards
 from recon_fast.errors import InputError
+from recon_fast.tasks.pack import pack_shapes
 from recon_fast.training.pretrain import pretrain
 
 SMALL = {"num_points": 64, "max_points": 128}
@@ -129,7 +130,7 @@ def test_an_interrupted_packing_keeps_its_notes(tmp_path, monkeypatch):
     root = write_folder(tmp_path / "set")
     write_npy(root / "ball" / "ball0.npy", cloud(columns=6))
     with monkeypatch.context() as patch:
-        patch.setattr(pack_shards_module, "_finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(packing, "_finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             pack_shards(open_source(root), tmp_path / "out", 3, **SMALL)
     packed = pack_shards(open_source(root), tmp_path / "out", 3, **SMALL)

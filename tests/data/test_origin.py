@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from layouts import write_npy
 
-from recon_fast.data.loading import load, open_source
-from recon_fast.data.packed import pack, read_packed
+from recon_fast.data.loading import load
+from recon_fast.data.open import open_source
+from recon_fast.data.packed import read_packed
+from recon_fast.data.packing import pack
 from recon_fast.data.readers.clouds import BadFile, check_points, read_cloud
 from recon_fast.viz.inspection import inspect_data
 

@@ -10,13 +10,16 @@ from layouts import cut, poison, write_folder, write_modelnet_hdf5, write_npy, w
 from rich.console import Console
 
 from recon_fast.config import DataConfig, PackConfig
-from recon_fast.data import chunks as chunks_module
-from recon_fast.data.loading import DataProblems, load, open_source
-from recon_fast.data.packed import is_packed, pack, partial_folder, read_packed
-from recon_fast.data.prepare import pack_shapes, prepare_shapes
+from recon_fast.data import loading, packing
+from recon_fast.data.loading import DataProblems, load
+from recon_fast.data.open import open_source, prepare_shapes
+from recon_fast.data.packed import is_packed, read_packed
+from recon_fast.data.packing import pack
+from recon_fast.data.partial import partial_folder
 from recon_fast.data.readers.pictures import FilePictures
 from recon_fast.data.shapes import Features
 from recon_fast.errors import InputError
+from recon_fast.tasks.pack import pack_shapes
 from recon_fast.teachers import compute_features, random_teacher_config
 
 SMALL = {"num_points": 64, "max_points": 128}
@@ -101,17 +104,17 @@ def test_packing_for_training_gives_the_features_of_the_folder(tmp_path):
 
 
 @pytest.fixture
-def small_chunks(monkeypatch):
-    """Chunks of 4 shapes, and a list that gets the keys of every block that is read."""
+def small_shards(monkeypatch):
+    """Shards of 4 shapes, and a list that gets the keys of every block that is read."""
     read: list[str] = []
-    original, init = chunks_module.read_block, chunks_module.Chunks.__init__
+    original = loading.read_block
 
     def counted(entries, reading):
         read.extend(entry.key for entry in entries)
         return original(entries, reading)
 
-    monkeypatch.setattr(chunks_module, "read_block", counted)
-    monkeypatch.setattr(chunks_module.Chunks, "__init__", lambda *args: init(*args, size=4))
+    monkeypatch.setattr(loading, "read_block", counted)
+    monkeypatch.setattr(packing, "_SHARD", 4)
     return read
 
 
@@ -123,23 +126,23 @@ def interrupt_after(count):
     return progress
 
 
-def test_interrupted_packing_continues(tmp_path, small_chunks):
+def test_interrupted_packing_continues(tmp_path, small_shards):
     source, out = open_source(write_shapenet(tmp_path / "set")), tmp_path / "a.h5"
     with pytest.raises(KeyboardInterrupt):
         pack(source, out, progress=interrupt_after(8), **SMALL)
     assert not out.exists()
-    assert len(small_chunks) == 8
+    assert len(small_shards) == 8
     parts = sorted(partial_folder(out).iterdir())
-    cut(parts[0])  # a damaged chunk is read again
-    small_chunks.clear()
+    cut(parts[0])  # a damaged shard is read again
+    small_shards.clear()
     assert pack(source, out, **SMALL).reused == 1
-    assert len(small_chunks) == 8
+    assert len(small_shards) == 8
     assert not partial_folder(out).exists()
     assert_same(read_packed(out), load(source, dtype=np.float16, **SMALL)[0])
 
 
 @pytest.mark.parametrize("change", ["cloud", "settings"])
-def test_what_changed_since_the_interruption_is_read_again(tmp_path, small_chunks, change):
+def test_what_changed_since_the_interruption_is_read_again(tmp_path, small_shards, change):
     root, out = write_shapenet(tmp_path / "set"), tmp_path / "a.h5"
     with pytest.raises(KeyboardInterrupt):
         pack(open_source(root), out, progress=interrupt_after(12), **SMALL)
@@ -148,9 +151,9 @@ def test_what_changed_since_the_interruption_is_read_again(tmp_path, small_chunk
         write_npy(open_source(root).entries[0].cloud, np.ones((65, 3)))
     else:
         settings = {"num_points": 64, "max_points": 64}
-    small_chunks.clear()
+    small_shards.clear()
     pack(open_source(root), out, **settings)
-    assert len(small_chunks) == (4 if change == "cloud" else 12)
+    assert len(small_shards) == (4 if change == "cloud" else 12)
     assert_same(read_packed(out), load(open_source(root), dtype=np.float16, **settings)[0])
 
 

@@ -6,9 +6,8 @@ from tiny import tiny_parts
 
 from recon_fast.config import DataConfig
 from recon_fast.data.batches.counter import Stream, integers, keys
-from recon_fast.data.batches.labelled import Change
-from recon_fast.data.batches.parted import PartedShapes
-from recon_fast.data.prepare import prepare_shapes
+from recon_fast.data.batches.labelled import Change, PartedShapes
+from recon_fast.data.open import prepare_shapes
 from recon_fast.procedural import FAMILIES, PARTED, procedural_shapes
 from recon_fast.tasks.partseg import check_parts
 

@@ -11,7 +11,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
 from recon_fast.config import DataConfig
-from recon_fast.data.prepare import prepare_shapes
+from recon_fast.data.open import prepare_shapes
 from recon_fast.procedural import FAMILIES, procedural_shapes
 from recon_fast.procedural.family import Dice, Words
 from recon_fast.procedural.parts import BALL, BOX, CONE, RING, ROW, Parts

@@ -6,8 +6,7 @@ import torch
 from tiny import tiny_shapes
 
 from recon_fast.data.batches.resident import Draw, ResidentShapes
-from recon_fast.data.batches.standardize import standardize
-from recon_fast.data.batches.transforms import random_rotation, unit_sphere
+from recon_fast.data.batches.transforms import random_rotation, standardize, unit_sphere
 from recon_fast.data.shapes import Shapes, stack_clouds
 
 CPU = torch.device("cpu")

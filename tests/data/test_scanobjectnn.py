@@ -3,7 +3,8 @@ import numpy as np
 import pytest
 from layouts import cloud, write_scanobjectnn
 
-from recon_fast.data.loading import load, open_source
+from recon_fast.data.loading import load
+from recon_fast.data.open import open_source
 from recon_fast.errors import InputError
 
 SMALL = {"num_points": 64, "max_points": 128}

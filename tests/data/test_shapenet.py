@@ -3,7 +3,7 @@ import json
 import pytest
 from layouts import SYNSETS, write_shapenet
 
-from recon_fast.data.loading import open_source
+from recon_fast.data.open import open_source
 from recon_fast.data.readers.shapenet import CLASS_NAMES, is_shapenet, list_shapenet
 from recon_fast.errors import InputError
 

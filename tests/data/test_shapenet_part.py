@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 from layouts import cloud, cut, write_shapenet_part, write_table
 
-from recon_fast.data.loading import DataProblems, load, open_source
-from recon_fast.data.packed import pack, read_packed
+from recon_fast.data.loading import DataProblems, load
+from recon_fast.data.open import open_source
+from recon_fast.data.packed import read_packed
+from recon_fast.data.packing import pack
 from recon_fast.data.readers.shapenet_part import CATEGORIES, NUM_PARTS
 from recon_fast.errors import InputError
 

@@ -14,15 +14,15 @@ from test_packed import SMALL, assert_same, made_features
 
 from recon_fast.cli import main
 from recon_fast.config import DataConfig, PackConfig
-from recon_fast.data import pack_shards as pack_module
-from recon_fast.data.loading import DataProblems, open_source
-from recon_fast.data.pack_shards import pack_shards
-from recon_fast.data.packed import pack, partial_folder, read_packed
-from recon_fast.data.prepare import fingerprint, pack_shapes, prepare_shapes, verify_shards_of
-from recon_fast.data.rows import Joined
-from recon_fast.data.shapes import Shapes
-from recon_fast.data.shards import ShardProblems, is_sharded, read_shards, verify_shards
+from recon_fast.data import packing as pack_module
+from recon_fast.data.loading import DataProblems
+from recon_fast.data.open import fingerprint, open_source, prepare_shapes, verify_shards_of
+from recon_fast.data.packed import ShardProblems, is_sharded, read_packed, read_shards, verify_shards
+from recon_fast.data.packing import pack, pack_shards
+from recon_fast.data.partial import partial_folder
+from recon_fast.data.shapes import Joined, Shapes
 from recon_fast.errors import InputError
+from recon_fast.tasks.pack import pack_shapes
 from recon_fast.teachers import random_teacher_config
 
 QUIET = Console(file=io.StringIO())

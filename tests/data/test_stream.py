@@ -16,16 +16,14 @@ from tiny import tiny_shapes
 
 from recon_fast.data.batches import placement as placement_module
 from recon_fast.data.batches import stream as stream_module
-from recon_fast.data.batches import tables as tables_module
 from recon_fast.data.batches.placement import choose_placement, free_memory, needed_bytes
 from recon_fast.data.batches.resident import Draw, ResidentShapes
-from recon_fast.data.batches.standardize import standardize
 from recon_fast.data.batches.stream import BatchStream, epoch_rows
-from recon_fast.data.loading import open_source
-from recon_fast.data.pack_shards import pack_shards
-from recon_fast.data.packed import pack, read_packed
-from recon_fast.data.rows import is_mapped
-from recon_fast.data.shards import read_shards
+from recon_fast.data.batches.transforms import standardize
+from recon_fast.data.open import open_source
+from recon_fast.data.packed import read_packed, read_shards
+from recon_fast.data.packing import pack, pack_shards
+from recon_fast.data.shapes import is_mapped
 from recon_fast.errors import InputError
 
 CPU = torch.device("cpu")
@@ -171,7 +169,7 @@ def test_batches_for_a_gpu_are_made_in_page_locked_memory(monkeypatch):
         asked.append(pin_memory)
         return real(*shape, **how)
 
-    monkeypatch.setattr(tables_module.torch, "empty", empty)
+    monkeypatch.setattr(placement_module.torch, "empty", empty)
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda x: pinned.append(x.shape) or x)
     shapes = resident(placement="mmap")
     expected = shapes.draw(torch.arange(4), torch.zeros(4, dtype=torch.int64), HOW)

@@ -17,8 +17,8 @@ from tiny import TINY_MODEL, tiny_config, tiny_shapes
 
 from recon_fast.checkpoint.training import list_checkpoints, read_state
 from recon_fast.data.batches.resident import ResidentShapes
-from recon_fast.data.loading import open_source
-from recon_fast.data.pack_shards import pack_shards
+from recon_fast.data.open import open_source
+from recon_fast.data.packing import pack_shards
 from recon_fast.distributed import rank
 from recon_fast.errors import InputError
 from recon_fast.models import ReCon

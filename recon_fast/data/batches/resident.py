@@ -12,10 +12,9 @@ import torch
 from torch import Tensor
 
 from recon_fast.data.batches.counter import Stream, keys, permute, uniform
-from recon_fast.data.batches.tables import DeviceTable, HostTable, Table
+from recon_fast.data.batches.placement import DeviceTable, HostTable, Table
 from recon_fast.data.batches.transforms import random_rotation, unit_sphere
-from recon_fast.data.rows import Rows, flat, gathered, is_mapped
-from recon_fast.data.shapes import Features, Shapes
+from recon_fast.data.shapes import Features, Rows, Shapes, flat, gathered, is_mapped
 
 
 @dataclass

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
+from recon_fast.data.loading import load
 from recon_fast.data.readers.clouds import BadFile
-from recon_fast.data.readers.lists import names_in
 from recon_fast.data.readers.pickled import pickled_entries, read_pickled
 from recon_fast.data.shapes import Problem, Shapes, Source
 from recon_fast.errors import InputError
+from recon_fast.files import names_in
 
 _FOLDER = re.compile(r"(\d+)way_?(\d+)shot")
 
@@ -85,8 +86,6 @@ def read_fold(
     Raises:
         InputError: there is no such fold, or it cannot be used.
     """
-    from recon_fast.data.loading import load
-
     folds = few_shot_folds(root, way, shot)
     if fold not in folds:
         there = f"folds {', '.join(map(str, folds))}" if folds else "none of this kind"

@@ -19,11 +19,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from recon_fast.data.packed import is_packed
 from recon_fast.data.readers.clouds import SUFFIXES, BadFile, hdf5_clouds
-from recon_fast.data.readers.lists import read_lines
 from recon_fast.data.readers.pictures import PICTURE_SUFFIXES
 from recon_fast.data.shapes import Entry, Problem, Source
 from recon_fast.errors import InputError
+from recon_fast.files import read_lines
 from recon_fast.schema import hdf5_array, open_hdf5, read_json
 
 _SPLITS = ("train", "test")
@@ -290,8 +291,6 @@ def _is_packed_file(file: Path) -> bool:
     """A packed file that lies among the clouds it was made from is not one of them."""
     if file.suffix.lower() != ".h5":
         return False
-    from recon_fast.data.packed import is_packed
-
     try:
         return is_packed(file)
     except InputError:

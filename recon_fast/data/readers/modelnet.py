@@ -14,10 +14,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from recon_fast.data.readers.clouds import BadFile
-from recon_fast.data.readers.lists import names_in, read_lines
 from recon_fast.data.readers.pickled import pickled_entries, read_pickled
 from recon_fast.data.shapes import Entry, Problem, Source
 from recon_fast.errors import InputError
+from recon_fast.files import names_in, read_lines
 
 _SPLITS = ("train", "test")
 

@@ -1,17 +1,14 @@
 """Pictures of shapes, kept as the bytes of their files and decoded when asked for."""
 
 import io
-from bisect import bisect_right
 from collections.abc import Sequence
 from hashlib import blake2b
-from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from recon_fast.data.readers.clouds import BadFile
-from recon_fast.data.shapes import Pictures
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
@@ -80,29 +77,6 @@ class FilePictures:
 
     def digest(self, index: int) -> bytes:
         return blake2b(self.content(index), digest_size=16).digest()
-
-
-class JoinedPictures:
-    """Pictures of several sets, one set after another."""
-
-    def __init__(self, parts: Sequence[Pictures]) -> None:
-        self.parts = list(parts)
-        self.ends = list(accumulate(len(part) for part in parts))
-
-    def __len__(self) -> int:
-        return self.ends[-1]
-
-    def _find(self, index: int) -> tuple[Pictures, int]:
-        part = bisect_right(self.ends, index)
-        return self.parts[part], index - (self.ends[part] - len(self.parts[part]))
-
-    def __getitem__(self, index: int) -> NDArray[np.uint8]:
-        part, i = self._find(index)
-        return part[i]
-
-    def digest(self, index: int) -> bytes:
-        part, i = self._find(index)
-        return part.digest(i)
 
 
 class PackedPictures:

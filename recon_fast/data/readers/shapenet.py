@@ -9,9 +9,9 @@ shapenet55.json                   rows {"catalogue": synset as a number, "descri
 from pathlib import Path
 from typing import TypedDict
 
-from recon_fast.data.readers.lists import names_in, read_lines
 from recon_fast.data.shapes import Entry, Problem, Source
 from recon_fast.errors import InputError
+from recon_fast.files import names_in, read_lines
 from recon_fast.schema import read_json
 
 CLASS_NAMES = {

@@ -10,9 +10,9 @@ The test list is held out, the val list is for validation. y is up.
 from pathlib import Path
 from typing import NamedTuple
 
-from recon_fast.data.readers.lists import names_in, read_lines
 from recon_fast.data.shapes import Entry, Problem, Source
 from recon_fast.errors import InputError
+from recon_fast.files import names_in, read_lines
 from recon_fast.schema import read_json
 
 

@@ -1,0 +1,219 @@
+"""The door to every data set: a packed one, a folder of any layout, a file of many clouds, or made from a seed.
+
+Everything that is broken is reported before a shape is used.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from rich.console import Console
+
+from recon_fast.config import DataConfig, StatedUp
+from recon_fast.console import ProgressBars, say
+from recon_fast.data.conventions import state_up, turn_up
+from recon_fast.data.loading import Progress, load, problem_table
+from recon_fast.data.packed import is_sharded, open_packed, verify_shards
+from recon_fast.data.readers.few_shot import is_few_shot, list_few_shot, list_fold
+from recon_fast.data.readers.folder import list_folder, list_hdf5_file
+from recon_fast.data.readers.modelnet import is_modelnet, list_modelnet
+from recon_fast.data.readers.scanobjectnn import VARIANTS, is_scanobjectnn, list_scanobjectnn
+from recon_fast.data.readers.shapenet import is_shapenet, list_shapenet
+from recon_fast.data.readers.shapenet_part import is_shapenet_part, list_shapenet_part
+from recon_fast.data.shapes import Problem, Shapes, Source, Up
+from recon_fast.errors import InputError
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One way to lay out a data set in a folder."""
+
+    fits: Callable[[Path], bool]  # is it this one? Quick, and true for one that lacks some of its files
+    read: Callable[[Path], Source]  # its shapes, or InputError
+
+
+# The official layouts of folders by the name of their kind, in the order in which they are looked for.
+LAYOUTS = {
+    "shapenet": Layout(is_shapenet, list_shapenet),
+    "shapenetpart": Layout(is_shapenet_part, list_shapenet_part),
+    "modelnet40": Layout(partial(is_modelnet, classes=40), partial(list_modelnet, classes=40)),
+    "modelnet10": Layout(partial(is_modelnet, classes=10), partial(list_modelnet, classes=10)),
+    "scanobjectnn": Layout(is_scanobjectnn, list_scanobjectnn),
+    # A variant is chosen by its name alone.
+    **{name: Layout(lambda path: False, partial(list_scanobjectnn, variant=name)) for name in VARIANTS},
+    "fewshot": Layout(is_few_shot, list_few_shot),
+}
+
+
+def open_source(path: Path, kind: str = "auto", *, held_out_fraction: float = 0.1) -> Source:
+    """List the shapes of a folder, of one .h5 file with an array `data`, or of one few-shot fold (.pkl).
+
+    Args:
+        path: where they are.
+        kind: "auto" looks for the official layouts first; else a name in
+            `LAYOUTS`, or "folder": clouds under any names, or ModelNet's HDF5 files.
+        held_out_fraction: share that is held out where the layout names no test split.
+
+    Raises:
+        InputError: nothing that can be read is there, or several variants of a set and no word which.
+    """
+    path = path.expanduser()
+    if not 0 <= held_out_fraction < 1:
+        raise InputError(f"data.held_out_fraction must be in [0, 1), got {held_out_fraction}")
+    wanted = "data.path must be a folder of clouds, an .h5 file or a few-shot .pkl"
+    if not path.exists():
+        raise InputError(f"{wanted}, got {path}: no such file or folder")
+    if path.is_file():
+        if path.suffix.lower() == ".pkl":
+            return list_fold(path)
+        if path.suffix.lower() != ".h5":
+            raise InputError(f"{wanted}, got the file {path}")
+        return list_hdf5_file(path, held_out_fraction)
+    if kind == "auto":
+        kind = next((name for name, layout in LAYOUTS.items() if layout.fits(path)), "folder")
+    return list_folder(path, held_out_fraction) if kind == "folder" else LAYOUTS[kind].read(path)
+
+
+def open_dataset(
+    path: Path,
+    *,
+    num_points: int,
+    max_points: int,
+    kind: str = "auto",
+    held_out_fraction: float = 0.1,
+    up: StatedUp = "auto",
+    turn: Up | Literal["none"] = "none",
+    dtype: Any = np.float32,
+    on_problem: str = "stop",
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> tuple[Shapes, list[Problem]]:
+    """The shapes of a data set, packed or not, turned as wanted.
+
+    Clouds of packed sets are mapped, as they were packed; all others are read into memory.
+
+    Args:
+        path: a packed file, a folder of shards, or what `open_source` takes.
+        num_points: smaller clouds are problems.
+        max_points, dtype, on_problem, workers, progress: as `load` takes them, for sets that are not packed.
+        kind, held_out_fraction: as `open_source` takes them, for sets that are not packed.
+        up: the user's word for the axis that points up; "auto" keeps what the layout or the file states.
+        turn: the axis that shall point up, "none" to leave clouds as they are.
+
+    Returns:
+        The shapes, and the problems of those that were left out.
+
+    Raises:
+        DataProblems: something is wrong and on_problem is "stop", or no shape is left.
+        InputError: nothing that can be read is there, or a packed set is damaged.
+    """
+    problems: list[Problem] = []
+    shapes = open_packed(path, num_points=num_points)
+    if shapes is None:
+        source = open_source(path, kind, held_out_fraction=held_out_fraction)
+        shapes, problems = load(
+            source,
+            num_points=num_points,
+            max_points=max_points,
+            dtype=dtype,
+            on_problem=on_problem,
+            workers=workers,
+            progress=progress,
+        )
+    return turn_up(state_up(shapes, up), turn), problems
+
+
+def prepare_shapes(config: DataConfig, seed: int, console: Console, parts: bool = False) -> Shapes:
+    """Load or make the shapes that `config` names, turned as it says.
+
+    Args:
+        config: settings.
+        seed: of the procedural set.
+        console: where lines and progress go.
+        parts: a procedural set is to be of the families whose points have parts.
+
+    Raises:
+        InputError: a missing or broken file, or a table of them (`DataProblems`) unless `on_problem` is
+            "skip".
+    """
+    if config.path is None:
+        made = _make(config.shapes, seed, console, parts)
+        return turn_up(state_up(made, config.up), config.turn_up)
+    with ProgressBars(console) as bars:
+        shapes, left_out = open_dataset(
+            Path(config.path).expanduser(),
+            num_points=config.num_points,
+            max_points=config.max_points,
+            kind=config.kind,
+            held_out_fraction=config.held_out_fraction,
+            up=config.up,
+            turn=config.turn_up,
+            dtype=np.float16 if config.storage == "fp16" else np.float32,
+            on_problem=config.on_problem,
+            workers=config.workers,
+            progress=bars.bar("reading shapes"),
+        )
+    say_left_out(left_out, console)
+    say_notes(shapes, console)
+    return shapes
+
+
+def _make(count: int, seed: int, console: Console, parts: bool) -> Shapes:
+    """The procedural set. Raises InputError unless its clouds fit into the free memory."""
+    import torch
+
+    from recon_fast.data.batches.placement import free_memory
+    from recon_fast.procedural import CLOUD_POINTS, procedural_shapes
+
+    needed, free = 12 * CLOUD_POINTS * count, free_memory(torch.device("cpu"))
+    if needed > free:
+        raise InputError(
+            f"data.shapes {count} need at least {needed / 2**30:,.1f} GiB of memory, "
+            f"{free / 2**30:,.1f} are free"
+        )
+    say(console, f"making {count} procedural shapes (the first time, 5 s more to compile)")
+    threads = torch.get_num_threads()
+    with ProgressBars(console) as bars:
+        bar = bars.bar("making procedural shapes")
+        try:
+            return procedural_shapes(count, seed, parts=parts, progress=lambda done: bar(done, count))
+        finally:  # numba gives OpenMP, which torch shares, all cores
+            torch.set_num_threads(threads)
+
+
+def verify_shards_of(config: DataConfig, console: Console) -> None:
+    """Verify all of a sharded set, as a packed file is when it is opened; for one process of a job.
+
+    Raises:
+        InputError: shards are missing or damaged, with a table of them.
+    """
+    if config.path is not None and is_sharded(path := Path(config.path).expanduser()):
+        with ProgressBars(console) as bars:
+            verify_shards(path, bars.bar("verifying shards"))
+
+
+def say_left_out(problems: list[Problem], console: Console) -> None:
+    """Say once how many shapes were left out, and why; nothing where there were none."""
+    if problems:
+        count = len({problem.key for problem in problems})
+        say(console, f"{problem_table(problems)}\nleft out {count} shapes that cannot be used")
+
+
+def say_notes(shapes: Shapes, console: Console) -> None:
+    """Say what of the files is not used or was changed."""
+    for note in shapes.notes:
+        say(console, f"{shapes.name}: {note}", style="yellow")
+
+
+def fingerprint(shapes: Shapes) -> str:
+    """Hex digest of the shapes' names, sizes, split and 256 clouds: is it the data a run started with?"""
+    digest = blake2b("\n".join(shapes.keys).encode(), digest_size=16)
+    digest.update(shapes.offsets.tobytes())
+    digest.update(shapes.held_out.tobytes())
+    for i in np.unique(np.linspace(0, len(shapes) - 1, 256).astype(np.int64)):
+        digest.update(shapes.cloud(int(i)).tobytes())
+    return digest.hexdigest()
