@@ -1,4 +1,4 @@
-"""The door to every data set: a packed one, a folder of any layout, a file of many clouds, or made from a seed.
+"""The door to every data set: a packed one, a folder of any layout, a file of many clouds, or one made.
 
 Everything that is broken is reported before a shape is used.
 """

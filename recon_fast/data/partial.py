@@ -102,7 +102,7 @@ class Shards:
     reused: int = 0
 
     def fill(self, make: Callable[[Source, Path, int], Note]) -> None:
-        """Make what is not there; `make` gets a shard's part of the source, its file, and how many are done."""
+        """Make what is not there; `make` gets a shard's part of the source, its file, how many are done."""
         entries, stat = self.source.entries, cache(_file_state)
         found: dict[str, list[Problem]] = {}
         for problem in self.source.problems:
