@@ -14,7 +14,6 @@ from recon_fast.data.conventions import radii, scale_of
 from recon_fast.data.readers.clouds import (
     SUFFIXES,
     SURFACE_POINTS,
-    BadFile,
     Loaded,
     check_points,
     key_seed,
@@ -23,7 +22,7 @@ from recon_fast.data.readers.clouds import (
     read_rows,
 )
 from recon_fast.data.readers.pictures import FilePictures, check_picture
-from recon_fast.data.shapes import Conventions, Entry, Problem, Shapes, Source
+from recon_fast.data.shapes import BadFile, Conventions, Entry, Problem, Shapes, Source
 from recon_fast.errors import InputError
 
 _BLOCK = 32  # shapes that one thread reads in a row

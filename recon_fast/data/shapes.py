@@ -16,6 +16,9 @@ from typing import Any, Literal, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from recon_fast.errors import InputError
+from recon_fast.schema import instead
+
 T = TypeVar("T")
 Up = Literal["x", "y", "z", "unknown"]
 Scale = Literal["unit sphere", "raw", "unknown"]
@@ -122,6 +125,21 @@ class Entry:
     held_out: bool = False  # kept out of training, used by the probes
     validation: bool = False  # of the training side, listed by the layout for choosing a model
     parts: range | None = None  # parts its points may have; the last column of the .txt says which
+
+
+class BadFile(InputError):
+    """A file that cannot be used.
+
+    Attributes:
+        file: which one.
+        what: what was wanted and what came, without the file's name.
+    """
+
+    def __init__(self, file: Path, what: str) -> None:
+        what = " ".join(what.split()) + instead(file)
+        super().__init__(f"{file}: {what}")
+        self.file = file
+        self.what = what
 
 
 @dataclass(frozen=True)

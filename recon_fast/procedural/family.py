@@ -76,6 +76,7 @@ def family(noun: str, parts: tuple[str, ...] = ()) -> Callable[[Builder], Builde
     return register
 
 
+CORNERS = [(-1, -1), (-1, 1), (1, -1), (1, 1)]  # signs of x and z
 NUMBERS = ["no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
 
 

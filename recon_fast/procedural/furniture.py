@@ -2,7 +2,7 @@
 
 import math
 
-from recon_fast.procedural.family import NUMBERS, Dice, Words, family
+from recon_fast.procedural.family import CORNERS, NUMBERS, Dice, Words, family
 from recon_fast.procedural.parts import Parts
 
 
@@ -170,9 +170,8 @@ def sofa(b: Parts, d: Dice, words: Words) -> None:
     b.box((0, foot, -depth / 2), (w, seat - foot + back, d.real(0.1, 0.22)), shift=(0, -d.real(0, 0.12)))
     arms(b, d, w, depth, seat, d.real(0.1, 0.25), solid=True)
     if foot > 0.06:
-        for sx in (-1, 1):
-            for sz in (-1, 1):
-                b.cylinder((sx * w * 0.46, 0, sz * depth * 0.42), foot, 0.03)
+        for sx, sz in CORNERS:
+            b.cylinder((sx * w * 0.46, 0, sz * depth * 0.42), foot, 0.03)
         words.features.append("short feet")
     if d.chance(0.25):
         side = d.pick([-1, 1])
@@ -200,9 +199,8 @@ def bed(b: Parts, d: Dice, words: Words) -> None:
     else:
         b.box((0, 0, 0), (w * 0.95, height - 0.1, length * 0.95))
     if d.chance(0.2):
-        for sx in (-1, 1):
-            for sz in (-1, 1):
-                b.cylinder((sx * w * 0.48, 0, sz * length * 0.48), head + 1.0, 0.04)
+        for sx, sz in CORNERS:
+            b.cylinder((sx * w * 0.48, 0, sz * length * 0.48), head + 1.0, 0.04)
         words.features.append("four posts")
 
 
@@ -234,9 +232,8 @@ def table_base(
             b.box((sx * w * 0.44, 0, 0), (0.05, height, depth * 0.9))
         words.features.append("panel sides")
     else:
-        for sx in (-1, 1):
-            for sz in (-1, 1):
-                b.rod((sx * w * 0.38, 0, sz * depth * 0.4), (sx * w * 0.38, height, -sz * depth * 0.15), 0.03)
+        for sx, sz in CORNERS:
+            b.rod((sx * w * 0.38, 0, sz * depth * 0.4), (sx * w * 0.38, height, -sz * depth * 0.15), 0.03)
         b.box((0, height * 0.35, 0), (w * 0.76, 0.05, 0.05))
         words.features.append("crossed trestles")
 
@@ -278,9 +275,8 @@ def desk(b: Parts, d: Dice, words: Words) -> None:
             y = low + (i + 0.5) / 3 * (height - low)
             b.rod((x - 0.05, y, depth * 0.48), (x + 0.05, y, depth * 0.48), 0.015)
     words.features.append("drawers on both sides" if len(sides) == 2 else "a drawer unit")
-    for sx in (-1, 1):
-        for sz in (-1, 1):
-            b.box((sx * w * 0.47, 0, sz * depth * 0.45), (0.04, height, 0.04))
+    for sx, sz in CORNERS:
+        b.box((sx * w * 0.47, 0, sz * depth * 0.45), (0.04, height, 0.04))
     if d.chance(0.5):
         b.box((0, height * 0.4, -depth * 0.47), (w * 0.94, height * 0.6, 0.02))
         words.features.append("a back panel")
@@ -305,9 +301,8 @@ def shelf(b: Parts, d: Dice, words: Words) -> None:
             b.box((sx * w / 2, 0, 0), (0.03, height, depth))
         words.features.append("closed sides")
     else:
-        for sx in (-1, 1):
-            for sz in (-1, 1):
-                b.rod((sx * w / 2, 0, sz * depth / 2), (sx * w / 2, height, sz * depth / 2), 0.02)
+        for sx, sz in CORNERS:
+            b.rod((sx * w / 2, 0, sz * depth / 2), (sx * w / 2, height, sz * depth / 2), 0.02)
         words.features.append("corner posts")
     if d.chance(0.5):
         b.box((0, 0, -depth / 2), (w, height, 0.015))
@@ -322,9 +317,8 @@ def wardrobe(b: Parts, d: Dice, words: Words) -> None:
     foot = d.real(0, 0.15)
     b.box((0, foot, 0), (w, height, depth))
     if foot > 0.05:
-        for sx in (-1, 1):
-            for sz in (-1, 1):
-                b.box((sx * w * 0.45, 0, sz * depth * 0.42), (0.05, foot, 0.05))
+        for sx, sz in CORNERS:
+            b.box((sx * w * 0.45, 0, sz * depth * 0.42), (0.05, foot, 0.05))
         words.features.append("feet")
     doors = d.whole(1, 3)
     for i in range(doors):

@@ -12,15 +12,8 @@ from recon_fast.config import PackConfig
 from recon_fast.console import ProgressBars, say
 from recon_fast.data.open import open_source, say_left_out
 from recon_fast.data.packed import is_packed, is_sharded
-from recon_fast.data.packing import (
-    Packed,
-    PackedShards,
-    check_file,
-    check_folder,
-    pack,
-    pack_shards,
-    partial_folder,
-)
+from recon_fast.data.packing import Packed, PackedShards, check_file, check_folder, pack, pack_shards
+from recon_fast.data.partial import partial_folder
 from recon_fast.data.shapes import Features, Shapes
 from recon_fast.device import resolve_device
 from recon_fast.errors import InputError

@@ -109,6 +109,13 @@ def test_shards_that_hold_different_things_are_refused(tmp_path):
         pack_shards(source, tmp_path / "many", 3, **SMALL)
 
 
+def test_a_shard_without_shapes_for_validation_joins_those_that_have_some(tmp_path):
+    source = open_source(write_folder(tmp_path / "set"))
+    source.entries[1] = replace(source.entries[1], validation=True, held_out=False)
+    pack_shards(source, tmp_path / "many", 3, **SMALL)
+    assert read_shards(tmp_path / "many").validation.tolist() == [i == 1 for i in range(8)]
+
+
 def test_all_problems_are_shown_at_once(tmp_path):
     root = write_shapenet(tmp_path / "set")
     source = open_source(root)

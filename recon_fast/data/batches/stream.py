@@ -1,10 +1,11 @@
 """The stream of batches: which shapes each step sees, and a thread that draws ahead of the device.
 
 An epoch visits the shapes in the order of a keyed permutation (`recon_fast.data.batches.counter`), of which a
-step computes its own places only. So the order of a million shapes is never in memory, and a process reads its
-own rows and no others. Rows of mapped files are then read at random places, a cloud of 24 to 96 KB at once. Disks
-without moving parts do that about as fast as in order, and the pages stay in the system's cache as long as
-memory lasts; shuffling within windows of shards would save seeks, and pay with batches that are not uniform.
+step computes its own places only. So the order of a million shapes is never in memory, and a process reads
+its own rows and no others. Rows of mapped files are then read at random places, a cloud of 24 to 96 KB at
+once. Disks without moving parts do that about as fast as in order, and the pages stay in the system's cache
+as long as memory lasts; shuffling within windows of shards would save seeks, and pay with batches that are
+not uniform.
 """
 
 import queue

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from recon_fast.data.shapes import BadFile
 from recon_fast.errors import InputError
 from recon_fast.schema import hdf5_array, instead, open_hdf5
 
@@ -24,21 +25,6 @@ SURFACE_POINTS = 8192  # as many as ShapeNet55's own clouds have
 _FAR = 256.0  # widths from the origin, from which on a cloud is moved there
 _COARSE = 0.01  # of a cloud's width: where a file's floats lie so far apart, its shape is gone
 _EXTENTS = 1e-15, 1e15  # of coordinates whose squares float32 holds
-
-
-class BadFile(InputError):
-    """A file that cannot be used.
-
-    Attributes:
-        file: which one.
-        what: what was wanted and what came, without the file's name.
-    """
-
-    def __init__(self, file: Path, what: str) -> None:
-        what = " ".join(what.split()) + instead(file)
-        super().__init__(f"{file}: {what}")
-        self.file = file
-        self.what = what
 
 
 def key_seed(key: str, seed: int = 0) -> int:

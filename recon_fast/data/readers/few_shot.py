@@ -10,9 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from recon_fast.data.loading import load
-from recon_fast.data.readers.clouds import BadFile
 from recon_fast.data.readers.pickled import pickled_entries, read_pickled
-from recon_fast.data.shapes import Problem, Shapes, Source
+from recon_fast.data.shapes import BadFile, Problem, Shapes, Source
 from recon_fast.errors import InputError
 from recon_fast.files import names_in
 

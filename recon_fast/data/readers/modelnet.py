@@ -13,9 +13,8 @@ from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 
-from recon_fast.data.readers.clouds import BadFile
 from recon_fast.data.readers.pickled import pickled_entries, read_pickled
-from recon_fast.data.shapes import Entry, Problem, Source
+from recon_fast.data.shapes import BadFile, Entry, Problem, Source
 from recon_fast.errors import InputError
 from recon_fast.files import names_in, read_lines
 

@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from recon_fast.data.readers.clouds import BadFile
 from recon_fast.data.readers.unpickle import read_pickle
-from recon_fast.data.shapes import Entry, Problem
+from recon_fast.data.shapes import BadFile, Entry, Problem
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from recon_fast.data.readers.clouds import BadFile
+from recon_fast.data.shapes import BadFile
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 

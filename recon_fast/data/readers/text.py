@@ -8,7 +8,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from recon_fast.data.readers.clouds import BadFile
+from recon_fast.data.shapes import BadFile
 
 _POWERS = 10.0 ** np.arange(23)  # the powers of ten that float64 holds exactly
 _OK, _NOT_A_NUMBER, _COLUMNS = 0, 1, 2

@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from recon_fast.data.readers.clouds import BadFile
+from recon_fast.data.shapes import BadFile
 
 _LARGE = 1024  # bytes from which a text of data stays a view of the file
 _SLACK = 1 << 16  # bytes of small arrays and numbers that a small file may make
