@@ -330,10 +330,7 @@ def _check(folder: Path, shard: Shard) -> None:
 
 
 def _check_all(
-    folder: Path,
-    manifest: Manifest,
-    check: Callable[[Shard], None],
-    progress: Progress | None = None,
+    folder: Path, manifest: Manifest, check: Callable[[Shard], None], progress: Progress | None = None
 ) -> None:
     """Raise ShardProblems if `check` raises InputError for some shards."""
 

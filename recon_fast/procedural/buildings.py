@@ -4,7 +4,7 @@ import math
 from itertools import pairwise
 
 from recon_fast.procedural.family import NUMBERS, Dice, Words, family
-from recon_fast.procedural.parts import Parts
+from recon_fast.procedural.parts import Parts, around
 
 
 def windows(b: Parts, d: Dice, w: float, h: float, depth: float) -> None:
@@ -77,8 +77,7 @@ def castle(b: Parts, d: Dice, words: Words) -> None:
         if pointed:
             b.cylinder((sx * w / 2, tall, sz * w / 2), r * 2, r * 1.2, 0.0)
         else:
-            for i in range(5):
-                a = 2 * math.pi * i / 5
+            for a in around(5):
                 b.box((sx * w / 2 + r * math.cos(a), tall, sz * w / 2 + r * math.sin(a)), (0.14, 0.16, 0.14))
     words.features.append("pointed towers" if pointed else "battlements")
     for sign in (-1, 1):
@@ -149,8 +148,7 @@ def windmill(b: Parts, d: Dice, words: Words) -> None:
         words.features.append("a rounded cap")
     blades, reach = (3, d.real(1.0, 1.9)) if slim else (d.pick([4, 4, 6]), d.real(1.0, 1.7))
     turn, hub = d.real(0, 1.5), 0.5 if slim else r * 0.8
-    for i in range(blades):
-        a = turn + 2 * math.pi * i / blades
+    for a in around(blades, turn):
         axis = (math.cos(a), math.sin(a), 0.0)
         if slim:
             b.box((0, h + 0.15, hub), (0.16, reach, 0.16), (0.05, 0.03), axis=axis)

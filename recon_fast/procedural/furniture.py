@@ -3,7 +3,7 @@
 import math
 
 from recon_fast.procedural.family import CORNERS, NUMBERS, Dice, Words, family
-from recon_fast.procedural.parts import Parts
+from recon_fast.procedural.parts import Parts, around
 
 
 def legs(b: Parts, d: Dice, w: float, depth: float, height: float, words: Words) -> None:
@@ -84,8 +84,7 @@ def seat_base(b: Parts, d: Dice, w: float, depth: float, seat: float, words: Wor
         b.cylinder((0, 0, 0), 0.05, w * d.real(0.35, 0.5), w * 0.2)
         words.features.append("a round pedestal")
         return
-    for i in range(5):
-        a = 2 * math.pi * i / 5
+    for a in around(5):
         tip = (w * 0.5 * math.cos(a), 0.05, w * 0.5 * math.sin(a))
         b.rod((0, 0.09, 0), tip, 0.025)
         b.ball((tip[0], 0.03, tip[2]), 0.035)
@@ -340,8 +339,7 @@ def floor_lamp(b: Parts, d: Dice, words: Words) -> None:
     if d.chance(0.6):
         b.cylinder((0, 0, 0), 0.04, r * d.real(0.6, 1.0), r * 0.5)
     else:
-        for i in range(3):
-            a = 2 * math.pi * i / 3
+        for a in around(3):
             b.rod((r * math.cos(a), 0, r * math.sin(a)), (0, height * 0.35, 0), 0.015)
         words.features.append("a tripod")
     arm = d.real(0.15, 0.4) if d.chance(0.35) else 0.0

@@ -3,7 +3,7 @@
 import math
 
 from recon_fast.procedural.family import NUMBERS, Dice, Words, family
-from recon_fast.procedural.parts import Parts
+from recon_fast.procedural.parts import Parts, around
 
 
 @family("tree")
@@ -46,8 +46,7 @@ def palm(b: Parts, d: Dice, words: Words) -> None:
         b.rod(last, now, 0.11 - 0.008 * i, 0.1 - 0.008 * i, caps=False)
         last = now
     leaves, reach = d.whole(5, 9), d.real(0.6, 1.1)
-    for i in range(leaves):
-        a = 2 * math.pi * i / leaves
+    for a in around(leaves):
         c, s, droop = math.cos(a), math.sin(a), d.real(0.1, 0.7)
         b.box(last, (0.05, reach * 0.55, 0.16), (0.05, 0.22), axis=(c, 0.5, s))
         tip = (last[0] + c * reach * 0.5, last[1] + reach * 0.25, last[2] + s * reach * 0.5)

@@ -1,7 +1,7 @@
 """Shapes as lists of simple surfaces: boxes, cones, balls and rings, put together in a frame with y up."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -119,6 +119,12 @@ class Parts:
             self.rod((at[0], at[1] + y0, at[2]), (at[0], at[1] + y1, at[2]), r0, r1, caps=False)
             self.piece -= 1
         self.piece += 1
+
+
+def around(count: int, turn: float = 0.0) -> Iterator[float]:
+    """Angles that divide a full circle evenly, from `turn` on."""
+    for i in range(count):
+        yield turn + 2 * math.pi * i / count
 
 
 def curve(points: int, radius_at: Sequence[float], height: float) -> list[tuple[float, float]]:

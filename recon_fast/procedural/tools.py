@@ -3,7 +3,7 @@
 import math
 
 from recon_fast.procedural.family import NUMBERS, Dice, Words, family
-from recon_fast.procedural.parts import Parts
+from recon_fast.procedural.parts import Parts, around
 
 
 def handle(b: Parts, d: Dice, length: float, r: float, words: Words) -> None:
@@ -195,7 +195,6 @@ def umbrella(b: Parts, d: Dice, words: Words) -> None:
         b.cylinder((0, -0.05, 0), 0.1, 0.35, 0.25)
         words.features.append("a stand")
     ribs = d.whole(4, 8)
-    for i in range(ribs):
-        a = 2 * math.pi * i / ribs
+    for a in around(ribs):
         b.rod((0, h * 0.6, 0), (r * 0.6 * math.cos(a), h - rise * 0.3, r * 0.6 * math.sin(a)), 0.015)
     words.features.append(f"{NUMBERS[ribs]} ribs")

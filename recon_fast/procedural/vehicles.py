@@ -3,7 +3,7 @@
 import math
 
 from recon_fast.procedural.family import NUMBERS, Dice, Words, family
-from recon_fast.procedural.parts import Parts
+from recon_fast.procedural.parts import Parts, around
 
 
 def wheels(b: Parts, xs: list[float], track: float, r: float, width: float) -> None:
@@ -190,8 +190,7 @@ def helicopter(b: Parts, d: Dice, words: Words) -> None:
     b.cylinder((0, r * 0.9, 0), 0.5, 0.1)
     blades, span = d.whole(2, 5), d.real(2.2, 3.6)
     turn = d.real(0, 1.5)
-    for i in range(blades):
-        a = turn + 2 * math.pi * i / blades
+    for a in around(blades, turn):
         b.box((0, r + 0.4, 0), (0.22, span, 0.22), (0.16, 0.04), axis=(math.cos(a), 0, math.sin(a)))
     words.features.append(f"{NUMBERS[blades]} blades")
     if d.chance():
@@ -218,8 +217,7 @@ def rocket(b: Parts, d: Dice, words: Words) -> None:
     b.cylinder((0, -0.25, 0), 0.25, r * 0.8, r * 0.5, caps=False)
     fins = d.whole(3, 5)
     reach = r * d.real(0.8, 2.0)
-    for i in range(fins):
-        a = 2 * math.pi * i / fins
+    for a in around(fins):
         b.box((r * 0.8 * math.cos(a), h * 0.1, r * 0.8 * math.sin(a)), (0.06, reach, 0.06), (0.04, 0.04),
               axis=(math.cos(a), -d.real(0.2, 0.9), math.sin(a)))  # fmt: skip
         b.box((r * math.cos(a), 0, r * math.sin(a)), (0.05, h * 0.2, 0.05))
