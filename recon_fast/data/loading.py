@@ -188,6 +188,18 @@ def in_order(work: Callable[[T], R], items: Sequence[T], workers: int | None = N
             pool.shutdown(wait=False, cancel_futures=True)
 
 
+def read_each(
+    entries: Sequence[Entry], reading: Reading, workers: int | None = None, progress: Progress | None = None
+) -> Iterator[tuple[Entry, Read]]:
+    """Each entry in order, with its cloud or what is wrong with it; threads read a little ahead."""
+    cut, done = blocks(entries), 0
+    for block, found in zip(cut, in_order(lambda b: read_block(b, reading), cut, workers), strict=True):
+        yield from zip(block, found, strict=True)
+        done += len(block)
+        if progress is not None:
+            progress(done, len(entries))
+
+
 @dataclass
 class Tally:
     """Counts what reading changed or left out of clouds, for a line each to people."""
@@ -297,21 +309,15 @@ def read_clouds(
     points, tally = _Points(len(source.entries), reading.dtype), Tally()
     parts: list[NDArray[np.uint8]] = []
     kept: list[Entry] = []
-    done = 0
-    cut = blocks(source.entries)
-    for block, found in zip(cut, in_order(lambda b: read_block(b, reading), cut, workers), strict=True):
-        for entry, read in zip(block, found, strict=True):
-            if isinstance(read, list):
-                problems += read
-            elif entry.key not in bad:
-                kept.append(entry)
-                points.append(read.points)
-                tally.add(read)
-                if read.parts is not None:
-                    parts.append(read.parts)
-        done += len(block)
-        if progress is not None:
-            progress(done, len(source.entries))
+    for entry, read in read_each(source.entries, reading, workers, progress):
+        if isinstance(read, list):
+            problems += read
+        elif entry.key not in bad:
+            kept.append(entry)
+            points.append(read.points)
+            tally.add(read)
+            if read.parts is not None:
+                parts.append(read.parts)
     shapes = without_clouds(source, kept)
     shapes.points = points.buffer[: points.used]
     np.cumsum(points.sizes, out=shapes.offsets[1:])

@@ -11,16 +11,7 @@ from rich.console import Console
 from recon_fast.config.frozen import ReadingConfig
 from recon_fast.console import ProgressBars
 from recon_fast.data.conventions import state_up, turn_up
-from recon_fast.data.loading import (
-    DataProblems,
-    Reading,
-    Tally,
-    blocks,
-    in_order,
-    read_block,
-    stop_at_problems,
-    without_clouds,
-)
+from recon_fast.data.loading import DataProblems, Reading, Tally, read_each, stop_at_problems, without_clouds
 from recon_fast.data.open import open_source, say_left_out, say_notes
 from recon_fast.data.packed import is_packed, open_packed
 from recon_fast.data.readers.clouds import FILES
@@ -102,20 +93,14 @@ def _of_source(source: Source, config: ReadingConfig, least: int, console: Conso
     kept: list[Entry] = []
     sizes: list[int] = []
     tally = Tally()
-    done, cut = 0, blocks(entries)
     with ProgressBars(console) as bars:
-        for block, read in zip(
-            cut, in_order(lambda b: read_block(b, reading), cut, config.workers), strict=True
-        ):
-            for entry, cloud in zip(block, read, strict=True):
-                if isinstance(cloud, list):
-                    problems += cloud
-                elif entry.key not in bad:
-                    kept.append(entry)
-                    sizes.append(len(cloud.points))
-                    tally.add(cloud)
-            done += len(block)
-            bars("checking clouds", done, len(entries))
+        for entry, cloud in read_each(entries, reading, config.workers, bars.bar("checking clouds")):
+            if isinstance(cloud, list):
+                problems += cloud
+            elif entry.key not in bad:
+                kept.append(entry)
+                sizes.append(len(cloud.points))
+                tally.add(cloud)
     stop_at_problems(source, len(kept), problems, config.on_problem, _FLAG)
     say_left_out(problems, console)
     shapes = without_clouds(source, kept)
@@ -127,14 +112,11 @@ def _of_source(source: Source, config: ReadingConfig, least: int, console: Conso
     was, now = stated.conventions.up, upright.conventions.up
 
     def read_rows(rows: Sequence[int]) -> Iterator[NDArray]:
-        for found in in_order(
-            lambda b: read_block(b, reading), blocks([kept[row] for row in rows]), config.workers
-        ):
-            for cloud in found:
-                if isinstance(cloud, list):  # it changed since it was checked
-                    raise DataProblems(source, cloud, _FLAG)
-                points = cloud.points
-                yield points if was == now else turned(points, "xyz".index(was), "xyz".index(now))
+        for _, cloud in read_each([kept[row] for row in rows], reading, config.workers):
+            if isinstance(cloud, list):  # it changed since it was checked
+                raise DataProblems(source, cloud, _FLAG)
+            points = cloud.points
+            yield points if was == now else turned(points, "xyz".index(was), "xyz".index(now))
 
     return CloudSet(upright, read_rows)
 

@@ -1,0 +1,27 @@
+import pytest
+
+from recon_fast.errors import InputError
+from recon_fast.files import names_in, read_lines, whole_file
+
+
+def test_a_file_is_whole_or_as_it_was(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("older")
+    with pytest.raises(KeyboardInterrupt), whole_file(path) as aside:
+        aside.write_text("half")
+        raise KeyboardInterrupt
+    assert path.read_text() == "older"
+    with whole_file(path, tmp_path / "writing") as aside:
+        assert aside == tmp_path / "writing"
+        aside.write_text("newer")
+        assert path.read_text() == "older"
+    assert path.read_text() == "newer"
+    assert names_in(tmp_path) == {"a.txt"}
+
+
+def test_lists(tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbfone\r\n\n two \n")
+    assert read_lines(tmp_path / "a.txt") == ["one", "two"]
+    assert names_in(tmp_path / "absent") is None
+    with pytest.raises(InputError, match=r"absent\.txt must list the classes, one a line: "):
+        read_lines(tmp_path / "absent.txt", "classes")
