@@ -7,12 +7,13 @@ A set that is to be one file is read in shards of clouds alone, which are then j
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from recon_fast.config import StatedUp
 from recon_fast.data.conventions import state_up
@@ -40,7 +41,7 @@ from recon_fast.data.packed import (
 )
 from recon_fast.data.partial import Note, Shards, collecting, note_of
 from recon_fast.data.readers.pictures import FilePictures
-from recon_fast.data.shapes import Conventions, Features, Problem, Shapes, Source, blocks, join_shapes
+from recon_fast.data.shapes import Conventions, Features, Problem, Shapes, Source, blocks
 from recon_fast.errors import InputError
 from recon_fast.files import whole_file
 from recon_fast.schema import write_json
@@ -145,22 +146,19 @@ def pack(
         shards = Shards(source, partial, _SHARD, reading, "", progress, verify=True)
         shards.fill(read)
         stop_at_problems(source, shards.rows, shards.problems, on_problem, "--on_problem")
-        clouds = join_shapes(
-            [read_packed(file, mapped=True, verify=False) for file in shards.files], source.name, []
-        )
         bad = {problem.key for problem in shards.problems}
         shapes = without_clouds(source, [entry for entry in source.entries if entry.key not in bad])
-        shapes.offsets, shapes.parts = clouds.offsets, clouds.parts
-        shapes.conventions = Conventions(source.up, clouds.conventions.scale)
+        shapes.points = np.empty((0, 3), dtype)
+        _take_layout(shapes, shards.files)
         shapes = state_up(shapes, up)
         shapes.notes += shards.tally.notes()
         if features_fn is not None:
             shapes.features = features_fn(shapes)
         for abandoned in partial.glob("writing-*"):
             abandoned.unlink(missing_ok=True)
-        write_packed(out, replace(shapes, points=clouds.points), partial / f"writing-{os.getpid()}")
+        write_packed(out, shapes, _clouds(shards.files), partial / f"writing-{os.getpid()}")
         shutil.rmtree(partial, ignore_errors=True)
-        points, size = len(clouds.points), out.stat().st_size
+        points, size = int(shapes.offsets[-1]), out.stat().st_size
         return Packed(out, shapes, points, size, shards.problems, shards.reused, shards.tally)
 
 
@@ -246,8 +244,37 @@ def check_folder(out: Path, overwrite: bool) -> None:
         raise InputError(f"out must be a new folder, got {out}: it exists{hint}")
 
 
-def write_packed(out: Path, shapes: Shapes, aside: Path | None = None) -> None:
-    """Write shapes as a packed file, which is whole or as it was; features instead of pictures."""
+def _take_layout(shapes: Shapes, files: list[Path]) -> None:
+    """Give shapes what their shards say of clouds: sizes, the parts of points, and the scale."""
+    sizes, parts, scales = [], [], set()
+    for file in files:  # one at a time: a mapped file is an open one
+        found = read_packed(file, mapped=True, verify=False)
+        sizes.append(np.diff(found.offsets))
+        scales.add(found.conventions.scale)
+        if found.parts is not None:
+            parts.append(found.parts)
+    np.cumsum(np.concatenate(sizes), out=shapes.offsets[1:])
+    shapes.parts = np.concatenate(parts) if parts else None
+    shapes.conventions = Conventions(shapes.conventions.up, scales.pop() if len(scales) == 1 else "raw")
+
+
+def _clouds(files: list[Path]) -> Iterator[NDArray]:
+    """Points of shards, one shard after another."""
+    for file in files:
+        yield from blocks(read_packed(file, mapped=True, verify=False).points, _ROWS)
+
+
+def write_packed(
+    out: Path, shapes: Shapes, clouds: Iterable[NDArray] | None = None, aside: Path | None = None
+) -> None:
+    """Write shapes as a packed file, which is whole or as it was; features instead of pictures.
+
+    Args:
+        out: the file.
+        shapes: what it gets.
+        clouds: the points in pieces, of the dtype of `shapes.points`; None takes these.
+        aside: as `whole_file` takes it.
+    """
     import h5py
 
     sizes = np.diff(shapes.offsets)
@@ -256,8 +283,8 @@ def write_packed(out: Path, shapes: Shapes, aside: Path | None = None) -> None:
         file.attrs.update({"up": shapes.conventions.up, "scale": shapes.conventions.scale})
         file.attrs["notes"] = json.dumps(shapes.notes)
         file.attrs["points_per_cloud"] = [int(sizes.min()), int(sizes.max())]
-        points = shapes.points
-        put_parts(file, "points", points.shape, points.dtype, blocks(points, _ROWS))
+        clouds = blocks(shapes.points, _ROWS) if clouds is None else clouds
+        put_parts(file, "points", (int(shapes.offsets[-1]), 3), shapes.points.dtype, clouds)
         if shapes.class_parts is not None and shapes.parts is not None:
             put_texts(file, "class_parts", [json.dumps(parts) for parts in shapes.class_parts])
             put(file, "parts", shapes.parts)
@@ -300,7 +327,8 @@ def _finish(source: Source, out: Path, partial: Path, found: Shards) -> PackedSh
             }
         )
         file.rename(partial / name)
-    if len({tuple(shard["blake2b"]) for shard in shards}) > 1:
+    # A shard without shapes for validation has no list of them.
+    if len({tuple(name for name in shard["blake2b"] if name != "validation") for shard in shards}) > 1:
         raise InputError(f"{source.root} must have pictures, captions and labels of all shapes or of none")
     notes, size = source.notes + found.tally.notes(), sum(shard["bytes"] for shard in shards)
     manifest: Manifest = {

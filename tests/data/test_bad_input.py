@@ -243,7 +243,7 @@ def test_pack_to_a_full_or_read_only_disk(workplace, capsys, monkeypatch, code, 
     target = {
         "folder": (packing.Path, "mkdir"),
         "shard": (packing, "put"),
-        "file": (packing, "join_shapes"),
+        "file": (packing, "_clouds"),
     }[where]
     monkeypatch.setattr(*target, fail)
     table, message = refused(capsys, ["pack", "set", "out.h5", *PACK])
