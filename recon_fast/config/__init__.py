@@ -1,4 +1,7 @@
-"""Every setting of the package as typed dataclasses. Imports nothing heavy, so that help and mistakes are quick."""
+"""Every setting of the package as typed dataclasses.
+
+Imports nothing heavy, so that help and mistakes are quick.
+"""
 
 from recon_fast.config.data import DataConfig, Kind, LabelledConfig, PackConfig, ReadingConfig, StatedUp
 from recon_fast.config.downstream import (

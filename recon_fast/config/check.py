@@ -1,7 +1,7 @@
 """What settings of every kind must be: limits that a dataclass declares are checked when it is made."""
 
 import math
-from dataclasses import asdict, fields
+from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar, NamedTuple
 
 from recon_fast.errors import InputError
@@ -47,6 +47,7 @@ def share(*names: str) -> Limits:
     return dict.fromkeys(names, Limit("in [0, 1)", 0, below=1))
 
 
+@dataclass(frozen=True)
 class Settings:
     """Base of all dataclasses of settings: wrong numbers raise InputError, which names the setting.
 
@@ -61,7 +62,7 @@ class Settings:
     limits: ClassVar[Limits] = {}
 
     def __post_init__(self) -> None:
-        for field in fields(self):  # type: ignore[arg-type]
+        for field in fields(self):
             value = getattr(self, field.name)
             if isinstance(value, bool) or not isinstance(value, int | float):
                 continue
@@ -80,7 +81,7 @@ class Settings:
 
     def to_dict(self) -> dict[str, Any]:
         """Nested plain dict, for YAML and JSON."""
-        return asdict(self)  # type: ignore[call-overload]
+        return asdict(self)
 
 
 def check_groups(model: Any, data: Any) -> None:
