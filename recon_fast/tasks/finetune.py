@@ -1,6 +1,6 @@
 """Fine-tuning of a classifier, and training of a head on a frozen encoder (ReCon, sections 4.1 and 4.2).
 
-A run leaves what `recon_fast.training.downstream` says, and the confusion matrix: confusion.csv, confusion.png.
+A run leaves what `recon_fast.training.downstream` says, and confusion.csv and confusion.png.
 """
 
 from pathlib import Path

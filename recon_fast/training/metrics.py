@@ -31,9 +31,9 @@ class _ProgressAndLine(Progress):
 
 
 class Curves:
-    """Scalars for TensorBoard: an event file in `folder`, which is made. From `start_step` on, curves of
-    older files are hidden. It is written by the calling thread: `torch.utils.tensorboard` writes from a thread of
-    its own, where a full disk becomes a stack trace.
+    """Scalars for TensorBoard in an event file in `folder`, which is made; curves of older files are hidden
+    from `start_step` on. The calling thread writes: `torch.utils.tensorboard` writes from a thread of its own,
+    where a full disk becomes a stack trace.
 
     Raises:
         OSError: the folder or the file cannot be written.

@@ -57,7 +57,8 @@ def test_two_processes_are_one(tmp_path, name):
     expected, found = losses(tmp_path / "one"), losses(tmp_path / "two")
     assert len(expected) >= 6
     torch.testing.assert_close(found[:, 0], expected[:, 0], rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(found[:, 1], expected[:, 1], rtol=1e-3, atol=1e-5)
+    # Norms of gradients sum in another order, through batch norms.
+    torch.testing.assert_close(found[:, 1], expected[:, 1], rtol=5e-3, atol=1e-5)
     first, second = (
         load_file(list_checkpoints(tmp_path / run)[-1] / "model.safetensors") for run in ("one", "two")
     )
