@@ -32,8 +32,8 @@ class _ProgressAndLine(Progress):
 
 class Curves:
     """Scalars for TensorBoard in an event file in `folder`, which is made; curves of older files are hidden
-    from `start_step` on. The calling thread writes: `torch.utils.tensorboard` writes from a thread of its own,
-    where a full disk becomes a stack trace.
+    from `start_step` on. The calling thread writes: `torch.utils.tensorboard` has a thread of its own, where a
+    full disk becomes a stack trace.
 
     Raises:
         OSError: the folder or the file cannot be written.
