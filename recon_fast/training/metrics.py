@@ -32,7 +32,7 @@ class _ProgressAndLine(Progress):
 
 class Curves:
     """Scalars for TensorBoard in an event file in `folder`, which is made; curves of older files are hidden
-    from `start_step` on. The calling thread writes: `torch.utils.tensorboard` has a thread of its own, where a
+    from `start_step` on. The calling thread writes: `torch.utils.tensorboard` uses its own thread, where a
     full disk becomes a stack trace.
 
     Raises:
