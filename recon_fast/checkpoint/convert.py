@@ -1,7 +1,6 @@
 """Checkpoints from the official format into ours and back."""
 
 import json
-from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from recon_fast.checkpoint import export_official, save_weights, weights_metadat
 from recon_fast.checkpoint.restore import WEIGHTS, Restored, restore
 from recon_fast.config import ConvertConfig
 from recon_fast.errors import InputError, first_line
+from recon_fast.files import whole_file
 
 REPORT = "conversion.json"
 _OFFICIAL = (".pth", ".pt")
@@ -48,19 +48,16 @@ def convert(source: str | Path, out: str | Path, config: ConvertConfig | None = 
             f"group_size must be {decoder.group_size}, that of the decoder in {restored.file}, "
             f"got {config.group_size}"
         )
-    aside = written.with_name(f".{written.name}.tmp")
     try:
         written.parent.mkdir(parents=True, exist_ok=True)
-        if official:
-            torch.save(_official_contents(restored), aside)
-        else:
-            metadata = weights_metadata(restored.model, restored.teacher, restored.conventions)
-            save_weights(restored.model, aside, metadata)
-            (out / REPORT).write_text(json.dumps(_keys(restored), indent=1), encoding="utf-8")
-        aside.replace(written)
+        with whole_file(written) as aside:
+            if official:
+                torch.save(_official_contents(restored), aside)
+            else:
+                metadata = weights_metadata(restored.model, restored.teacher, restored.conventions)
+                save_weights(restored.model, aside, metadata)
+                (out / REPORT).write_text(json.dumps(_keys(restored), indent=1), encoding="utf-8")
     except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
-        with suppress(OSError):
-            aside.unlink()
         raise InputError(f"{written} cannot be written: {first_line(error)}") from error
     return written, _describe(restored)
 

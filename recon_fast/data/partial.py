@@ -73,7 +73,9 @@ class Note(TypedDict):
     tally: tuple[int, float, int]
 
 
-class NoteMadeOf(Note):
+class _NoteMadeOf(Note):
+    """A note as it lies on the disk."""
+
     made_of: str
 
 
@@ -133,7 +135,7 @@ class Shards:
     def _noted(self, file: Path, made_of: str) -> Note | None:
         """What was noted of a shard, if it is there, whole and made of the same."""
         try:
-            found: NoteMadeOf = read_json(file.with_suffix(".json"), NoteMadeOf, "the note of a shard")
+            found: _NoteMadeOf = read_json(file.with_suffix(".json"), _NoteMadeOf, "the note of a shard")
             size = file.stat().st_size if file.exists() else 0
             if found["made_of"] != made_of or found["size"] != size:
                 return None

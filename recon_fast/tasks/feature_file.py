@@ -11,7 +11,6 @@ attributes   JSON text: format, kind, checkpoint, teacher, versions, sources and
 
 import json
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -23,6 +22,7 @@ from numpy.typing import NDArray
 
 from recon_fast.data.shapes import Shapes
 from recon_fast.errors import InputError
+from recon_fast.files import whole_file
 from recon_fast.schema import hdf5_array, open_hdf5, parse_json
 
 FORMAT = "recon-fast features"
@@ -83,18 +83,13 @@ def write_features(
         arrays["labels"], texts["class_names"] = shapes.labels, shapes.class_names
     if shapes.captions is not None:
         texts["captions"] = shapes.captions
-    aside = out.with_name(f".{out.name}.tmp")
     attributes = {"format": FORMAT, **attributes}
     try:
         write = _write_npz if out.suffix.lower() == NPZ else _write_hdf5
-        dim = write(aside, len(shapes), blocks, arrays, texts, attributes)
-        aside.replace(out)
-        return dim
+        with whole_file(out) as aside:
+            return write(aside, len(shapes), blocks, arrays, texts, attributes)
     except OSError as error:
         raise InputError(f"out must be a file that can be written, got {out}: {error}") from error
-    finally:
-        with suppress(OSError):
-            aside.unlink(missing_ok=True)
 
 
 def _write_hdf5(

@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from recon_fast.files import whole_file
+
 KEY_BYTES = 16
 Log = Callable[[str], None]
 
@@ -118,14 +120,9 @@ class FeatureShards:
 
 
 def write_aside(file: Path, content: bytes) -> None:
-    """Write a file under another name beside it, then rename: it is whole or absent at any moment."""
-    aside = file.with_name(f".{file.name}.{uuid.uuid4().hex}")
-    try:
+    """Write a file, whole or absent at any moment, under a name that no other writer has until then."""
+    with whole_file(file, file.with_name(f".{file.name}.{uuid.uuid4().hex}")) as aside:
         aside.write_bytes(content)
-        aside.replace(file)
-    except OSError:
-        aside.unlink(missing_ok=True)
-        raise
 
 
 def user_store() -> Path:

@@ -16,6 +16,7 @@ from rich.text import Text
 
 from recon_fast.console import say
 from recon_fast.errors import InputError
+from recon_fast.files import whole_file
 from recon_fast.training.curves import Curves
 
 
@@ -64,10 +65,9 @@ class Metrics:
         try:
             if self.path.exists():
                 lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines()
-                aside = self.path.with_suffix(".tmp")
                 kept = "".join(f"{line}\n" for line in lines if _step_of(line) <= start_step)
-                aside.write_text(kept, encoding="utf-8")
-                aside.replace(self.path)
+                with whole_file(self.path) as aside:
+                    aside.write_text(kept, encoding="utf-8")
             self.file = self.path.open("ab", buffering=0)
             if tensorboard:
                 self.curves = Curves(run / "tensorboard", start_step)

@@ -4,7 +4,6 @@ import base64
 import json
 import math
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recon_fast.errors import InputError
+from recon_fast.files import whole_file
 
 _ASSETS = Path(__file__).parent / "assets"
 _QUANTA = {"i2": 32767, "u2": 65535, "u1": 255}
@@ -126,13 +126,10 @@ def write_page(path: str | Path, text: str) -> Path:
         InputError: it cannot be written.
     """
     path = Path(path).expanduser()
-    aside = path.with_name(f".{path.name}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        aside.write_text(text, encoding="utf-8")
-        aside.replace(path)
+        with whole_file(path) as aside:
+            aside.write_text(text, encoding="utf-8")
     except OSError as error:
-        with suppress(OSError):
-            aside.unlink()
         raise InputError(f"{path} cannot be written: {error.strerror or error}") from error
     return path
