@@ -11,41 +11,17 @@ from recon_fast.kernels.transforms import in_transform
 _FEW = 4
 
 
-def _reference(
-    query: Tensor, key: Tensor, value: Tensor, key_mask: Tensor | None, scale: float
-) -> tuple[Tensor, Tensor]:
-    with torch.autocast(query.device.type, enabled=False):
-        out = reference.masked_cross_attention(query, key, value, key_mask, scale=scale)
-    return out, query.new_zeros(query.shape[:3], dtype=torch.float32)
-
-
-def _reference_backward(
-    grad: Tensor,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    key_mask: Tensor | None,
-    scale: float,
-    out: Tensor,
-    logsumexp: Tensor,
-    need_key_grad: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    with torch.autocast(query.device.type, enabled=False):
-        return reference.masked_cross_attention_backward(grad, query, key, value, key_mask, scale)
-
-
 @torch.library.custom_op("recon_fast::masked_cross_attention", mutates_args=())
 def _attention(
     query: Tensor, key: Tensor, value: Tensor, key_mask: Tensor | None, scale: float
 ) -> tuple[Tensor, Tensor]:
     """The output and, where the backend keeps it, the log-sum-exp of the scores [B, H, Q]."""
-    return _reference(query, key, value, key_mask, scale)
-
-
-@_attention.register_kernel(("cpu", "cuda"))
-def _(query, key, value, key_mask, scale):
-    run = backend.kernel("masked_cross_attention", "masked_cross_attention_forward", query) or _reference
-    return run(query, key, value, key_mask, scale)
+    run = backend.kernel("masked_cross_attention", "masked_cross_attention_forward", query)
+    if run is not None:
+        return run(query, key, value, key_mask, scale)
+    with torch.autocast(query.device.type, enabled=False):
+        out = reference.masked_cross_attention(query, key, value, key_mask, scale=scale)
+    return out, query.new_zeros(query.shape[:3], dtype=torch.float32)
 
 
 @_attention.register_fake
@@ -55,39 +31,23 @@ def _(query, key, value, key_mask, scale):
 
 @torch.library.custom_op("recon_fast::masked_cross_attention_backward", mutates_args=())
 def _attention_backward(
-    grad: Tensor,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    key_mask: Tensor | None,
-    scale: float,
-    out: Tensor,
-    logsumexp: Tensor,
-    need_key_grad: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
+    grad: Tensor, query: Tensor, key: Tensor, value: Tensor, key_mask: Tensor | None, scale: float,
+    out: Tensor, logsumexp: Tensor, need_key_grad: bool,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """Gradients of query, key and value; the last two are empty unless needed."""
-    return _gradients(
-        _reference_backward, grad, query, key, value, key_mask, scale, out, logsumexp, need_key_grad
-    )
-
-
-@_attention_backward.register_kernel(("cpu", "cuda"))
-def _(grad, query, *rest):
     run = backend.kernel("masked_cross_attention", "masked_cross_attention_backward", query)
-    return _gradients(run or _reference_backward, grad, query, *rest)
+    if run is not None:
+        gradients = run(grad, query, key, value, key_mask, scale, out, logsumexp, need_key_grad)
+    else:
+        with torch.autocast(query.device.type, enabled=False):
+            gradients = reference.masked_cross_attention_backward(grad, query, key, value, key_mask, scale)
+    return gradients if need_key_grad else (gradients[0], query.new_empty(0), query.new_empty(0))
 
 
 @_attention_backward.register_fake
 def _(grad, query, key, value, key_mask, scale, out, logsumexp, need_key_grad):
     of_keys = (key.shape, value.shape) if need_key_grad else ((0,), (0,))
     return tuple(query.new_empty(shape) for shape in (query.shape, *of_keys))
-
-
-def _gradients(run, *arguments):
-    to_query, to_key, to_value = run(*arguments)
-    if arguments[-1]:
-        return to_query, to_key, to_value
-    return to_query, to_query.new_empty(0), to_query.new_empty(0)
 
 
 def _setup_context(ctx, inputs, output):

@@ -11,7 +11,7 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
-from recon_fast.kernels import selftest
+from recon_fast.kernels import reference, selftest
 
 BACKENDS = ("auto", "triton", "cpu", "reference")
 VARIABLE = "RECON_FAST_BACKEND"
@@ -116,6 +116,11 @@ def torch_threads() -> AbstractContextManager[bool]:
     if _missing("cpu", "fps"):
         return nullcontext(False)
     return import_module(f"{__package__}.cpu.launch").torch_threads()
+
+
+def implementation(operator: str, function: str, tensor: Tensor) -> Callable:
+    """The backend's `function` for a tensor like this, or that of the reference."""
+    return kernel(operator, function, tensor) or getattr(reference, function)
 
 
 def kernel(operator: str, function: str, tensor: Tensor) -> Callable | None:

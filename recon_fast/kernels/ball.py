@@ -5,9 +5,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from recon_fast.kernels import backend, reference
+from recon_fast.kernels import backend
 from recon_fast.kernels._check import check_cloud, check_lengths, check_same_device, read_lengths
-from recon_fast.kernels.distance import differentiable, empty_search, search_backward, setup_search
+from recon_fast.kernels.distance import differentiable, empty_search, register_search
 
 PADDINGS = ("none", "first")
 
@@ -16,13 +16,8 @@ PADDINGS = ("none", "first")
 def _ball_query(
     queries: Tensor, points: Tensor, radius: float, k: int, lengths: Tensor | None, padding: str
 ) -> tuple[Tensor, Tensor]:
-    return reference.ball_query(queries, points, radius, k, lengths=lengths, padding=padding)
-
-
-@_ball_query.register_kernel(("cpu", "cuda"))
-def _(queries, points, radius, k, lengths, padding):
     lengths = read_lengths("lengths", lengths, points.shape[1])
-    run = backend.kernel("ball_query", "ball_query", queries) or reference.ball_query
+    run = backend.implementation("ball_query", "ball_query", queries)
     return run(queries, points, radius, k, lengths=lengths, padding=padding)
 
 
@@ -31,7 +26,7 @@ def _(queries, points, radius, k, lengths, padding):
     return empty_search(queries, k)
 
 
-_ball_query.register_autograd(search_backward, setup_context=setup_search)
+register_search(_ball_query)
 
 
 def ball_query(

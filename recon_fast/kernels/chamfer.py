@@ -6,7 +6,6 @@
 Fan et al., "A point set generation network" (2017), section 4; the scalings are ReCon's `cdl2` and `cdl1`.
 """
 
-from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -20,7 +19,7 @@ from recon_fast.kernels._check import (
     check_tensor,
     read_lengths,
 )
-from recon_fast.kernels.distance import distance_backward, run_distance_backward, setup_search
+from recon_fast.kernels.distance import differentiable, distance_backward, empty_search, register_search
 from recon_fast.kernels.transforms import in_transform
 
 NORMS = ("l2", "l1")
@@ -39,68 +38,31 @@ def _read_both(
 def _nearest(
     src: Tensor, dst: Tensor, src_lengths: Tensor | None, dst_lengths: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    return reference.nearest_neighbor(src, dst, src_lengths=src_lengths, dst_lengths=dst_lengths)
-
-
-@_nearest.register_kernel(("cpu", "cuda"))
-def _(src, dst, src_lengths, dst_lengths):
     src_lengths, dst_lengths = _read_both(src, dst, src_lengths, dst_lengths)
-    run = backend.kernel("nearest_neighbor", "nearest_neighbor", src) or reference.nearest_neighbor
+    run = backend.implementation("nearest_neighbor", "nearest_neighbor", src)
     return run(src, dst, src_lengths=src_lengths, dst_lengths=dst_lengths)
 
 
 @_nearest.register_fake
 def _(src, dst, src_lengths, dst_lengths):
-    shape = src.shape[:2]
-    dtype = reference.geometry_dtype(src)
-    return src.new_empty(shape, dtype=dtype), src.new_empty(shape, dtype=torch.int64)
+    return empty_search(src)
 
 
-def _nearest_backward(ctx, grad, _):
-    if grad is None:
-        return None, None, None, None
-    src, dst, idx = ctx.saved_tensors
-    return *distance_backward(grad[..., None], src, dst, idx[..., None]), None, None
-
-
-_nearest.register_autograd(_nearest_backward, setup_context=setup_search)
-
-
-def _differentiable_nearest(
-    src: Tensor, dst: Tensor, src_lengths: Tensor | None, dst_lengths: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    if not in_transform():
-        return _nearest(src, dst, src_lengths, dst_lengths)
-    _, idx = _nearest(src.detach(), dst.detach(), src_lengths, dst_lengths)
-    return reference.nearest_distances(src, dst, idx), idx
+register_search(_nearest)
 
 
 @torch.library.custom_op("recon_fast::mutual_nearest", mutates_args=())
 def _mutual_nearest(
     src: Tensor, dst: Tensor, src_lengths: Tensor | None, dst_lengths: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    return reference.mutual_nearest(src, dst, src_lengths=src_lengths, dst_lengths=dst_lengths)
-
-
-@_mutual_nearest.register_kernel(("cpu", "cuda"))
-def _(src, dst, src_lengths, dst_lengths):
     src_lengths, dst_lengths = _read_both(src, dst, src_lengths, dst_lengths)
-    return _run_mutual_nearest(src, dst, src_lengths, dst_lengths)
-
-
-def _run_mutual_nearest(
-    src: Tensor, dst: Tensor, src_lengths: Tensor | None, dst_lengths: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    run = backend.kernel("chamfer_distance", "mutual_nearest", src) or reference.mutual_nearest
+    run = backend.implementation("chamfer_distance", "mutual_nearest", src)
     return run(src, dst, src_lengths=src_lengths, dst_lengths=dst_lengths)
 
 
 @_mutual_nearest.register_fake
 def _(src, dst, src_lengths, dst_lengths):
-    dtype = reference.geometry_dtype(src)
-    return tuple(
-        cloud.new_empty(cloud.shape[:2], dtype=kind) for cloud in (src, dst) for kind in (dtype, torch.int64)
-    )
+    return *empty_search(src), *empty_search(dst)
 
 
 def _setup_mutual(ctx, inputs, output):
@@ -126,49 +88,7 @@ def search_both_ways(
     if not in_transform():
         return _mutual_nearest(src, dst, src_lengths, dst_lengths)
     _, forth, _, back = _mutual_nearest(src.detach(), dst.detach(), src_lengths, dst_lengths)
-    forth_distance = reference.nearest_distances(src, dst, forth)
-    return forth_distance, forth, reference.nearest_distances(dst, src, back), back
-
-
-def pairs_by_parts(
-    pred: Tensor,
-    target: Tensor,
-    pred_lengths: Tensor | None,
-    target_lengths: Tensor | None,
-    norm: str,
-    need_pred_grad: bool,
-    need_target_grad: bool,
-    parts: tuple[Callable, Callable] = (_run_mutual_nearest, run_distance_backward),
-) -> tuple[Tensor, Tensor, Tensor]:
-    """What a backend's `chamfer_pairs` gives, from its parts; gradients that are not needed are empty."""
-    mutual_nearest, distance_backward = parts
-    dtype = torch.promote_types(reference.geometry_dtype(pred), reference.geometry_dtype(target))
-    pred, target = pred.to(dtype), target.to(dtype)
-    forth, forth_idx, back, back_idx = mutual_nearest(
-        pred, target, src_lengths=pred_lengths, dst_lengths=target_lengths
-    )
-    loss = reference.chamfer_loss(forth, back, pred_lengths, target_lengths, norm, "none")
-    if not (need_pred_grad or need_target_grad):
-        return loss, loss.new_empty(0), loss.new_empty(0)
-
-    def gradients(src, dst, dist, idx, lengths):
-        weights = reference.chamfer_weights(dist, lengths, norm)
-        return distance_backward(weights[..., None], src, dst, idx[..., None])
-
-    to_pred, to_target = gradients(pred, target, forth, forth_idx, pred_lengths)
-    from_target, from_pred = gradients(target, pred, back, back_idx, target_lengths)
-    return loss, to_pred + from_pred, to_target + from_target
-
-
-def _only_needed(
-    loss: Tensor, to_pred: Tensor | None, to_target: Tensor | None, need_pred: bool, need_target: bool
-) -> tuple[Tensor, Tensor, Tensor]:
-    nothing = [loss.new_empty(0), loss.new_empty(0)]
-    return (
-        loss,
-        to_pred if need_pred and to_pred is not None else nothing[0],
-        to_target if need_target and to_target is not None else nothing[1],
-    )
+    return reference.distances_to(src, dst, forth), forth, reference.distances_to(dst, src, back), back
 
 
 @torch.library.custom_op("recon_fast::chamfer_pairs", mutates_args=())
@@ -182,27 +102,22 @@ def _chamfer_pairs(
     need_target_grad: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Loss of each pair [B] and its gradients in both clouds, those that are not needed empty."""
+    lengths = _read_both(pred, target, pred_lengths, target_lengths)
     needed = need_pred_grad, need_target_grad
-    results = pairs_by_parts(pred, target, pred_lengths, target_lengths, norm, *needed)
-    return _only_needed(*results, *needed)
-
-
-@_chamfer_pairs.register_kernel(("cpu", "cuda"))
-def _(pred, target, pred_lengths, target_lengths, norm, *needed):
-    pred_lengths, target_lengths = _read_both(pred, target, pred_lengths, target_lengths)
-    run = backend.kernel("chamfer_distance", "chamfer_pairs", pred) or pairs_by_parts
-    return _only_needed(*run(pred, target, pred_lengths, target_lengths, norm, *needed), *needed)
+    run = backend.implementation("chamfer_distance", "chamfer_pairs", pred)
+    loss, *gradients = run(pred, target, *lengths, norm, *needed)
+    to_pred, to_target = (
+        gradient if need and gradient is not None else loss.new_empty(0)
+        for gradient, need in zip(gradients, needed, strict=True)
+    )
+    return loss, to_pred, to_target
 
 
 @_chamfer_pairs.register_fake
 def _(pred, target, pred_lengths, target_lengths, norm, need_pred_grad, need_target_grad):
     dtype = torch.promote_types(reference.geometry_dtype(pred), reference.geometry_dtype(target))
-    shapes = (
-        pred.shape[:1],
-        pred.shape if need_pred_grad else (0,),
-        target.shape if need_target_grad else (0,),
-    )
-    return tuple(pred.new_empty(shape, dtype=dtype) for shape in shapes)
+    of_pred, of_target = pred.shape if need_pred_grad else (0,), target.shape if need_target_grad else (0,)
+    return tuple(pred.new_empty(shape, dtype=dtype) for shape in (pred.shape[:1], of_pred, of_target))
 
 
 def _setup_pairs(ctx, inputs, output):
@@ -258,7 +173,7 @@ def nearest_neighbor(src: Tensor, dst: Tensor, *, dst_lengths: Tensor | None = N
     check_cloud("dst", dst, "src", src)
     check_lengths("dst_lengths", dst_lengths, dst.shape[0])
     check_same_device(src=src, dst=dst, dst_lengths=dst_lengths)
-    return _differentiable_nearest(src, dst, None, dst_lengths)
+    return differentiable(_nearest, src, dst, None, dst_lengths)
 
 
 def mutual_nearest(
@@ -347,7 +262,7 @@ def chamfer_distance(
         check_same_device(pred=pred, weights=weights)
         weights = weights.detach()
     if single_directional:
-        forth, _ = _differentiable_nearest(pred, target, pred_lengths, target_lengths)
+        forth, _ = differentiable(_nearest, pred, target, pred_lengths, target_lengths)
         lengths = reference.of_pairs(pred_lengths, pred.shape[1], target_lengths)
         return reference.reduce_pairs(reference.one_way_loss(forth, lengths, norm), reduction, weights)
     if torch.float64 in (pred.dtype, target.dtype) or in_transform():  # by parts that have all derivatives

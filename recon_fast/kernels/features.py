@@ -18,13 +18,7 @@ from recon_fast.kernels.transforms import in_transform
 
 @torch.library.custom_op("recon_fast::sum_features", mutates_args=())
 def _sum(features: Tensor, idx: Tensor, weights: Tensor | None) -> Tensor:
-    return reference.sum_features(features, idx, weights)
-
-
-@_sum.register_kernel(("cpu", "cuda"))
-def _(features, idx, weights):
-    run = backend.kernel("gather_features", "sum_features", features) or reference.sum_features
-    return run(features, idx, weights)
+    return backend.implementation("gather_features", "sum_features", features)(features, idx, weights)
 
 
 @_sum.register_fake
@@ -34,13 +28,9 @@ def _(features, idx, weights):
 
 @torch.library.custom_op("recon_fast::scatter_features", mutates_args=())
 def _scatter(values: Tensor, idx: Tensor, weights: Tensor | None, num_points: int) -> Tensor:
-    return reference.scatter_features(values, idx, weights, num_points)
-
-
-@_scatter.register_kernel(("cpu", "cuda"))
-def _(values, idx, weights, num_points):
-    run = backend.kernel("gather_features", "scatter_features", values) or reference.scatter_features
-    return run(values, idx, weights, num_points)
+    return backend.implementation("gather_features", "scatter_features", values)(
+        values, idx, weights, num_points
+    )
 
 
 @_scatter.register_fake
@@ -50,13 +40,7 @@ def _(values, idx, weights, num_points):
 
 @torch.library.custom_op("recon_fast::match_features", mutates_args=())
 def _match(values: Tensor, features: Tensor, idx: Tensor) -> Tensor:
-    return reference.match_features(values, features, idx)
-
-
-@_match.register_kernel(("cpu", "cuda"))
-def _(values, features, idx):
-    run = backend.kernel("gather_features", "match_features", features) or reference.match_features
-    return run(values, features, idx)
+    return backend.implementation("gather_features", "match_features", features)(values, features, idx)
 
 
 @_match.register_fake
@@ -77,51 +61,35 @@ def _matched(values: Tensor, features: Tensor, idx: Tensor) -> Tensor:
     return (reference.match_features if in_transform() else _match)(values, features, idx)
 
 
-def _setup_sum(ctx, inputs, output):
-    ctx.save_for_backward(*inputs)
+def _save_inputs(ctx, inputs, output):
+    ctx.save_for_backward(*inputs[:3])
 
 
 def _sum_backward(ctx, grad):
     features, idx, weights = ctx.saved_tensors
-    to_features = to_weights = None
-    if ctx.needs_input_grad[0]:
-        to_features = _scattered(grad, idx, weights, features.shape[2])
-    if ctx.needs_input_grad[2]:
-        to_weights = _matched(grad, features, idx).to(weights.dtype)
-    return to_features, None, to_weights
-
-
-def _setup_scatter(ctx, inputs, output):
-    ctx.save_for_backward(*inputs[:3])
+    needed = ctx.needs_input_grad
+    to_features = _scattered(grad, idx, weights, features.shape[2]) if needed[0] else None
+    return to_features, None, _matched(grad, features, idx).to(weights.dtype) if needed[2] else None
 
 
 def _scatter_backward(ctx, grad):
     values, idx, weights = ctx.saved_tensors
-    to_values = to_weights = None
-    if ctx.needs_input_grad[0]:
-        to_values = _sums(grad, idx, weights)
-    if ctx.needs_input_grad[2]:
-        to_weights = _matched(values, grad, idx).to(weights.dtype)
-    return to_values, None, to_weights, None
-
-
-def _setup_match(ctx, inputs, output):
-    ctx.save_for_backward(*inputs)
+    needed = ctx.needs_input_grad
+    to_values = _sums(grad, idx, weights) if needed[0] else None
+    return to_values, None, _matched(values, grad, idx).to(weights.dtype) if needed[2] else None, None
 
 
 def _match_backward(ctx, grad):
     values, features, idx = ctx.saved_tensors
-    to_values = to_features = None
-    if ctx.needs_input_grad[0]:
-        to_values = _sums(features, idx, grad).to(values.dtype)
-    if ctx.needs_input_grad[1]:
-        to_features = _scattered(values, idx, grad, features.shape[2]).to(features.dtype)
+    needed = ctx.needs_input_grad
+    to_values = _sums(features, idx, grad).to(values.dtype) if needed[0] else None
+    to_features = _scattered(values, idx, grad, features.shape[2]).to(features.dtype) if needed[1] else None
     return to_values, to_features, None
 
 
-_sum.register_autograd(_sum_backward, setup_context=_setup_sum)
-_scatter.register_autograd(_scatter_backward, setup_context=_setup_scatter)
-_match.register_autograd(_match_backward, setup_context=_setup_match)
+_sum.register_autograd(_sum_backward, setup_context=_save_inputs)
+_scatter.register_autograd(_scatter_backward, setup_context=_save_inputs)
+_match.register_autograd(_match_backward, setup_context=_save_inputs)
 
 
 def _check(features: Tensor, idx: Tensor) -> None:

@@ -6,7 +6,7 @@ Eldar et al., "The farthest point strategy for progressive image sampling" (1997
 import torch
 from torch import Tensor
 
-from recon_fast.kernels import backend, reference
+from recon_fast.kernels import backend
 from recon_fast.kernels._check import (
     check_cloud,
     check_count,
@@ -20,21 +20,13 @@ from recon_fast.kernels._check import (
 def _farthest_point_sample(
     xyz: Tensor, num_samples: int, lengths: Tensor | None, start_index: int, skip_near_origin: bool
 ) -> Tensor:
-    return reference.farthest_point_sample(
-        xyz, num_samples, lengths=lengths, start_index=start_index, skip_near_origin=skip_near_origin
-    )
-
-
-@_farthest_point_sample.register_kernel(("cpu", "cuda"))
-def _(xyz, num_samples, lengths, start_index, skip_near_origin):
     lengths = read_lengths("lengths", lengths, xyz.shape[1])
     if start_index > 0 and lengths is not None and lengths.device.type == "cpu":
         for cloud, length in enumerate(lengths.tolist()):
             if 0 < length <= start_index:
                 got = f"got {start_index} for the {length} points of cloud {cloud}"
                 raise ValueError(f"start_index must be below every length, {got}")
-    run = backend.kernel("farthest_point_sample", "farthest_point_sample", xyz)
-    run = run or reference.farthest_point_sample
+    run = backend.implementation("farthest_point_sample", "farthest_point_sample", xyz)
     return run(xyz, num_samples, lengths=lengths, start_index=start_index, skip_near_origin=skip_near_origin)
 
 

@@ -13,7 +13,7 @@ from recon_fast.kernels._check import (
     check_same_device,
     read_lengths,
 )
-from recon_fast.kernels.distance import differentiable, empty_search, search_backward, setup_search
+from recon_fast.kernels.distance import differentiable, empty_search, register_search
 from recon_fast.kernels.fps import farthest_point_sample
 from recon_fast.kernels.transforms import in_transform
 
@@ -29,14 +29,8 @@ class PointGroups(NamedTuple):
 
 @torch.library.custom_op("recon_fast::knn", mutates_args=())
 def _knn(queries: Tensor, points: Tensor, k: int, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
-    return reference.knn(queries, points, k, lengths=lengths)
-
-
-@_knn.register_kernel(("cpu", "cuda"))
-def _(queries, points, k, lengths):
     lengths = read_lengths("lengths", lengths, points.shape[1])
-    run = backend.kernel("knn", "knn", queries) or reference.knn
-    return run(queries, points, k, lengths=lengths)
+    return backend.implementation("knn", "knn", queries)(queries, points, k, lengths=lengths)
 
 
 @_knn.register_fake
@@ -44,23 +38,17 @@ def _(queries, points, k, lengths):
     return empty_search(queries, k)
 
 
-_knn.register_autograd(search_backward, setup_context=setup_search)
+register_search(_knn)
 
 
 @torch.library.custom_op("recon_fast::group", mutates_args=())
 def _group(xyz: Tensor, center_idx: Tensor, k: int, lengths: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
     """Centers, neighbourhoods and neighbours of the points `center_idx`."""
-    return reference.group_around(xyz, center_idx, k, lengths)
-
-
-@_group.register_kernel(("cpu", "cuda"))
-def _(xyz, center_idx, k, lengths):
     lengths = read_lengths("lengths", lengths, xyz.shape[1])
     run = backend.kernel("sample_and_group", "group", xyz)
     if run is not None:
         return run(xyz, center_idx, k, lengths)
-    find = backend.kernel("knn", "knn", xyz) or reference.knn
-    return reference.group_around(xyz, center_idx, k, lengths, find)
+    return reference.group_around(xyz, center_idx, k, lengths, backend.implementation("knn", "knn", xyz))
 
 
 @_group.register_fake
@@ -79,13 +67,9 @@ def _group_backward(
     neighbor_idx: Tensor,
     num_points: int,
 ) -> Tensor:
-    return reference.group_backward(grad_centers, grad_neighborhoods, center_idx, neighbor_idx, num_points)
-
-
-@_group_backward.register_kernel(("cpu", "cuda"))
-def _(grad_centers, grad_neighborhoods, center_idx, neighbor_idx, num_points):
     like = grad_centers if grad_neighborhoods is None else grad_neighborhoods
-    run = backend.kernel("sample_and_group", "group_backward", like) or reference.group_backward
+    assert like is not None
+    run = backend.implementation("sample_and_group", "group_backward", like)
     return run(grad_centers, grad_neighborhoods, center_idx, neighbor_idx, num_points)
 
 

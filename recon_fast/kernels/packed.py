@@ -8,15 +8,13 @@ would take longer.
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import accumulate
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from recon_fast.kernels import backend, reference
 from recon_fast.kernels._check import check_points, check_same_device, check_tensor
-from recon_fast.kernels.distance import distance_backward, empty_search, setup_search
-from recon_fast.kernels.transforms import in_transform
+from recon_fast.kernels.distance import differentiable, empty_search, register_search
 
 _SPARE = 128  # points a cloud that padding may add on a CPU: they take as long as a call
 
@@ -103,11 +101,10 @@ def _search(
 
 def _nearest_of(queries: Tensor, points: Tensor, k: int, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
     if k == 1:
-        find = backend.kernel("nearest_neighbor", "nearest_neighbor", queries) or reference.nearest_neighbor
+        find = backend.implementation("nearest_neighbor", "nearest_neighbor", queries)
         dist, idx = find(queries, points, dst_lengths=lengths)
         return dist[..., None], idx[..., None]
-    run = backend.kernel("knn", "knn", queries) or reference.knn
-    return run(queries, points, k, lengths=lengths)
+    return backend.implementation("knn", "knn", queries)(queries, points, k, lengths=lengths)
 
 
 @torch.library.custom_op("recon_fast::packed_knn", mutates_args=())
@@ -124,7 +121,7 @@ def _packed_ball_query(
     queries: Tensor, points: Tensor, radius: float, k: int, query_lengths: Tensor, point_lengths: Tensor
 ) -> tuple[Tensor, Tensor]:
     def find(queries, points, some, lengths):
-        run = backend.kernel("ball_query", "ball_query", queries) or reference.ball_query
+        run = backend.implementation("ball_query", "ball_query", queries)
         return run(queries, points, radius, some, lengths=lengths, padding="none")
 
     run = backend.kernel("ball_query", "packed_ball_query", queries)
@@ -142,15 +139,8 @@ def _(queries, points, radius, k, query_lengths, point_lengths):
     return empty_search(queries, k)
 
 
-def _backward(ctx, grad, _):
-    if grad is None:
-        return (None,) * (2 + ctx.others)
-    gradients = distance_backward(grad[None], *(t[None] for t in ctx.saved_tensors))
-    return *(g[0] for g in gradients), *(None,) * ctx.others
-
-
-_packed_knn.register_autograd(_backward, setup_context=setup_search)
-_packed_ball_query.register_autograd(_backward, setup_context=setup_search)
+register_search(_packed_knn)
+register_search(_packed_ball_query)
 
 
 @torch.library.custom_op("recon_fast::packed_farthest_point_sample", mutates_args=())
@@ -163,8 +153,7 @@ def _packed_fps(points: Tensor, lengths: Tensor, counts: Tensor, starts: Tensor)
             if not 0 <= value <= max(size - spare, 0):
                 want = f"{name} must be between 0 and {max(size - spare, 0)}"
                 raise ValueError(f"{want} for the {size} points of cloud {cloud}, got {value}")
-    run = backend.kernel("farthest_point_sample", "farthest_point_sample", points)
-    run = run or reference.farthest_point_sample
+    run = backend.implementation("farthest_point_sample", "farthest_point_sample", points)
     pieces = []
     for first, last in _portions(clouds):
         xyz, lengths_, origin = clouds.dense(first, last)
@@ -190,13 +179,7 @@ def _(points, lengths, counts, starts):
 
 @torch.library.custom_op("recon_fast::neighbor_edges", mutates_args=())
 def _edges(idx: Tensor) -> Tensor:
-    return reference.neighbor_edges(idx)
-
-
-@_edges.register_kernel("cpu")
-def _(idx):
-    run = backend.kernel("neighbor_edges", "neighbor_edges", idx) or reference.neighbor_edges
-    return run(idx)
+    return backend.implementation("neighbor_edges", "neighbor_edges", idx)(idx)
 
 
 @_edges.register_fake
@@ -210,14 +193,6 @@ def _check_lengths(**lengths: Tensor) -> None:
         if value.ndim != 1 or value.dtype not in (torch.int32, torch.int64):
             got = f"{value.dtype} {tuple(value.shape)}"
             raise ValueError(f"{name} must be an int32 or int64 [B], got {got}")
-
-
-def _differentiable(search: Callable, queries: Tensor, points: Tensor, *others: Any) -> tuple[Tensor, Tensor]:
-    """What the operator `search` gives, with distances that have all derivatives."""
-    if not in_transform():
-        return search(queries, points, *others)
-    _, idx = search(queries.detach(), points.detach(), *others)
-    return reference.distances_to(queries[None], points[None], idx[None])[0], idx
 
 
 def _check_search(
@@ -254,7 +229,7 @@ def packed_knn(
         ValueError: wrong shape, dtype or device; lengths that do not add up; k out of range.
     """
     _check_search(queries, points, k, query_lengths, point_lengths)
-    return _differentiable(_packed_knn, queries, points, k, query_lengths, point_lengths)
+    return differentiable(_packed_knn, queries, points, k, query_lengths, point_lengths)
 
 
 def packed_ball_query(
@@ -269,9 +244,8 @@ def packed_ball_query(
     _check_search(queries, points, k, query_lengths, point_lengths)
     if not radius >= 0:
         raise ValueError(f"radius must be 0 or more, got {radius}")
-    return _differentiable(
-        _packed_ball_query, queries, points, float(radius), k, query_lengths, point_lengths
-    )
+    lengths = query_lengths, point_lengths
+    return differentiable(_packed_ball_query, queries, points, float(radius), k, *lengths)
 
 
 def neighbor_edges(idx: Tensor) -> Tensor:

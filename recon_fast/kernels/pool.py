@@ -18,15 +18,9 @@ from recon_fast.kernels.transforms import in_transform
 @torch.library.custom_op("recon_fast::linear_max", mutates_args=())
 def _linear_max(x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
     """The maxima [G, O] and which member of the group each is of, int32 [G, O]."""
-    return reference.group_max(F.linear(x, weight, bias))
-
-
-@_linear_max.register_kernel("cpu")
-def _(x, weight, bias):
     with torch.autocast(x.device.type, enabled=False):
         values = F.linear(x, weight, bias)
-    run = backend.kernel("linear_max", "group_max", x) or reference.group_max
-    return run(values)
+    return backend.implementation("linear_max", "group_max", x)(values)
 
 
 @_linear_max.register_fake
@@ -40,13 +34,7 @@ def _linear_max_backward(
     grad: Tensor, idx: Tensor, x: Tensor, weight: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of x, weight and bias."""
-    return reference.linear_max_backward(grad, idx, x, weight)
-
-
-@_linear_max_backward.register_kernel("cpu")
-def _(grad, idx, x, weight):
-    run = backend.kernel("linear_max", "linear_max_backward", x) or reference.linear_max_backward
-    return run(grad, idx, x, weight)
+    return backend.implementation("linear_max", "linear_max_backward", x)(grad, idx, x, weight)
 
 
 @_linear_max_backward.register_fake
@@ -63,9 +51,8 @@ def _setup_context(ctx, inputs, output):
 def _backward(ctx, grad, _):
     if grad is None:
         return None, None, None
-    return (reference.linear_max_backward if in_transform() else _linear_max_backward)(
-        grad, *ctx.saved_tensors
-    )
+    run = reference.linear_max_backward if in_transform() else _linear_max_backward
+    return run(grad, *ctx.saved_tensors)
 
 
 _linear_max.register_autograd(_backward, setup_context=_setup_context)

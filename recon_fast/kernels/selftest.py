@@ -42,16 +42,6 @@ def _lengths(size: int, device: torch.device) -> Tensor:
     return torch.tensor([0, size, size - size // 3], device=device)
 
 
-def _chamfer(
-    pred: Tensor, target: Tensor, pred_lengths: Tensor, target_lengths: Tensor, norm: str, *needed: bool
-) -> tuple[Tensor, ...]:
-    from recon_fast.kernels.chamfer import pairs_by_parts
-
-    assert all(needed)
-    parts = reference.mutual_nearest, reference.distance_backward
-    return pairs_by_parts(pred, target, pred_lengths, target_lengths, norm, True, True, parts)
-
-
 def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scale: float) -> tuple[Tensor, Tensor]:
     query, key, value = query.double(), key.double(), value.double()
     scores = ((query * scale) @ key.mT).masked_fill(~mask[:, None, None], float("-inf"))
@@ -127,7 +117,12 @@ def _chamfer_cases(device: torch.device, generator: torch.Generator) -> Iterator
         clouds = _cloud(size, generator, device), _cloud(other, generator, device)
         lengths = _lengths(size, device).roll(1), _lengths(other, device)
         for norm in ("l1", "l2"):
-            yield Case("chamfer_pairs", _chamfer, (*clouds, *lengths, norm, True, True), tolerance=1e-5)
+            yield Case(
+                "chamfer_pairs",
+                reference.chamfer_pairs,
+                (*clouds, *lengths, norm, True, True),
+                tolerance=1e-5,
+            )
     keywords = dict(zip(("src_lengths", "dst_lengths"), lengths, strict=True))
     yield Case("mutual_nearest", reference.mutual_nearest, clouds, keywords)
 

@@ -11,8 +11,8 @@ from numba import carray, types
 from numba.extending import intrinsic
 from torch import Tensor
 
-from recon_fast.kernels.cpu.bits import narrow, widen
-from recon_fast.kernels.cpu.launch import compiled, compiled_loose, next_item, run
+from recon_fast.kernels.cpu.launch import compiled, compiled_loose, run, taken
+from recon_fast.kernels.cpu.rows import narrow, widen
 
 _PIECE = 1 << 15  # values of one item of work
 
@@ -82,20 +82,14 @@ def piece_of(item, sizes, ends):
 
 @compiled
 def _squares(counter, items, addresses, sizes, ends, sums):
-    while True:
-        item = next_item(counter)
-        if item >= items:
-            break
+    for item in taken(counter, items):
         t, first, n = piece_of(item, sizes, ends)
         sums[item] = sum_of_squares(carray(_halves(addresses[t] + 2 * first), n))
 
 
 @compiled_loose
 def _adamw(counter, items, addresses, sizes, ends, rates, beta1, beta2, eps, scale):
-    while True:
-        item = next_item(counter)
-        if item >= items:
-            break
+    for item in taken(counter, items):
         t, first, n = piece_of(item, sizes, ends)
         parameter = carray(_floats(addresses[t, 0] + 4 * first), n)
         exp_avg = carray(_floats(addresses[t, 1] + 4 * first), n)

@@ -12,19 +12,21 @@ from numba import types
 from numba.extending import overload
 from torch import Tensor
 
-from recon_fast.kernels.cpu.bits import bits_of, kept, narrow, widen
-from recon_fast.kernels.cpu.launch import compiled_loose, empty, next_item, run
-from recon_fast.kernels.cpu.simd import (
+from recon_fast.kernels.cpu.launch import compiled_loose, empty, run, taken
+from recon_fast.kernels.cpu.rows import (
     LANES,
     PAIRED,
     ROUNDS_TO_BF16,
+    bits_of,
     four_dots,
     four_paired_dots,
-    prefetch,
-    spread_half_rows,
+    kept,
+    narrow,
     spread_rows,
     sum_rows,
+    widen,
 )
+from recon_fast.kernels.cpu.simd import prefetch
 from recon_fast.kernels.cpu.spatial import INF
 
 _LOG2E = np.float32(1.4426950408889634)
@@ -157,13 +159,11 @@ def outer(factors, rows, keys, out):
     whole = D - D % PAIRED
     for d in range(0, whole, PAIRED):
         spread_rows(factors, rows, keys, d, out)
-    if D - whole >= LANES:
-        spread_half_rows(factors, rows, keys, whole, out)
-    if D % LANES == 0:
+    if whole == D:
         return
     for j in range(keys.shape[0]):
         row = out[keys[j]]
-        for d in range(D - D % LANES, D):
+        for d in range(whole, D):
             total = np.float32(0)
             for q in range(4):
                 total += factors[q, j] * rows[q, d]
@@ -202,10 +202,7 @@ def _attention(counter, items, query, q_step, key, k_step, value, v_step, mask, 
     rows, buffer = np.zeros((Q, wide), np.float32), np.zeros((4, wide), np.float32)
     total = np.empty((4, D), np.float32)
     weights, places = np.zeros((4, S + 3), np.float32), np.empty(S + 1, np.int64)
-    while True:
-        item = next_item(counter)
-        if item >= items:
-            break
+    for item in taken(counter, items):
         b = item // H
         h = item - b * H
         n = keys_seen(mask[b], places)
@@ -243,10 +240,7 @@ def _attention_backward(
     weights, change = np.zeros((4, S + 3), np.float32), np.zeros((4, S + 3), np.float32)
     to_query, buffer = np.empty((4, D), np.float32), np.zeros((4, wide), np.float32)
     nothing, places = np.empty(0, np.float32), np.empty(S + 1, np.int64)
-    while True:
-        item = next_item(counter)
-        if item >= items:
-            break
+    for item in taken(counter, items):
         b = item // H
         h = item - b * H
         n = keys_seen(mask[b], places)
@@ -277,43 +271,30 @@ def _flat(tensor: Tensor) -> tuple[np.ndarray, tuple[int, ...]]:
     return bits_of(tensor.as_strided((span,), (1,))), strides[:3]
 
 
-def _seen(key: Tensor, key_mask: Tensor | None) -> np.ndarray:
-    if key_mask is None:
-        return np.ones((key.shape[0], key.shape[2]), np.bool_)
-    return key_mask.contiguous().numpy()
+def _inputs(query: Tensor, key: Tensor, value: Tensor, key_mask: Tensor | None, scale: float) -> tuple:
+    """What both kernels read."""
+    seen = key.new_ones(key.shape[0], key.shape[2], dtype=torch.bool) if key_mask is None else key_mask
+    return *_flat(query), *_flat(key), *_flat(value), seen.contiguous().numpy(), np.float32(scale)
 
 
 def masked_cross_attention_forward(
-    query: Tensor,  # [B, H, Q, D]
-    key: Tensor,  # [B, H, S, D]
-    value: Tensor,  # [B, H, S, D]
-    key_mask: Tensor | None,  # [B, S] bool
-    scale: float,
-) -> tuple[Tensor, Tensor]:  # [B, H, Q, D], [B, H, Q] float32
-    B, H = query.shape[:2]
+    query: Tensor, key: Tensor, value: Tensor, key_mask: Tensor | None, scale: float
+) -> tuple[Tensor, Tensor]:
+    """As the reference, with the log-sum-exp of the scores [B, H, Q]."""
     out, logsumexp = torch.empty(query.shape, dtype=kept(query.dtype)), torch.empty(query.shape[:3])
-    inputs = (*_flat(query), *_flat(key), *_flat(value), _seen(key, key_mask), np.float32(scale))
-    run(_attention, B * H, *inputs, bits_of(out), logsumexp.numpy())
+    inputs = _inputs(query, key, value, key_mask, scale)
+    run(_attention, query.shape[:2].numel(), *inputs, bits_of(out), logsumexp.numpy())
     return out.to(value.dtype), logsumexp
 
 
 def masked_cross_attention_backward(
-    grad: Tensor,  # [B, H, Q, D]
-    query: Tensor,  # [B, H, Q, D]
-    key: Tensor,  # [B, H, S, D]
-    value: Tensor,  # [B, H, S, D]
-    key_mask: Tensor | None,  # [B, S] bool
-    scale: float,
-    out: Tensor,  # [B, H, Q, D], not needed here
-    logsumexp: Tensor,  # [B, H, Q], not needed here
-    need_key_grad: bool = True,
-) -> tuple[Tensor, Tensor | None, Tensor | None]:  # shapes of query, key, value
-    B, H = query.shape[:2]
+    grad: Tensor, query: Tensor, key: Tensor, value: Tensor, key_mask: Tensor | None, scale: float,
+    out: Tensor, logsumexp: Tensor, need_key_grad: bool = True,
+) -> tuple[Tensor, Tensor | None, Tensor | None]:  # fmt: skip
+    """As the reference; `out` and `logsumexp` are for other backends, None is a gradient not needed."""
     shapes = (query.shape, *((key.shape, value.shape) if need_key_grad else ((0, 0, 0, 0),) * 2))
     grads = empty(shapes, kept(query.dtype))
-    inputs = (*_flat(query), *_flat(key), *_flat(value), _seen(key, key_mask), np.float32(scale))
-    run(
-        _attention_backward, B * H, *_flat(grad.to(query.dtype)), *inputs, *map(bits_of, grads), need_key_grad
-    )
+    inputs = *_flat(grad.to(query.dtype)), *_inputs(query, key, value, key_mask, scale)
+    run(_attention_backward, query.shape[:2].numel(), *inputs, *map(bits_of, grads), need_key_grad)
     to_query, to_key, to_value = (g.to(query.dtype) for g in grads)
     return to_query, to_key if need_key_grad else None, to_value if need_key_grad else None

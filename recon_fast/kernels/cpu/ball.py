@@ -10,12 +10,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recon_fast.kernels.cpu.flat import Flat, flat_batch, flat_packed
 from recon_fast.kernels.cpu.knn import RANKED, sort_smallest
-from recon_fast.kernels.cpu.launch import compiled, empty, next_item, run
-from recon_fast.kernels.cpu.masks import RUN, lowest_bit, within
-from recon_fast.kernels.cpu.simd import LANES
-from recon_fast.kernels.cpu.spatial import FAN, INF, LEAF, Ordered, box_distances
+from recon_fast.kernels.cpu.launch import compiled, empty, run, taken
+from recon_fast.kernels.cpu.simd import LANES, RUN, lowest_bit, within
+from recon_fast.kernels.cpu.spatial import (
+    FAN,
+    INF,
+    LEAF,
+    Flat,
+    box_distances,
+    flat_batch,
+    flat_packed,
+    put_in_order,
+)
 
 _QUERIES = 16  # queries of one item of work
 _ALONE = 1 << 16  # pairs of points up to which a second thread costs more than it helps
@@ -99,10 +106,7 @@ def is_full(m, k, n, sample):
 def _full_balls(counter, items, queries, starts, lengths, bound, k, columns, full):
     """How many of _PROBES queries of each cloud find their ball full; queries [B, M, 3]."""
     found = np.empty(_SAMPLE, np.int64)
-    while True:
-        b = next_item(counter)
-        if b >= items:
-            break
+    for b in taken(counter, items):
         s, n = starts[b], lengths[b]
         sample = min(n, _SAMPLE)
         for i in range(_PROBES):
@@ -120,10 +124,7 @@ def scan_flat(
     """Item: some consecutive queries. Indices count from the start of the cloud or, `absolute`, of all."""
     M, K = idx.shape
     found = np.empty(most, np.int64)
-    while True:
-        item = next_item(counter)
-        if item >= items:
-            break
+    for item in taken(counter, items):
         i, last = item * _QUERIES, min(M, (item + 1) * _QUERIES)
         b = np.searchsorted(ends, i, "right")
         while i < last:
@@ -150,10 +151,7 @@ def _ball_query_pruned(
     parts = (M + _QUERIES - 1) // _QUERIES
     found, ranks = np.empty(N + min(K, N) + LANES, np.int64), np.empty(RANKED, np.int64)
     gaps, near = np.empty(branches.shape[2], np.float32), np.empty(FAN, np.float32)
-    while True:
-        item = next_item(counter)
-        if item >= items:
-            break
+    for item in taken(counter, items):
         b = item // parts
         s, n = starts[b], lengths[b]
         k = min(K, n)
@@ -190,13 +188,13 @@ def _search(
 
 
 def ball_query(
-    queries: Tensor,  # [B, M, 3]
-    points: Tensor,  # [B, N, 3]
+    queries: Tensor,
+    points: Tensor,
     radius: float,
     k: int,
-    lengths: Tensor | None = None,  # [B]
+    lengths: Tensor | None = None,
     padding: str = "none",
-) -> tuple[Tensor, Tensor]:  # [B, M, k], [B, M, k] int64
+) -> tuple[Tensor, Tensor]:
     (B, M, _), N = queries.shape, points.shape[1]
     clouds = flat_batch(queries, points, lengths)
     columns, bound = clouds.columns(), squared(radius)
@@ -210,20 +208,14 @@ def ball_query(
         dist, idx = _search(clouds, columns, radius, k, padding, absolute=False)
         return dist.view(B, M, k), idx.view(B, M, k)
     (dist,), (idx,) = empty([(B, M, k)]), empty([(B, M, k)], torch.int64)
-    tree = Ordered(p, clouds.lengths)
-    boxes = tree.columns, tree.order, tree.leaves, tree.branches
+    boxes = put_in_order(p, clouds.lengths)
     settings = clouds.starts, clouds.lengths, columns, bound, padding == "first"
     run(_ball_query_pruned, B * -(-M // _QUERIES), q, p, *settings, *boxes, dist.numpy(), idx.numpy())
     return dist, idx
 
 
 def packed_ball_query(
-    queries: Tensor,  # [M, 3]
-    points: Tensor,  # [N, 3]
-    radius: float,
-    k: int,
-    query_lengths: list[int],
-    point_lengths: list[int],
+    queries: Tensor, points: Tensor, radius: float, k: int, query_lengths: list[int], point_lengths: list[int]
 ) -> tuple[Tensor, Tensor] | None:  # [M, k], [M, k] int64
     """None where clouds are so large that they are better searched one by one."""
     if max(point_lengths, default=0) >= _PRUNE_FROM:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recon_fast.kernels.cpu.launch import as_lengths, as_points, compiled, next_item, run
+from recon_fast.kernels.cpu.launch import as_lengths, as_points, compiled, run, taken
 from recon_fast.kernels.cpu.nearest import mutual_nearest, search_all
 from recon_fast.kernels.cpu.simd import QUERIES
 from recon_fast.kernels.cpu.spatial import columns_of
@@ -53,10 +53,7 @@ def _pairs(counter, items, pred, target, pred_lengths, target_lengths, near, roo
     dist, idx, number = np.empty(size, np.float32), np.empty(size, np.int64), np.arange(size).astype(np.int32)
     q, best = np.empty((3, QUERIES), np.float32), np.empty(QUERIES, np.float32)
     found = np.empty(QUERIES, np.int32)
-    while True:
-        b = next_item(counter)
-        if b >= items:
-            break
+    for b in taken(counter, items):
         p, t, n, m = pred[b], target[b], pred_lengths[b], target_lengths[b]
         gp, gt = to_pred[b if to_pred.shape[1] else 0], to_target[b if to_target.shape[1] else 0]
         gp[:] = np.float32(0)
@@ -76,14 +73,10 @@ def _pairs(counter, items, pred, target, pred_lengths, target_lengths, near, roo
 
 
 def chamfer_pairs(
-    pred: Tensor,  # [B, N, 3]
-    target: Tensor,  # [B, M, 3]
-    pred_lengths: Tensor | None,  # [B]
-    target_lengths: Tensor | None,  # [B]
-    norm: str,
-    need_pred_grad: bool,
-    need_target_grad: bool,
-) -> tuple[Tensor, Tensor, Tensor]:  # [B], [B, N, 3], [B, M, 3]; gradients that are not needed are empty
+    pred: Tensor, target: Tensor, pred_lengths: Tensor | None, target_lengths: Tensor | None,
+    norm: str, need_pred_grad: bool, need_target_grad: bool,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """As the reference; a gradient that is not needed is empty."""
     p, t = as_points(pred), as_points(target)
     (B, N, _), M = p.shape, t.shape[1]
     if N * M > _SMALL:

@@ -9,19 +9,16 @@ import torch
 from torch import Tensor
 
 from recon_fast.kernels.cpu.ball import scan_flat, squared
-from recon_fast.kernels.cpu.flat import padded_columns
 from recon_fast.kernels.cpu.knn import search_flat
-from recon_fast.kernels.cpu.launch import as_points, compiled, empty, next_item, run
+from recon_fast.kernels.cpu.launch import as_points, compiled, empty, run, taken
+from recon_fast.kernels.cpu.spatial import padded_columns
 
 _ROWS = 1024  # of one item of work
 
 
 @compiled
 def _count(counter, items, idx, counts):
-    while True:
-        item = next_item(counter)
-        if item >= items:
-            break
+    for item in taken(counter, items):
         count = 0
         for i in range(item * _ROWS, min(idx.shape[0], (item + 1) * _ROWS)):
             for k in range(idx.shape[1]):
@@ -31,10 +28,7 @@ def _count(counter, items, idx, counts):
 
 @compiled
 def _write(counter, items, idx, starts, out):
-    while True:
-        item = next_item(counter)
-        if item >= items:
-            break
+    for item in taken(counter, items):
         place = starts[item]
         for i in range(item * _ROWS, min(idx.shape[0], (item + 1) * _ROWS)):
             for k in range(idx.shape[1]):

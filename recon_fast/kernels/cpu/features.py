@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recon_fast.kernels.cpu.launch import compiled, empty, next_item, run
+from recon_fast.kernels.cpu.launch import compiled, empty, run, taken
 
 _CHANNELS = 16  # of one item of work
 _MATCHED = 256  # outputs of one item of work
@@ -17,10 +17,7 @@ _MATCHED = 256  # outputs of one item of work
 @compiled
 def _prepare(counter, items, idx, weights, weighted, N, places, factors):
     """Columns [B, K, M] of the indices, N for those that do not exist, and of the weights."""
-    while True:
-        b = next_item(counter)
-        if b >= items:
-            break
+    for b in taken(counter, items):
         for m in range(idx.shape[1]):
             for k in range(idx.shape[2]):
                 i = idx[b, m, k]
@@ -34,10 +31,7 @@ def _sum(counter, items, features, places, factors, weighted, out):
     C, N = features.shape[1], features.shape[2]
     parts = (C + _CHANNELS - 1) // _CHANNELS
     row = np.zeros(N + 1, np.float32)
-    while True:
-        item = next_item(counter)
-        if item >= items:
-            break
+    for item in taken(counter, items):
         b = item // parts
         first = (item - b * parts) * _CHANNELS
         for c in range(first, min(C, first + _CHANNELS)):
@@ -66,10 +60,7 @@ def _scatter(counter, items, values, places, factors, weighted, out):
     C, N = values.shape[1], out.shape[2]
     parts = (C + _CHANNELS - 1) // _CHANNELS
     row = np.empty(N + 1, np.float32)
-    while True:
-        item = next_item(counter)
-        if item >= items:
-            break
+    for item in taken(counter, items):
         b = item // parts
         first = (item - b * parts) * _CHANNELS
         for c in range(first, min(C, first + _CHANNELS)):
@@ -91,10 +82,7 @@ def _scatter(counter, items, values, places, factors, weighted, out):
 def _match(counter, items, values, features, places, out):
     C, N, M = features.shape[1], features.shape[2], values.shape[2]
     parts = (M + _MATCHED - 1) // _MATCHED
-    while True:
-        item = next_item(counter)
-        if item >= items:
-            break
+    for item in taken(counter, items):
         b = item // parts
         first = (item - b * parts) * _MATCHED
         last = min(M, first + _MATCHED)
@@ -125,11 +113,7 @@ def _columns(idx: Tensor, weights: Tensor | None, N: int) -> tuple[np.ndarray, n
     return places, factors
 
 
-def sum_features(
-    features: Tensor,  # [B, C, N]
-    idx: Tensor,  # [B, M, K] int32 or int64
-    weights: Tensor | None = None,  # [B, M, K]
-) -> Tensor:  # [B, C, M]
+def sum_features(features: Tensor, idx: Tensor, weights: Tensor | None = None) -> Tensor:
     B, C, N = features.shape
     places, factors = _columns(idx, weights, N)
     (out,) = empty([(B, C, idx.shape[1])])
@@ -138,12 +122,7 @@ def sum_features(
     return out.to(features.dtype)
 
 
-def scatter_features(
-    values: Tensor,  # [B, C, M]
-    idx: Tensor,  # [B, M, K] int32 or int64
-    weights: Tensor | None,  # [B, M, K]
-    num_points: int,
-) -> Tensor:  # [B, C, N]
+def scatter_features(values: Tensor, idx: Tensor, weights: Tensor | None, num_points: int) -> Tensor:
     B, C, _ = values.shape
     places, factors = _columns(idx, weights, num_points)
     (out,) = empty([(B, C, num_points)])
@@ -152,11 +131,7 @@ def scatter_features(
     return out.to(values.dtype)
 
 
-def match_features(
-    values: Tensor,  # [B, C, M]
-    features: Tensor,  # [B, C, N]
-    idx: Tensor,  # [B, M, K] int32 or int64
-) -> Tensor:  # [B, M, K]
+def match_features(values: Tensor, features: Tensor, idx: Tensor) -> Tensor:
     B, M, K = idx.shape
     places, _ = _columns(idx, None, features.shape[2])
     (out,) = empty([(B, M, K)])

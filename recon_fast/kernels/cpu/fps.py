@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recon_fast.kernels.cpu.launch import as_lengths, as_points, compiled, next_item, run
+from recon_fast.kernels.cpu.launch import as_lengths, as_points, compiled, run, taken
 from recon_fast.kernels.cpu.spatial import INF, NONE, box_distances, boxes, curve_order, first_equal
 from recon_fast.kernels.reference import NEAR_ORIGIN
 
@@ -129,10 +129,7 @@ def sample_pruned(px, py, pz, pindex, start, center, out):
 
 @compiled
 def _farthest_point_sample(counter, items, xyz, lengths, first, skip, prune, out):
-    while True:
-        b = next_item(counter)
-        if b >= items:
-            break
+    for b in taken(counter, items):
         points, row = xyz[b], out[b]
         length = lengths[b]
         total = min(row.shape[0], length)
@@ -168,12 +165,12 @@ def _farthest_point_sample(counter, items, xyz, lengths, first, skip, prune, out
 
 
 def farthest_point_sample(
-    xyz: Tensor,  # [B, N, 3]
+    xyz: Tensor,
     num_samples: int,
-    lengths: Tensor | None = None,  # [B]
+    lengths: Tensor | None = None,
     start_index: int = 0,
     skip_near_origin: bool = False,
-) -> Tensor:  # [B, M] int64
+) -> Tensor:
     points = as_points(xyz)
     B, N, _ = points.shape
     out = torch.empty(B, num_samples, dtype=torch.int64)

@@ -11,17 +11,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recon_fast.kernels.cpu.flat import Flat, flat_batch, flat_packed
-from recon_fast.kernels.cpu.launch import as_lengths, as_points, compiled, next_item, run
+from recon_fast.kernels.cpu.launch import as_lengths, as_points, compiled, run, taken
 from recon_fast.kernels.cpu.simd import LANES, rank_block
 from recon_fast.kernels.cpu.spatial import (
     FAN,
     INF,
     INF_BITS,
     LEAF,
-    Ordered,
+    Flat,
     box_distances,
+    flat_batch,
+    flat_packed,
     position_of_smallest,
+    put_in_order,
 )
 
 _QUERIES = 16  # queries of one item of work
@@ -168,9 +170,14 @@ def select_all(points, q, k, buffer, minima, picks, ranks, keys):
         i = position_of_smallest(bits[:n])
         keys[n] = (np.int64(bits[i]) << 32) | i
         return
-    m = select(bits[:n], k, minima, picks, keys)
-    for j in range(m):
-        keys[j] |= np.int64(bits[keys[j]]) << 32
+    if n <= _FEW:
+        m = n
+        for j in range(n):
+            keys[j] = (np.int64(bits[j]) << 32) | j
+    else:
+        m = select(bits[:n], k, minima, picks, keys)
+        for j in range(m):
+            keys[j] |= np.int64(bits[keys[j]]) << 32
     sort_smallest(keys, m, k, ranks, keys[n:])
 
 
@@ -233,37 +240,13 @@ def write(keys, k, cloud, q, idx, dist):
 
 
 @compiled
-def search_few(x, y, z, queries, i, k, buffer, keys, ranks, start, dist, idx):
-    """The k nearest of all points for query i, into row i of `dist` and `idx`; indices count from -start."""
-    n = x.shape[0]
-    qx, qy, qz = queries[i, 0], queries[i, 1], queries[i, 2]
-    for j in range(n):
-        dx = qx - x[j]
-        dy = qy - y[j]
-        dz = qz - z[j]
-        buffer[j] = dx * dx + dy * dy + dz * dz
-    for j in range(n):
-        v = buffer[j] if buffer[j] < INF else INF
-        keys[j] = (np.int64(np.float32(v).view(np.int32)) << 32) | j
-    for s in range(0, n, LANES):
-        rank_block(keys, s, n, ranks)
-    for j in range(n):
-        if ranks[j] < k:
-            dist[i, ranks[j]] = buffer[j]
-            idx[i, ranks[j]] = start + j
-
-
-@compiled
 def search_flat(counter, items, queries, xyz, ends, starts, lengths, columns, most, absolute, dist, idx):
     """Item: some consecutive queries. Indices count from the start of the cloud or, `absolute`, of all."""
     M, K = idx.shape
     keys, ranks = np.empty(most + K + LANES, np.int64), np.empty(RANKED, np.int64)
     minima, picks = np.empty(most, np.int32), np.empty(most + 1, np.int32)
     buffer = np.empty(most, np.float32)
-    while True:
-        item = next_item(counter)
-        if item >= items:
-            break
+    for item in taken(counter, items):
         i, last = item * _QUERIES, min(M, (item + 1) * _QUERIES)
         b = np.searchsorted(ends, i, "right")
         while i < last:
@@ -273,14 +256,12 @@ def search_flat(counter, items, queries, xyz, ends, starts, lengths, columns, mo
             e, k, shift = s + n, min(K, n), s if absolute else 0
             x, y, z = columns[0, s:e], columns[1, s:e], columns[2, s:e]
             for j in range(i, stop):
-                if n <= _FEW:
-                    search_few(x, y, z, queries, j, k, buffer, keys, ranks, shift, dist, idx)
-                else:
-                    q = (queries[j, 0], queries[j, 1], queries[j, 2])
+                q = (queries[j, 0], queries[j, 1], queries[j, 2])
+                if k > 0:
                     select_all((x, y, z), q, k, buffer, minima, picks, ranks, keys)
-                    write(keys[n:], k, xyz[s:], q, idx[j], dist[j])
-                    for o in range(k):
-                        idx[j, o] += shift
+                write(keys[n:], k, xyz[s:], q, idx[j], dist[j])
+                for o in range(k):
+                    idx[j, o] += shift
                 for o in range(k, K):
                     idx[j, o] = -1
                     dist[j, o] = INF
@@ -296,10 +277,7 @@ def _knn_pruned(counter, items, queries, xyz, lengths, columns, order, leaves, b
     buffer = np.empty(N, np.float32)
     gaps, near = np.empty(branches.shape[2], np.float32), np.empty(FAN, np.float32)
     seen = np.empty(leaves.shape[2], np.int32)
-    while True:
-        item = next_item(counter)
-        if item >= items:
-            break
+    for item in taken(counter, items):
         b = item // parts
         n = lengths[b]
         k = min(K, n)
@@ -326,30 +304,19 @@ def _search(clouds: Flat, k: int, absolute: bool) -> tuple[Tensor, Tensor]:  # [
     return dist, idx
 
 
-def knn(
-    queries: Tensor,  # [B, M, 3]
-    points: Tensor,  # [B, N, 3]
-    k: int,
-    lengths: Tensor | None = None,  # [B]
-) -> tuple[Tensor, Tensor]:  # [B, M, k], [B, M, k] int64
+def knn(queries: Tensor, points: Tensor, k: int, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
     (B, M, _), N = queries.shape, points.shape[1]
     if N < _PRUNE_FROM or k > N // 64:
         dist, idx = _search(flat_batch(queries, points, lengths), k, absolute=False)
         return dist.view(B, M, k), idx.view(B, M, k)
     q, p, valid = as_points(queries), as_points(points), as_lengths(lengths, B, N)
     dist, idx = torch.empty(B, M, k), torch.empty(B, M, k, dtype=torch.int64)
-    tree = Ordered(p, valid)
-    boxes = tree.columns, tree.order, tree.leaves, tree.branches
-    run(_knn_pruned, B * -(-M // _QUERIES), q, p, valid, *boxes, dist.numpy(), idx.numpy())
+    run(_knn_pruned, B * -(-M // _QUERIES), q, p, valid, *put_in_order(p, valid), dist.numpy(), idx.numpy())
     return dist, idx
 
 
 def packed_knn(
-    queries: Tensor,  # [M, 3]
-    points: Tensor,  # [N, 3]
-    k: int,
-    query_lengths: list[int],
-    point_lengths: list[int],
+    queries: Tensor, points: Tensor, k: int, query_lengths: list[int], point_lengths: list[int]
 ) -> tuple[Tensor, Tensor] | None:  # [M, k], [M, k] int64
     """None where clouds are so large that they are better searched one by one."""
     largest = max(point_lengths, default=0)

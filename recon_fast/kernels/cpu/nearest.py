@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recon_fast.kernels.cpu.launch import as_lengths, as_points, compiled, next_item, run
+from recon_fast.kernels.cpu.launch import as_lengths, as_points, compiled, run, taken
 from recon_fast.kernels.cpu.simd import QUERIES, search_run
 from recon_fast.kernels.cpu.spatial import (
     FAN,
@@ -18,10 +18,10 @@ from recon_fast.kernels.cpu.spatial import (
     INF_BITS,
     LEAF,
     NONE,
-    Ordered,
     box_distances,
     columns_of,
     position_of_smallest,
+    put_in_order,
 )
 
 _QUERIES = 8 * LEAF  # queries of one item of work, pruned
@@ -119,10 +119,7 @@ def nearest_small(counter, items, src, dst, src_lengths, lengths, parts, dist, i
         np.empty(QUERIES, np.float32),
         np.empty(QUERIES, np.int32),
     )
-    while True:
-        item = next_item(counter)
-        if item >= items:
-            break
+    for item in taken(counter, items):
         b = item // parts
         first = (item - b * parts) * size
         m = lengths[b]
@@ -150,10 +147,7 @@ def nearest_pruned(
         np.empty(QUERIES, np.float32),
         np.empty(QUERIES, np.int32),
     )
-    while True:
-        item = next_item(counter)
-        if item >= items:
-            break
+    for item in taken(counter, items):
         b = item // parts
         m = lengths[b]
         x, y, z = columns[b, 0, :m], columns[b, 1, :m], columns[b, 2, :m]
@@ -177,10 +171,7 @@ def nearest_pruned(
 @compiled
 def gradient_of_distances(counter, items, grad, src, dst, idx, grad_src, grad_dst):
     """Gradients of |src_i - dst_idx[i, k]|^2, weighted by grad [B, N, K]; one thread a cloud, in order."""
-    while True:
-        b = next_item(counter)
-        if b >= items:
-            break
+    for b in taken(counter, items):
         grad_dst[b] = np.float32(0)
         for i in range(src.shape[1]):
             gx, gy, gz = np.float32(0), np.float32(0), np.float32(0)
@@ -201,64 +192,49 @@ def gradient_of_distances(counter, items, grad, src, dst, idx, grad_src, grad_ds
             grad_src[b, i, 0], grad_src[b, i, 1], grad_src[b, i, 2] = gx, gy, gz
 
 
-def find_nearest(
-    src: np.ndarray,
-    dst: np.ndarray,
-    src_lengths: np.ndarray,
-    lengths: np.ndarray,
-    ordered: tuple[Ordered, Ordered] | None,
+def _find_nearest(
+    a: tuple[np.ndarray, np.ndarray], t: tuple[np.ndarray, np.ndarray], ordered: tuple
 ) -> tuple[Tensor, Tensor]:
-    """Distances [B, N] and indices [B, N] of float32 arrays; `ordered` holds (src, dst) where it pays."""
+    """Distances [B, N] and indices [B, N] of two clouds with their lengths; `ordered` may be empty."""
+    (src, src_lengths), (dst, lengths) = a, t
     B, N, _ = src.shape
     dist, idx = torch.empty(B, N), torch.empty(B, N, dtype=torch.int64)
-    if ordered is None:
+    if not ordered:
         parts = 1 if B >= 8 else min(-(-N // QUERIES), -(-8 // B))
         run(nearest_small, B * parts, src, dst, src_lengths, lengths, parts, dist.numpy(), idx.numpy())
         return dist, idx
-    a, t = ordered
+    queries, targets = ordered
+    boxes = *queries[:3], *targets
     items = B * -(-N // _QUERIES)
-    out = (dist.numpy(), idx.numpy())
-    queries, targets = (a.columns, a.order, a.leaves), (t.columns, t.order, t.leaves, t.branches)
-    run(nearest_pruned, items, src, dst, src_lengths, lengths, *queries, *targets, *out)
+    run(nearest_pruned, items, src, dst, src_lengths, lengths, *boxes, dist.numpy(), idx.numpy())
     return dist, idx
 
 
-def pays_to_order(src: np.ndarray, dst: np.ndarray) -> bool:
-    return src.shape[1] * dst.shape[1] >= _PRUNE_FROM and min(src.shape[1], dst.shape[1]) >= LEAF
+def _prepared(src: Tensor, dst: Tensor, src_lengths: Tensor | None, dst_lengths: Tensor | None) -> tuple:
+    """Both clouds with their lengths and, where it pays, in order."""
+    a, t = as_points(src), as_points(dst)
+    (B, N, _), M = a.shape, t.shape[1]
+    clouds = (a, as_lengths(src_lengths, B, N)), (t, as_lengths(dst_lengths, B, M))
+    pays = N * M >= _PRUNE_FROM and min(N, M) >= LEAF
+    return *clouds, tuple(put_in_order(*cloud) for cloud in clouds) if pays else ()
 
 
 def nearest_neighbor(
-    src: Tensor,  # [B, N, 3]
-    dst: Tensor,  # [B, M, 3]
-    src_lengths: Tensor | None = None,  # [B]
-    dst_lengths: Tensor | None = None,  # [B]
-) -> tuple[Tensor, Tensor]:  # [B, N], [B, N] int64
-    a, t = as_points(src), as_points(dst)
-    counts = as_lengths(src_lengths, *a.shape[:2]), as_lengths(dst_lengths, *t.shape[:2])
-    ordered = (Ordered(a, counts[0]), Ordered(t, counts[1])) if pays_to_order(a, t) else None
-    return find_nearest(a, t, *counts, ordered)
+    src: Tensor, dst: Tensor, src_lengths: Tensor | None = None, dst_lengths: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    a, t, ordered = _prepared(src, dst, src_lengths, dst_lengths)
+    return _find_nearest(a, t, ordered)
 
 
 def mutual_nearest(
-    src: Tensor,  # [B, N, 3]
-    dst: Tensor,  # [B, M, 3]
-    src_lengths: Tensor | None = None,  # [B]
-    dst_lengths: Tensor | None = None,  # [B]
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # [B, N], [B, N] int64, [B, M], [B, M] int64
+    src: Tensor, dst: Tensor, src_lengths: Tensor | None = None, dst_lengths: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Nearest neighbours both ways; each cloud is put in order once."""
-    a, t = as_points(src), as_points(dst)
-    counts = as_lengths(src_lengths, *a.shape[:2]), as_lengths(dst_lengths, *t.shape[:2])
-    ordered = (Ordered(a, counts[0]), Ordered(t, counts[1])) if pays_to_order(a, t) else None
-    forth = find_nearest(a, t, *counts, ordered)
-    return *forth, *find_nearest(t, a, *counts[::-1], None if ordered is None else ordered[::-1])
+    a, t, ordered = _prepared(src, dst, src_lengths, dst_lengths)
+    return *_find_nearest(a, t, ordered), *_find_nearest(t, a, ordered[::-1])
 
 
-def distance_backward(
-    grad: Tensor,  # [B, N, K]
-    src: Tensor,  # [B, N, 3]
-    dst: Tensor,  # [B, M, 3]
-    idx: Tensor,  # [B, N, K] int64, -1 for none
-) -> tuple[Tensor, Tensor]:  # [B, N, 3], [B, M, 3]
+def distance_backward(grad: Tensor, src: Tensor, dst: Tensor, idx: Tensor) -> tuple[Tensor, Tensor]:
     a, t = as_points(src), as_points(dst)
     grad_src, grad_dst = torch.empty(a.shape), torch.empty(t.shape)
     g, index = grad.to(torch.float32).contiguous().numpy(), idx.contiguous().numpy()

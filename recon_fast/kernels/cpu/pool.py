@@ -9,9 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recon_fast.kernels.cpu.bits import bits_of, kept, narrow, widen
-from recon_fast.kernels.cpu.launch import compiled_loose, empty, next_item, run
-from recon_fast.kernels.cpu.simd import BLOCK, ROUNDS_TO_BF16, sum_bf16_rows
+from recon_fast.kernels.cpu.launch import compiled_loose, empty, run, taken
+from recon_fast.kernels.cpu.rows import BLOCK, ROUNDS_TO_BF16, bits_of, kept, narrow, sum_bf16_rows, widen
 
 _GROUPS = 16  # of one item of work
 _TOGETHER = 8  # groups whose rows are added to a gradient of the weight at once
@@ -22,10 +21,7 @@ _OUTPUTS = 192  # at most of one item of work: 384 KiB at 512 inputs
 def _group_max(counter, items, values, out, idx):
     G, K, O = values.shape
     best, found = np.empty(O, np.float32), np.empty(O, np.int32)
-    while True:
-        item = next_item(counter)
-        if item >= items:
-            break
+    for item in taken(counter, items):
         for g in range(item * _GROUPS, min(G, (item + 1) * _GROUPS)):
             row = values[g, 0]
             for o in range(O):
@@ -78,10 +74,7 @@ def _input_gradient(counter, items, grad, idx, weight, to_x):
     O = weight.shape[0]
     end, place = np.empty(K + 1, np.int32), np.empty(O, np.int32)
     total, flow = np.empty(C, np.float32), np.empty(O, np.float32)
-    while True:
-        item = next_item(counter)
-        if item >= items:
-            break
+    for item in taken(counter, items):
         for g in range(item * _GROUPS, min(G, (item + 1) * _GROUPS)):
             sort_by_member(idx[g], end, place)
             for o in range(O):
@@ -110,10 +103,7 @@ def _weight_gradient(counter, items, grad, idx, x, to_weight):
     G = x.shape[0]
     O = to_weight.shape[0]
     size = (O + items - 1) // items
-    while True:
-        item = next_item(counter)
-        if item >= items:
-            break
+    for item in taken(counter, items):
         first, last = item * size, min(O, (item + 1) * size)
         for o in range(first, last):
             to_weight[o] = np.float32(0)
@@ -139,10 +129,7 @@ def _input_gradient_of_bf16(counter, items, grad, idx, weight, to_x):
     flat = weight.reshape(O * C)
     end, place = np.empty(K + 1, np.int32), np.empty(O, np.int32)
     start, flow = np.empty(O, np.int64), np.empty(O, np.uint16)
-    while True:
-        item = next_item(counter)
-        if item >= items:
-            break
+    for item in taken(counter, items):
         for g in range(item * _GROUPS, min(G, (item + 1) * _GROUPS)):
             sort_by_member(idx[g], end, place)
             for j in range(O):
@@ -164,10 +151,7 @@ def _weight_gradient_of_bf16(counter, items, grad, idx, x, to_weight):
     flat = x.reshape(G * K * C)
     size = (O + items - 1) // items
     start, flow = np.empty(_TOGETHER, np.int64), np.empty(_TOGETHER, np.uint16)
-    while True:
-        item = next_item(counter)
-        if item >= items:
-            break
+    for item in taken(counter, items):
         first, last = item * size, min(O, (item + 1) * size)
         for o in range(first, last):
             to_weight[o] = np.float32(0)
@@ -201,11 +185,8 @@ def group_max(values: Tensor) -> tuple[Tensor, Tensor]:  # [G, K, O] -> [G, O], 
 
 
 def linear_max_backward(
-    grad: Tensor,  # [G, O]
-    idx: Tensor,  # [G, O] int32
-    x: Tensor,  # [G, K, C]
-    weight: Tensor,  # [O, C]
-) -> tuple[Tensor, Tensor, Tensor]:  # [G, K, C], [O, C], [O]
+    grad: Tensor, idx: Tensor, x: Tensor, weight: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
     (to_x,) = empty([x.shape], kept(x.dtype))
     to_weight = torch.empty(weight.shape)
     flow, index = _readable(grad), idx.contiguous().numpy()

@@ -1,9 +1,12 @@
-"""Pieces the point kernels share: bits of floats, order along a curve, bounding boxes."""
+"""What the point kernels share: order along a curve, bounding boxes, clouds one behind the other."""
+
+from typing import NamedTuple
 
 import numpy as np
+from torch import Tensor
 
-from recon_fast.kernels.cpu.launch import compiled, next_item, run
-from recon_fast.kernels.cpu.simd import QUERIES
+from recon_fast.kernels.cpu.launch import as_lengths, as_points, compiled, run, taken
+from recon_fast.kernels.cpu.simd import QUERIES, RUN
 
 INF = np.float32(np.inf)
 NAN = np.float32(np.nan)
@@ -228,20 +231,12 @@ def columns_of(cloud, x, y, z):
 
 @compiled
 def _order(counter, items, clouds, lengths, columns, orders, leaves, branches):
-    while True:
-        b = next_item(counter)
-        if b >= items:
-            break
+    for b in taken(counter, items):
         n = lengths[b]
         if n == 0:
             continue
-        x, y, z, order, cloud = (
-            columns[b, 0, :n],
-            columns[b, 1, :n],
-            columns[b, 2, :n],
-            orders[b, :n],
-            clouds[b],
-        )
+        x, y, z = columns[b, 0, :n], columns[b, 1, :n], columns[b, 2, :n]
+        order, cloud = orders[b, :n], clouds[b]
         columns_of(cloud, x, y, z)
         curve_order(x, y, z, order)
         sort_leaves(order)
@@ -253,14 +248,51 @@ def _order(counter, items, clouds, lengths, columns, orders, leaves, branches):
         join_boxes(leaves[b, :, :J], branches[b])
 
 
-class Ordered:
-    """Clouds [B, N, 3] in the order of Hilbert's curve: boxes of LEAF points, and of FAN such boxes."""
+def put_in_order(points: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Clouds [B, N, 3] along Hilbert's curve: columns [B, 3, N], indices [B, N], and boxes.
 
-    def __init__(self, points: np.ndarray, lengths: np.ndarray):
-        B, N, _ = points.shape
-        J = -(-N // LEAF)
-        self.columns = np.empty((B, 3, N), np.float32)
-        self.order = np.empty((B, N), np.int32)
-        self.leaves = np.empty((B, 6, J), np.float32)
-        self.branches = np.empty((B, 6, -(-J // FAN)), np.float32)
-        run(_order, B, points, lengths, self.columns, self.order, self.leaves, self.branches)
+    The boxes [B, 6, .] are of LEAF points each, and of FAN such boxes each.
+    """
+    B, N, _ = points.shape
+    leaves = -(-N // LEAF)
+    columns, order = np.empty((B, 3, N), np.float32), np.empty((B, N), np.int32)
+    boxes = np.empty((B, 6, leaves), np.float32), np.empty((B, 6, -(-leaves // FAN)), np.float32)
+    run(_order, B, points, lengths, columns, order, *boxes)
+    return columns, order, *boxes
+
+
+@compiled
+def padded_columns(points):
+    """Points [N, 3] as columns [3, N + RUN]: a run that begins at a point may be read whole."""
+    N = points.shape[0]
+    columns = np.empty((3, N + RUN), np.float32)
+    columns_of(points, columns[0, :N], columns[1, :N], columns[2, :N])
+    columns[:, N:] = NAN
+    return columns
+
+
+class Flat(NamedTuple):
+    """Queries and points of B clouds."""
+
+    queries: np.ndarray  # [M, 3] float32
+    points: np.ndarray  # [N, 3] float32
+    query_ends: np.ndarray  # [B] int64: where the queries of each cloud end
+    starts: np.ndarray  # [B] int64: where its points start
+    lengths: np.ndarray  # [B] int64: how many they are
+
+    def columns(self) -> np.ndarray:
+        """See `padded_columns`."""
+        return padded_columns(self.points)
+
+
+def flat_batch(queries: Tensor, points: Tensor, lengths: Tensor | None) -> Flat:
+    """Of queries [B, M, 3] and points [B, N, 3], of which `lengths` [B] are valid."""
+    (B, M, _), N = queries.shape, points.shape[1]
+    q, p = as_points(queries).reshape(-1, 3), as_points(points).reshape(-1, 3)
+    return Flat(q, p, np.arange(1, B + 1) * M, np.arange(B) * N, as_lengths(lengths, B, N))
+
+
+def flat_packed(queries: Tensor, points: Tensor, query_lengths: list[int], point_lengths: list[int]) -> Flat:
+    """Of queries [M, 3] and points [N, 3], whose clouds have these sizes."""
+    q, p, sizes = as_points(queries), as_points(points), np.array(point_lengths, np.int64)
+    return Flat(q, p, np.cumsum(query_lengths), np.cumsum(sizes) - sizes, sizes)

@@ -1,0 +1,84 @@
+"""What every operator of this package computes, in plain PyTorch: the specification, on any device.
+
+Geometry is computed in float32 (float64 for float64 inputs) from differences, dx*dx + dy*dy + dz*dz summed
+from left to right: the expansion |q|^2 + |p|^2 - 2qp picks wrong neighbours away from the origin. Ties go to
+the smallest index. Distances are squared. Arguments are taken as valid; the public functions check them.
+"""
+
+from recon_fast.kernels.reference.chamfer import (
+    chamfer_distance,
+    chamfer_loss,
+    chamfer_pairs,
+    distance_backward,
+    mutual_nearest,
+    nearest_neighbor,
+    of_pairs,
+    one_way_loss,
+    reduce_pairs,
+)
+from recon_fast.kernels.reference.features import (
+    gather_features,
+    group_max,
+    interpolate_features,
+    linear_max,
+    linear_max_backward,
+    masked_cross_attention,
+    masked_cross_attention_backward,
+    match_features,
+    scatter_features,
+    sum_features,
+)
+from recon_fast.kernels.reference.points import (
+    NEAR_ORIGIN,
+    ball_query,
+    distances_to,
+    farthest_point_sample,
+    gather_points,
+    geometry_dtype,
+    group,
+    group_around,
+    group_backward,
+    knn,
+    neighbor_edges,
+    query_chunks,
+    sample_and_group,
+    squared_radius,
+    zero_padding,
+)
+
+__all__ = [
+    "NEAR_ORIGIN",
+    "ball_query",
+    "chamfer_distance",
+    "chamfer_loss",
+    "chamfer_pairs",
+    "distance_backward",
+    "distances_to",
+    "farthest_point_sample",
+    "gather_features",
+    "gather_points",
+    "geometry_dtype",
+    "group",
+    "group_around",
+    "group_backward",
+    "group_max",
+    "interpolate_features",
+    "knn",
+    "linear_max",
+    "linear_max_backward",
+    "masked_cross_attention",
+    "masked_cross_attention_backward",
+    "match_features",
+    "mutual_nearest",
+    "nearest_neighbor",
+    "neighbor_edges",
+    "of_pairs",
+    "one_way_loss",
+    "query_chunks",
+    "reduce_pairs",
+    "sample_and_group",
+    "scatter_features",
+    "squared_radius",
+    "sum_features",
+    "zero_padding",
+]

@@ -1,0 +1,234 @@
+"""Geometry, sampling, search and grouping in plain PyTorch."""
+
+from collections.abc import Callable, Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+NEAR_ORIGIN = 1e-3  # pointnet2_ops passes over points with |p|^2 at or below this
+_CHUNK = 1 << 24  # pairs of points held at once
+
+
+def geometry_dtype(xyz: Tensor) -> torch.dtype:
+    """The dtype distances are computed in: float32, or float64 for float64 input."""
+    return torch.float64 if xyz.dtype == torch.float64 else torch.float32
+
+
+def squared_norm(diff: Tensor) -> Tensor:
+    """|diff|^2 over the last axis, summed x, y, z in that order."""
+    x, y, z = diff.unbind(-1)
+    return x * x + y * y + z * z
+
+
+def pairwise(queries: Tensor, points: Tensor) -> Tensor:
+    """Squared distances [B, M, N]; a NaN counts as inf."""
+    d2 = (queries[:, :, None, 0] - points[:, None, :, 0]).square_()
+    d2 += (queries[:, :, None, 1] - points[:, None, :, 1]).square_()
+    d2 += (queries[:, :, None, 2] - points[:, None, :, 2]).square_()
+    return d2.nan_to_num_(nan=float("inf"), posinf=float("inf"))
+
+
+def query_chunks(queries: Tensor, num_points: int) -> Iterator[Tensor]:
+    """Split [B, M, ...] along M so that a chunk's distance matrix stays small."""
+    rows = max(1, _CHUNK // (queries.shape[0] * num_points))
+    return iter(queries.split(rows, dim=1))
+
+
+def valid_rows(length: Tensor, size: int) -> Tensor:
+    """[B, size] bool: which positions lie within the lengths."""
+    return torch.arange(size, device=length.device) < length[:, None]
+
+
+def zero_padding(xyz: Tensor, lengths: Tensor | None) -> Tensor:
+    """The clouds with zeros behind their lengths, so that a NaN there meets no gradient."""
+    return xyz if lengths is None else xyz.masked_fill(~valid_rows(lengths, xyz.shape[1])[..., None], 0)
+
+
+def gather_points(xyz: Tensor, idx: Tensor) -> Tensor:
+    """Points [B, ..., 3] at `idx` [B, ...]; an index of -1 takes point 0. Differentiable in `xyz`."""
+    flat = idx.clamp_min(0).reshape(idx.shape[0], -1, 1).expand(-1, -1, 3)
+    return xyz.gather(1, flat).reshape(*idx.shape, 3)
+
+
+def distances_to(src: Tensor, dst: Tensor, idx: Tensor) -> Tensor:
+    """|src_i - dst_idx[i, k]|^2 [B, N, K] of src [B, N, 3], dst [B, M, 3] and idx [B, N, K], inf at index -1.
+
+    Without K for idx [B, N]. Differentiable in both, in every mode.
+    """
+    dtype, nothing = geometry_dtype(src), idx < 0
+    src = src.to(dtype)
+    diff = (src if idx.ndim == 2 else src[:, :, None]) - gather_points(dst.to(dtype), idx)
+    # A difference of 0 before the square keeps what is not there out of the gradients, NaN included.
+    return squared_norm(diff.masked_fill(nothing[..., None], 0)).masked_fill(nothing, float("inf"))
+
+
+def farthest_point_sample(
+    xyz: Tensor,
+    num_samples: int,
+    *,
+    lengths: Tensor | None = None,
+    start_index: int = 0,
+    skip_near_origin: bool = False,
+) -> Tensor:
+    """xyz [B, N, 3], lengths [B] -> [B, num_samples] int64."""
+    xyz = xyz.detach().to(geometry_dtype(xyz))
+    B, N, _ = xyz.shape
+    point = torch.arange(N, device=xyz.device)
+    # Distance to the chosen set; the negative values rank what is taken only when nothing better is left.
+    dist = torch.full((B, N), float("inf"), dtype=xyz.dtype, device=xyz.device)
+    last_resort = ~xyz.isfinite().all(-1)
+    if skip_near_origin:
+        last_resort |= squared_norm(xyz) <= NEAR_ORIGIN
+    dist.masked_fill_(last_resort, -1)
+    if lengths is not None:
+        dist.masked_fill_(~valid_rows(lengths, N), -3)
+
+    idx = torch.empty(B, num_samples, dtype=torch.int64, device=xyz.device)
+    current = torch.full((B, 1), start_index, dtype=torch.int64, device=xyz.device)
+    if lengths is not None:
+        current = current.minimum(lengths[:, None] - 1).clamp_min(0)
+    for m in range(num_samples):
+        idx[:, m : m + 1] = current
+        dist.scatter_(1, current, -2)
+        d2 = squared_norm(xyz - gather_points(xyz, current))
+        dist = torch.where(d2 < dist, d2, dist)  # a NaN distance is never nearer, a chosen point stays chosen
+        farthest = dist.amax(1, keepdim=True)
+        current = torch.where(dist == farthest, point, N).amin(1, keepdim=True)
+    if lengths is not None:
+        idx.masked_fill_(torch.arange(num_samples, device=xyz.device) >= lengths[:, None], -1)
+    return idx
+
+
+def knn(queries: Tensor, points: Tensor, k: int, *, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Queries [B, M, 3], points [B, N, 3], lengths [B] -> distances [B, M, k], indices [B, M, k] int64."""
+    dtype = geometry_dtype(queries)
+    queries, points = queries.to(dtype), points.to(dtype)
+    N = points.shape[1]
+    with torch.no_grad():
+        chunks = []
+        for chunk in query_chunks(queries, N):
+            d2 = pairwise(chunk, points)  # [B, m, N]
+            if lengths is not None:
+                d2.masked_fill_(~valid_rows(lengths, N)[:, None], float("inf"))
+            if dtype == torch.float32:
+                # Bits of a non-negative float sort like the float, so (bits, index) is one integer key.
+                key = (d2.view(torch.int32).to(torch.int64) << 32) | torch.arange(N, device=d2.device)
+                chunks.append(key.topk(k, largest=False).values & 0xFFFFFFFF)
+            else:
+                chunks.append(d2.sort(dim=-1, stable=True).indices[..., :k])
+        idx = torch.cat(chunks, 1)  # [B, M, k]
+    if lengths is not None:
+        idx = idx.masked_fill(idx >= lengths[:, None, None], -1)
+    return distances_to(queries, points, idx), idx
+
+
+def neighbor_edges(idx: Tensor) -> Tensor:  # [M, k] int64, -1 for none -> [2, E]
+    there = idx >= 0
+    row = torch.arange(idx.shape[0], device=idx.device)[:, None].expand_as(idx)
+    return torch.stack([row[there], idx[there]])
+
+
+def squared_radius(radius: float, dtype: torch.dtype) -> float:
+    """radius^2 as arithmetic in `dtype` rounds it."""
+    rounded = torch.tensor(radius, dtype=dtype)
+    return (rounded * rounded).item()
+
+
+def ball_query(
+    queries: Tensor,
+    points: Tensor,
+    radius: float,
+    k: int,
+    *,
+    lengths: Tensor | None = None,
+    padding: str = "none",
+) -> tuple[Tensor, Tensor]:
+    """Queries [B, M, 3], points [B, N, 3], lengths [B] -> distances [B, M, k], indices [B, M, k] int64."""
+    dtype = geometry_dtype(queries)
+    queries, points = queries.to(dtype), points.to(dtype)
+    N = points.shape[1]
+    point, bound = torch.arange(N, device=points.device), squared_radius(radius, dtype)
+    with torch.no_grad():
+        chunks = []
+        for chunk in query_chunks(queries, N):
+            inside = pairwise(chunk, points) < bound  # [B, m, N]
+            if lengths is not None:
+                inside &= valid_rows(lengths, N)[:, None]
+            chunks.append(torch.where(inside, point, N).topk(min(k, N), largest=False).values)
+        idx = F.pad(torch.cat(chunks, 1), (0, max(0, k - N)), value=N)  # [B, M, k]
+        idx = idx.masked_fill(idx == N, -1)
+        if padding == "first":
+            idx = torch.where(idx < 0, idx[..., :1], idx).clamp_min(0)
+            if lengths is not None:
+                idx = idx.masked_fill(lengths[:, None, None] <= 0, -1)
+    return distances_to(queries, points, idx), idx
+
+
+def sample_and_group(
+    xyz: Tensor,
+    num_groups: int,
+    group_size: int,
+    *,
+    lengths: Tensor | None = None,
+    skip_near_origin: bool = False,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """xyz [B, N, 3], lengths [B] -> [B, G, 3], [B, G, K, 3], [B, G] int64, [B, G, K] int64."""
+    center_idx = farthest_point_sample(xyz, num_groups, lengths=lengths, skip_near_origin=skip_near_origin)
+    centers, neighborhoods, neighbor_idx = group_around(xyz, center_idx, group_size, lengths)
+    return centers, neighborhoods, center_idx, neighbor_idx
+
+
+def group(
+    xyz: Tensor, centers: Tensor, center_idx: Tensor, neighbor_idx: Tensor, *, padded: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """What `sample_and_group` gives, of its parts; with `padded`, index -1 gives coordinates 0."""
+    neighborhoods = gather_points(xyz, neighbor_idx) - centers[:, :, None]
+    if padded:
+        no_center = center_idx < 0
+        neighbor_idx = neighbor_idx.masked_fill(no_center[..., None], -1)
+        centers = centers.masked_fill(no_center[..., None], 0)
+        neighborhoods = neighborhoods.masked_fill((neighbor_idx < 0)[..., None], 0)
+    return centers, neighborhoods, center_idx, neighbor_idx
+
+
+def group_around(
+    xyz: Tensor,
+    center_idx: Tensor,
+    k: int,
+    lengths: Tensor | None,
+    find: Callable[..., tuple[Tensor, Tensor]] = knn,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """xyz [B, N, 3], center_idx [B, G] (-1 for none) -> [B, G, 3], [B, G, K, 3], [B, G, K] int64.
+
+    The neighbours of the points `center_idx`, found by `find` in place of `knn`.
+    """
+    xyz = xyz.to(geometry_dtype(xyz))
+    centers = gather_points(xyz, center_idx)
+    _, neighbor_idx = find(centers.detach(), xyz.detach(), k, lengths=lengths)
+    centers, neighborhoods, _, neighbor_idx = group(
+        xyz, centers, center_idx, neighbor_idx, padded=lengths is not None
+    )
+    return centers, neighborhoods, neighbor_idx
+
+
+def group_backward(
+    grad_centers: Tensor | None,
+    grad_neighborhoods: Tensor | None,
+    center_idx: Tensor,
+    neighbor_idx: Tensor,
+    num_points: int,
+) -> Tensor:
+    """Gradient [B, N, 3] of `group` in the points, from those of its first two results (one may be None)."""
+    if grad_neighborhoods is None:
+        assert grad_centers is not None
+        idx, flow = center_idx, grad_centers
+    else:
+        flow = grad_neighborhoods.masked_fill((neighbor_idx < 0)[..., None], 0)
+        to_centers = -flow.sum(2) if grad_centers is None else grad_centers - flow.sum(2)
+        idx = torch.cat([center_idx, neighbor_idx.flatten(1)], 1)  # [B, G + G * K]
+        flow = torch.cat([to_centers, flow.flatten(1, 2)], 1)
+    flow = flow.masked_fill(idx[..., None] < 0, 0)
+    batch = torch.arange(idx.shape[0], device=idx.device)[:, None]
+    out = flow.new_zeros(idx.shape[0], num_points, 3)
+    return out.index_put((batch, idx.clamp_min(0)), flow, accumulate=True)
