@@ -57,7 +57,7 @@ def use_backend(name: str) -> Iterator[None]:
     """
     _check_name(name, "name")
     if name in ("cpu", "triton"):
-        problem = _missing(name, "fps")
+        problem = absent(name, OPERATORS[0])
         if problem:
             raise RuntimeError(f"backend {name!r} cannot be used: {problem}")
     _chosen.append(name)
@@ -78,7 +78,7 @@ def backend_in_use(
     """
     if operator not in _MODULES:
         raise ValueError(f"operator must be one of {OPERATORS}, got {operator!r}")
-    kind, module = torch.device(device).type, _MODULES[operator]
+    kind = torch.device(device).type
     name, by = _requested()
     if name == "reference":
         return name, f"chosen by {by}"
@@ -88,14 +88,14 @@ def backend_in_use(
         return "reference", _PLAIN_ON_GPU[operator]
     if name == "auto":
         name = _AUTO.get(kind, "")
-        problem = _missing(name, module) if name else f"there are no kernels for {kind}"
+        problem = absent(name, operator) if name else f"there are no kernels for {kind}"
         if name == "triton":
             problem = (
                 _warn_without_triton(problem) if problem else _fails_on_gpu(operator, torch.device(device))
             )
         return ("reference", problem) if problem else (name, f"{_DESCRIPTIONS[name]} for {kind} tensors")
     interpreted = name == "triton" and os.environ.get("TRITON_INTERPRET") == "1"
-    problem = _missing(name, module)
+    problem = absent(name, operator)
     if not problem and kind != _DEVICES[name] and not (interpreted and kind == "cpu"):
         problem = f"it takes no {kind} tensors"
     if problem:
@@ -113,7 +113,7 @@ def torch_threads() -> AbstractContextManager[bool]:
     Returns:
         A context manager; it gives whether it has an effect: torch must use OpenMP.
     """
-    if _missing("cpu", "fps"):
+    if absent("cpu", OPERATORS[0]):
         return nullcontext(False)
     return import_module(f"{__package__}.cpu.launch").torch_threads()
 
@@ -161,30 +161,21 @@ def _check_name(name: str, what: str) -> None:
         raise ValueError(f"{what} must be one of {BACKENDS}, got {name!r}")
 
 
-def absent(name: str, operator: str) -> str:
-    """Why a backend has no kernels for an operator here; empty where it has."""
-    return _missing(name, _MODULES[operator])
-
-
-def load(name: str, operator: str, function: str) -> Callable | None:
-    """A backend's function for an operator; None where it has none."""
-    return _load(name, _MODULES[operator], function)
-
-
 @cache
-def _missing(backend: str, module: str) -> str:
-    """Why the kernels of a module cannot be loaded; empty if they can."""
-    package = {"cpu": "numba", "triton": "triton"}[backend]
+def absent(name: str, operator: str) -> str:
+    """Why a backend ("cpu" or "triton") has no kernels for an operator here; empty where it has."""
+    package = {"cpu": "numba", "triton": "triton"}[name]
     if find_spec(package) is None:
         return f"{package} is not installed"
-    folder = f"{__package__}.{backend}"
-    if find_spec(folder) is None or find_spec(f"{folder}.{module}") is None:
-        return f"there are no {_DESCRIPTIONS[backend]} for it"
+    folder = f"{__package__}.{name}"
+    if find_spec(folder) is None or find_spec(f"{folder}.{_MODULES[operator]}") is None:
+        return f"there are no {_DESCRIPTIONS[name]} for it"
     return ""
 
 
 @cache
-def _load(backend: str, module: str, function: str) -> Callable | None:
+def load(name: str, operator: str, function: str) -> Callable | None:
+    """A backend's function for an operator; None where it has none."""
     # The Triton kernels are one package; of the CPU's only the module that is needed is loaded.
-    name = f"{__package__}.triton" if backend == "triton" else f"{__package__}.{backend}.{module}"
-    return getattr(import_module(name), function, None)
+    module = "triton" if name == "triton" else f"{name}.{_MODULES[operator]}"
+    return getattr(import_module(f"{__package__}.{module}"), function, None)

@@ -169,10 +169,7 @@ def nearest_neighbor(src: Tensor, dst: Tensor, *, dst_lengths: Tensor | None = N
         TypeError: an argument that is not a tensor.
         ValueError: wrong shape, dtype or device; lengths, on a CPU, out of range.
     """
-    check_cloud("src", src)
-    check_cloud("dst", dst, "src", src)
-    check_lengths("dst_lengths", dst_lengths, dst.shape[0])
-    check_same_device(src=src, dst=dst, dst_lengths=dst_lengths)
+    check_pair(src, dst, None, dst_lengths, "src", "dst")
     return differentiable(_nearest, src, dst, None, dst_lengths)
 
 
@@ -196,23 +193,25 @@ def mutual_nearest(
         TypeError: an argument that is not a tensor.
         ValueError: wrong shape, dtype or device; lengths, on a CPU, out of range.
     """
-    check_cloud("src", src)
-    check_cloud("dst", dst, "src", src)
-    check_lengths("src_lengths", src_lengths, src.shape[0])
-    check_lengths("dst_lengths", dst_lengths, dst.shape[0])
-    check_same_device(src=src, dst=dst, src_lengths=src_lengths, dst_lengths=dst_lengths)
+    check_pair(src, dst, src_lengths, dst_lengths, "src", "dst")
     return search_both_ways(src, dst, src_lengths, dst_lengths)
 
 
 def check_pair(
-    pred: Tensor, target: Tensor, pred_lengths: Tensor | None, target_lengths: Tensor | None
+    a: Tensor,
+    b: Tensor,
+    a_lengths: Tensor | None,
+    b_lengths: Tensor | None,
+    a_name: str = "pred",
+    b_name: str = "target",
 ) -> None:
     """Raise unless these are two batches of clouds and their lengths."""
-    check_cloud("pred", pred)
-    check_cloud("target", target, "pred", pred)
-    check_lengths("pred_lengths", pred_lengths, pred.shape[0])
-    check_lengths("target_lengths", target_lengths, target.shape[0])
-    check_same_device(pred=pred, target=target, pred_lengths=pred_lengths, target_lengths=target_lengths)
+    check_cloud(a_name, a)
+    check_cloud(b_name, b, a_name, a)
+    check_lengths(f"{a_name}_lengths", a_lengths, a.shape[0])
+    check_lengths(f"{b_name}_lengths", b_lengths, b.shape[0])
+    given = {a_name: a, b_name: b, f"{a_name}_lengths": a_lengths, f"{b_name}_lengths": b_lengths}
+    check_same_device(**given)
 
 
 def chamfer_distance(

@@ -65,17 +65,17 @@ def test_errors(monkeypatch):
 
 def test_a_missing_package_is_named(monkeypatch):
     monkeypatch.setattr(backend, "find_spec", lambda name: None)
-    backend._missing.cache_clear()
+    backend.absent.cache_clear()
     try:
         assert backend_in_use("knn") == ("reference", "numba is not installed")
         with pytest.raises(RuntimeError, match="'cpu' cannot be used: numba is not installed"):
             use_backend("cpu").__enter__()
     finally:
-        backend._missing.cache_clear()
+        backend.absent.cache_clear()
 
 
 def test_torch_threads_wants_the_kernels(monkeypatch):
-    monkeypatch.setattr(backend, "_missing", lambda *names: "numba is not installed")
+    monkeypatch.setattr(backend, "absent", lambda *names: "numba is not installed")
     with kernels.torch_threads() as shared:
         assert not shared
 

@@ -136,11 +136,11 @@ def test_auto_takes_triton_where_it_is_right(monkeypatch):
 def test_without_triton_a_gpu_gets_plain_pytorch(monkeypatch):
     found = backend.find_spec
     monkeypatch.setattr(backend, "find_spec", lambda name: None if name == "triton" else found(name))
-    backend._missing.cache_clear()
+    backend.absent.cache_clear()
     backend._warn_without_triton.cache_clear()
     try:
         with pytest.warns(RuntimeWarning, match="triton is not installed; on a GPU plain PyTorch is used"):
             assert backend_in_use("knn", "cuda") == ("reference", "triton is not installed")
         assert backend_in_use("ball_query", "cuda")[0] == "reference"
     finally:
-        backend._missing.cache_clear()
+        backend.absent.cache_clear()

@@ -19,6 +19,7 @@ from recon_fast.kernels.cpu.spatial import (
     LEAF,
     Flat,
     box_distances,
+    distance_to,
     flat_batch,
     flat_packed,
     put_in_order,
@@ -86,11 +87,7 @@ def write(found, m, first, cloud, n, q, idx, dist):
     filler = -1 if not first or n == 0 else (found[0] if m > 0 else 0)
     idx[m:] = filler
     for j in range(idx.shape[0] if filler >= 0 else m):
-        i = idx[j]
-        dx = q[0] - cloud[i, 0]
-        dy = q[1] - cloud[i, 1]
-        dz = q[2] - cloud[i, 2]
-        dist[j] = dx * dx + dy * dy + dz * dz
+        dist[j] = distance_to(q, cloud, idx[j])
     if filler < 0:
         dist[m:] = INF
 

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from recon_fast.kernels.cpu.launch import as_lengths, as_points, compiled, run, taken
-from recon_fast.kernels.cpu.nearest import mutual_nearest, search_all
-from recon_fast.kernels.cpu.simd import QUERIES
+from recon_fast.kernels.cpu.nearest import mutual_nearest, scratch, search_all
 from recon_fast.kernels.cpu.spatial import columns_of
 
 _SMALL = 1 << 14  # pairs of points up to which one thread searches a pair; more are shared out
@@ -51,8 +50,7 @@ def _pairs(counter, items, pred, target, pred_lengths, target_lengths, near, roo
     size = max(N, M) if search else 0
     columns, targets = np.empty((3, size), np.float32), np.empty((3, size), np.float32)
     dist, idx, number = np.empty(size, np.float32), np.empty(size, np.int64), np.arange(size).astype(np.int32)
-    q, best = np.empty((3, QUERIES), np.float32), np.empty(QUERIES, np.float32)
-    found = np.empty(QUERIES, np.int32)
+    q, best, found = scratch()
     for b in taken(counter, items):
         p, t, n, m = pred[b], target[b], pred_lengths[b], target_lengths[b]
         gp, gt = to_pred[b if to_pred.shape[1] else 0], to_target[b if to_target.shape[1] else 0]

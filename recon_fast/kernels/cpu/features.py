@@ -39,20 +39,11 @@ def _sum(counter, items, features, places, factors, weighted, out):
             target = out[b, c]
             for k in range(places.shape[1]):
                 place = places[b, k]
-                if weighted:
-                    factor = factors[b, k]
-                    if k == 0:
-                        for m in range(target.shape[0]):
-                            target[m] = row[place[m]] * factor[m] if place[m] < N else np.float32(0)
-                    else:
-                        for m in range(target.shape[0]):
-                            target[m] += row[place[m]] * factor[m] if place[m] < N else np.float32(0)
-                elif k == 0:
-                    for m in range(target.shape[0]):
-                        target[m] = row[place[m]]
-                else:
-                    for m in range(target.shape[0]):
-                        target[m] += row[place[m]]
+                for m in range(target.shape[0]):
+                    value = row[place[m]]
+                    if weighted:
+                        value = value * factors[b, k, m] if place[m] < N else np.float32(0)
+                    target[m] = value if k == 0 else target[m] + value
 
 
 @compiled
@@ -68,13 +59,8 @@ def _scatter(counter, items, values, places, factors, weighted, out):
             value = values[b, c]
             for k in range(places.shape[1]):
                 place = places[b, k]
-                if weighted:
-                    factor = factors[b, k]
-                    for m in range(place.shape[0]):
-                        row[place[m]] += value[m] * factor[m]
-                else:
-                    for m in range(place.shape[0]):
-                        row[place[m]] += value[m]
+                for m in range(place.shape[0]):
+                    row[place[m]] += value[m] * factors[b, k, m] if weighted else value[m]
             out[b, c] = row[:N]
 
 

@@ -20,6 +20,7 @@ from recon_fast.kernels.cpu.spatial import (
     LEAF,
     Flat,
     box_distances,
+    distance_to,
     flat_batch,
     flat_packed,
     position_of_smallest,
@@ -28,7 +29,7 @@ from recon_fast.kernels.cpu.spatial import (
 
 _QUERIES = 16  # queries of one item of work
 _FEW = 64  # points that are all ranked, without a bound
-RANKED = 6 * LANES  # candidates up to which counting ranks beats a heap
+RANKED = 6 * LANES  # candidates up to which counting ranks beats sorting
 _ALONE = 1 << 14  # pairs of points up to which a second thread costs more than it helps
 _PRUNE_FROM = 8192  # points
 _PACKED_NEAREST = 16  # points of a cloud from which one nearest point is left to `nearest`
@@ -82,21 +83,6 @@ def upper_bound(bits, k):
 
 
 @compiled
-def push_down(heap, n, at):
-    """Restore the max-heap [n] below position `at`."""
-    while True:
-        child = 2 * at + 1
-        if child >= n:
-            return
-        if child + 1 < n and heap[child + 1] > heap[child]:
-            child += 1
-        if heap[at] >= heap[child]:
-            return
-        heap[at], heap[child] = heap[child], heap[at]
-        at = child
-
-
-@compiled
 def sort_smallest(keys, n, k, ranks, out):
     """The k smallest of the distinct keys[:n], ascending, into out[:k].
 
@@ -109,17 +95,7 @@ def sort_smallest(keys, n, k, ranks, out):
             if ranks[i] < k:
                 out[ranks[i]] = keys[i]
         return
-    heap = out[:k]
-    heap[:] = keys[:k]
-    for at in range(k // 2 - 1, -1, -1):
-        push_down(heap, k, at)
-    for i in range(k, n):
-        if keys[i] < heap[0]:
-            heap[0] = keys[i]
-            push_down(heap, k, 0)
-    for last in range(k - 1, 0, -1):
-        heap[0], heap[last] = heap[last], heap[0]
-        push_down(heap, last, 0)
+    out[:k] = np.sort(keys[:n])[:k]
 
 
 @compiled
@@ -233,10 +209,7 @@ def write(keys, k, cloud, q, idx, dist):
     for j in range(k):
         i = keys[j] & 0xFFFFFFFF
         idx[j] = i
-        dx = q[0] - cloud[i, 0]
-        dy = q[1] - cloud[i, 1]
-        dz = q[2] - cloud[i, 2]
-        dist[j] = dx * dx + dy * dy + dz * dz
+        dist[j] = distance_to(q, cloud, i)
 
 
 @compiled

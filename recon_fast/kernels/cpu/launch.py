@@ -61,7 +61,7 @@ _sharing = threading.local()  # `parallel`: what starts torch's threads, where a
 _WORK = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 
 
-@compiled
+@njit(nogil=True)  # not cached: numba does not find a generator again that comes from its cache
 def taken(counter, items):
     """The items a thread gets: each number below `items` goes to one of those that share the counter."""
     while True:

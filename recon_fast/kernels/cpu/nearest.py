@@ -20,12 +20,19 @@ from recon_fast.kernels.cpu.spatial import (
     NONE,
     box_distances,
     columns_of,
+    distance_to,
     position_of_smallest,
     put_in_order,
 )
 
 _QUERIES = 8 * LEAF  # queries of one item of work, pruned
 _PRUNE_FROM = 1 << 17  # pairs of points in a cloud
+
+
+@compiled
+def scratch():
+    """For the queries that search together: coordinates, distances and indices."""
+    return np.empty((3, QUERIES), np.float32), np.empty(QUERIES, np.float32), np.empty(QUERIES, np.int32)
 
 
 @compiled
@@ -73,19 +80,11 @@ def search_ordered(q, box, x, y, z, order, leaves, branches, bound, gaps, near, 
 
 
 @compiled
-def distance_to(src, dst, i, j):
-    dx = src[i, 0] - dst[j, 0]
-    dy = src[i, 1] - dst[j, 1]
-    dz = src[i, 2] - dst[j, 2]
-    return dx * dx + dy * dy + dz * dz
-
-
-@compiled
 def write_found(src, dst, best, found, i, p, dist, idx):
     """The result of query i, point p of `src`; index 0 where nothing is at a finite distance."""
     j = found[i] if abs(best[i]) < INF else np.int32(0)
     idx[p] = j
-    dist[p] = distance_to(src, dst, p, j)
+    dist[p] = distance_to((src[p, 0], src[p, 1], src[p, 2]), dst, j)
 
 
 @compiled
@@ -114,11 +113,7 @@ def nearest_small(counter, items, src, dst, src_lengths, lengths, parts, dist, i
     size = (N + parts - 1) // parts
     columns, targets = np.empty((3, size), np.float32), np.empty((3, M), np.float32)
     number = np.arange(M).astype(np.int32)
-    q, best, found = (
-        np.empty((3, QUERIES), np.float32),
-        np.empty(QUERIES, np.float32),
-        np.empty(QUERIES, np.int32),
-    )
+    q, best, found = scratch()
     for item in taken(counter, items):
         b = item // parts
         first = (item - b * parts) * size
@@ -142,11 +137,7 @@ def nearest_pruned(
     N = src.shape[1]
     parts = (N + _QUERIES - 1) // _QUERIES
     gaps, near = np.empty(branches.shape[2], np.float32), np.empty(FAN, np.float32)
-    q, best, found = (
-        np.empty((3, QUERIES), np.float32),
-        np.empty(QUERIES, np.float32),
-        np.empty(QUERIES, np.int32),
-    )
+    q, best, found = scratch()
     for item in taken(counter, items):
         b = item // parts
         m = lengths[b]

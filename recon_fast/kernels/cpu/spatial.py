@@ -224,6 +224,15 @@ def join_boxes(b, out):
 
 
 @compiled
+def distance_to(q, cloud, i):
+    """Squared distance of the tuple q to point i."""
+    dx = q[0] - cloud[i, 0]
+    dy = q[1] - cloud[i, 1]
+    dz = q[2] - cloud[i, 2]
+    return dx * dx + dy * dy + dz * dz
+
+
+@compiled
 def columns_of(cloud, x, y, z):
     for i in range(x.shape[0]):
         x[i], y[i], z[i] = cloud[i, 0], cloud[i, 1], cloud[i, 2]
