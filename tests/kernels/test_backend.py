@@ -41,7 +41,7 @@ def test_use_backend_precedes_the_environment(monkeypatch):
 
 def test_the_choice_reaches_the_operators(monkeypatch):
     called = []
-    monkeypatch.setattr(backend, "_load", lambda *names: called.append(names))
+    monkeypatch.setattr(backend, "load", lambda *names: called.append(names))
     cloud = torch.randn(1, 8, 3)
     kernels.knn(cloud, cloud, 2)
     assert called == [("cpu", "knn", "knn")]
