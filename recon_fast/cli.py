@@ -36,7 +36,13 @@ COMMANDS = {
     "info": "versions, devices, operators in use, where teacher weights were found",
 }
 
-_DISTRIBUTED = ("pretrain",)  # commands whose processes share the work under torchrun
+_DISTRIBUTED = (
+    "pretrain",
+    "finetune",
+    "mlp3",
+    "linear",
+    "partseg",
+)  # commands whose processes share the work under torchrun
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -1,9 +1,11 @@
 """Which device, which precision, and randomness that depends on the step alone."""
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 
+from recon_fast.config.teacher import TeacherConfig
 from recon_fast.errors import InputError, first_line
 
 
@@ -48,3 +50,24 @@ def seed_step(seed: int, step: int) -> None:
     the data is so in any case; see `recon_fast.data.batches.counter`.
     """
     torch.manual_seed((seed * 1_000_003 + step + 1) % (1 << 63))
+
+
+def teacher_autocast(device: torch.device, config: TeacherConfig) -> AbstractContextManager:
+    """bfloat16 where the hardware multiplies it fast, float32 elsewhere.
+
+    Random teachers always run in float32: the differences between their features are small against the mean.
+    """
+    if config.weights == "random" or not multiplies_bf16_fast(device):
+        return nullcontext()
+    return torch.autocast(device.type, torch.bfloat16)
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seed the CPU's global generator for the block, then put its state back; CUDA's is not touched."""
+    state = torch.random.get_rng_state()
+    torch.default_generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        torch.random.set_rng_state(state)

@@ -309,9 +309,7 @@ def test_unknown_command_is_refused(capsys):
     assert "pretrain" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    "command", ["finetune", "linear", "partseg", "fewshot", "svm", "zeroshot", "embed", "pack"]
-)
+@pytest.mark.parametrize("command", ["fewshot", "svm", "zeroshot", "embed", "pack"])
 @pytest.mark.parametrize("rank", ["0", "1"])
 def test_commands_of_one_process_refuse_several(command, rank, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)

@@ -15,10 +15,10 @@ from rich.table import Table
 from recon_fast.config.frozen import RetrieveConfig
 from recon_fast.console import say
 from recon_fast.errors import InputError
-from recon_fast.tasks.frozen import describe_encoder, write_result
+from recon_fast.tasks.embed import describe_encoder, write_result
 from recon_fast.tasks.searched import COMPARABLE, Searched, unit
 from recon_fast.tasks.text_space import is_standardized
-from recon_fast.training.setup import open_run, run_folder
+from recon_fast.training.folder import open_run, run_folder
 
 RECALL_AT = (1, 5, 10)
 

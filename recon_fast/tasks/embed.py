@@ -1,26 +1,36 @@
 """Features of clouds from any checkpoint: check, normalise, sample, encode in batches."""
 
-from collections.abc import Callable, Iterator, Sequence
-from itertools import groupby
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from rich.console import Console
 from torch import Tensor
 
 from recon_fast.checkpoint.restore import Restored, restore
-from recon_fast.config.frozen import FeatureKind
+from recon_fast.config import ReConConfig
+from recon_fast.config.frozen import FeatureKind, FrozenConfig
+from recon_fast.console import Meter, say
 from recon_fast.data.batches.transforms import unit_sphere
+from recon_fast.data.conventions import check_conventions
 from recon_fast.data.readers.clouds import looks_transposed
+from recon_fast.data.shapes import Shapes
 from recon_fast.device import autocast, resolve_device, resolve_precision
 from recon_fast.errors import InputError
 from recon_fast.kernels import farthest_point_sample
-from recon_fast.models import Encoding, PretrainModel
+from recon_fast.models import Encoding, PretrainModel, build_model
 from recon_fast.models.classifier import classification_feature
 from recon_fast.models.tokenizer import take_groups
-from recon_fast.tasks.probe import RATIO, svm_feature, zero_shot_feature
+from recon_fast.schema import write_json
+from recon_fast.tasks.evaluate import Scores, write_confusion
+from recon_fast.training.probe import RATIO, svm_feature, zero_shot_feature
+from recon_fast.training.record import versions
 
 KINDS: tuple[FeatureKind, ...] = get_args(FeatureKind)
 Cloud = NDArray | Tensor
@@ -256,3 +266,111 @@ def load(
     where = resolve_device(device or "auto")
     restored = restore(path, num_heads=num_heads, num_group=num_group, group_size=group_size)
     return PointEncoder(restored, where, resolve_precision(precision, where))
+
+
+_CHUNK = 4  # batches that are handed to the encoder at once, which sorts their clouds by size
+
+
+def open_encoder(
+    checkpoint: str | None,
+    model: FrozenConfig,
+    device: str,
+    precision: Any,
+    console: Console,
+    seed: int = 0,
+) -> PointEncoder:
+    """The encoder of a checkpoint, or one at random for None, which is said.
+
+    Raises:
+        InputError: as `recon_fast.tasks.embed.load`.
+    """
+    if checkpoint is not None:
+        return load(
+            checkpoint,
+            device,
+            precision,
+            num_heads=model.num_heads,
+            num_group=model.num_group,
+            group_size=model.group_size,
+        )
+    say(
+        console,
+        "NO CHECKPOINT: the encoder is at random, its numbers are what training has to beat",
+        "yellow",
+    )
+    config = getattr(ReConConfig, model.size)()
+    config = replace(
+        config,
+        num_heads=model.num_heads or config.num_heads,
+        num_group=model.num_group or config.num_group,
+        group_size=model.group_size or config.group_size,
+    )
+    where = resolve_device(device)
+    torch.manual_seed(seed)
+    restored = Restored(build_model(config), None, None, None, {})
+    return PointEncoder(restored, where, resolve_precision(precision, where))
+
+
+def embed_in_turn(
+    encoder: PointEncoder,
+    clouds: Iterable[NDArray],
+    total: int,
+    console: Console,
+    kind: FeatureKind = "svm",
+    *,
+    num_points: int | None = None,
+    batch_size: int | None = None,
+    ratio: float = RATIO,
+) -> Iterator[NDArray[np.float32]]:
+    """Features of clouds [N_i, 3] in order, in blocks [n, D], with a bar; a few batches are held at a time.
+
+    Raises:
+        InputError: as `PointEncoder.embed`, or an encoder whose features are not finite.
+    """
+    clouds, size = iter(clouds), _CHUNK * (batch_size or encoder.usual_batch)
+    with Meter(console, "embedding", total) as meter:
+        while block := list(islice(clouds, size)):
+            features = encoder.embed(block, kind, batch_size=batch_size, num_points=num_points, ratio=ratio)
+            if not np.isfinite(features).all():
+                raise InputError(f"the encoder must give finite features, got NaN or inf: {encoder.file}")
+            meter.advance(len(block))
+            yield features
+
+
+def warn_of_conventions(shapes: Shapes, encoder: PointEncoder, console: Console) -> None:
+    """Say what about `shapes` is not as the encoder knows it."""
+    for text in check_conventions(shapes, encoder.conventions) if encoder.conventions else []:
+        say(console, text, style="yellow")
+
+
+def describe_encoder(encoder: PointEncoder) -> dict[str, Any]:
+    """Where the weights lie and their sha256, None for weights at random; architecture; JSON-able."""
+    config = encoder.model.config
+    digest = None
+    if encoder.file is not None:
+        with encoder.file.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    return {
+        "checkpoint": None if encoder.file is None else str(encoder.file.absolute()),
+        "checkpoint_sha256": digest,
+        "width": config.dim,
+        "groups": config.num_group,
+        "precision": str(encoder.dtype)[6:],
+    }
+
+
+def labelled(shapes: Shapes) -> tuple[NDArray[np.int64], list[str]]:
+    """Labels [S] and class names. Raises InputError where there are none."""
+    if shapes.labels is None:
+        raise InputError(f"data must have labels, got none in {shapes.name}")
+    return shapes.labels, shapes.class_names
+
+
+def write_result(run: Path, result: dict[str, Any], class_names: list[str], scores: Scores | None) -> None:
+    """RUN/result.json with versions, confusion.csv and confusion.png. Raises InputError where it cannot."""
+    try:
+        if scores is not None:
+            write_confusion(scores, class_names, run / "confusion")
+        write_json(run / "result.json", {**result, "versions": versions()})
+    except OSError as error:
+        raise InputError(f"the result cannot be written to {run}: {error.strerror or error}") from error

@@ -12,9 +12,14 @@ from rich.console import Console
 from recon_fast.config.frozen import EmbedConfig, FeatureKind, ReadingConfig
 from recon_fast.console import say
 from recon_fast.tasks.cloud_sets import CloudSet, open_clouds
-from recon_fast.tasks.embed import PointEncoder
+from recon_fast.tasks.embed import (
+    PointEncoder,
+    describe_encoder,
+    embed_in_turn,
+    open_encoder,
+    warn_of_conventions,
+)
 from recon_fast.tasks.feature_file import FeatureSet, check_feature_file, write_features
-from recon_fast.tasks.frozen import describe_encoder, embed_in_turn, open_encoder, warn_of_conventions
 from recon_fast.training.record import versions
 
 

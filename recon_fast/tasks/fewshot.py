@@ -24,9 +24,8 @@ from recon_fast.data.shapes import Shapes
 from recon_fast.errors import InputError
 from recon_fast.schema import read_json, read_yaml, write_json
 from recon_fast.tasks.finetune import build_classifier, finetune
-from recon_fast.training.owner import owned
+from recon_fast.training.folder import check_same_config, open_run, owned, run_folder
 from recon_fast.training.record import versions
-from recon_fast.training.setup import check_same_config, open_run, run_folder
 
 
 class _Fold(TypedDict):

@@ -1,6 +1,6 @@
 """Fine-tuning of a classifier, and training of a head on a frozen encoder (ReCon, sections 4.1 and 4.2).
 
-A run leaves what `recon_fast.tasks.run` says, and the confusion matrix: confusion.csv, confusion.png.
+A run leaves what `recon_fast.training.downstream` says, and confusion.csv and confusion.png.
 """
 
 from pathlib import Path
@@ -13,14 +13,18 @@ from torch import Tensor, nn
 
 from recon_fast.config.downstream import FinetuneConfig
 from recon_fast.data.batches.labelled import Change, SampledShapes
-from recon_fast.data.open import prepare_shapes
 from recon_fast.data.shapes import Shapes
 from recon_fast.errors import InputError
 from recon_fast.models import Classifier
 from recon_fast.tasks.evaluate import Scores, predict, score, vote, write_confusion
-from recon_fast.tasks.run import run_task
-from recon_fast.tasks.start import restore_trained, start_model
-from recon_fast.tasks.task import DownstreamResult, Losses, Task
+from recon_fast.training.downstream import (
+    DownstreamResult,
+    DownstreamTask,
+    Losses,
+    restore_trained,
+    start_model,
+)
+from recon_fast.training.run import run_task
 
 FinetuneResult = DownstreamResult[Scores]
 
@@ -45,14 +49,14 @@ def build_classifier(
     return start_model(config, lambda encoder: Classifier(encoder, num_classes, head), console)
 
 
-class Classification(Task[FinetuneConfig, Classifier, SampledShapes, Scores]):
+class Classification(DownstreamTask[FinetuneConfig, Classifier, SampledShapes, Scores]):
     """A classifier of whole shapes."""
 
     metric = "accuracy"
 
-    def __init__(self, config: FinetuneConfig, shapes: Shapes, console: Console) -> None:
+    def __init__(self, config: FinetuneConfig, console: Console | None, shapes: Shapes | None) -> None:
         change = Change(config.augment.scales, config.augment.translate, config.data.rotate)
-        super().__init__(config, shapes, change, console)
+        super().__init__(config, console, shapes, change)
         self.frozen = config.protocol != "full"
 
     def build(self) -> tuple[Classifier, dict[str, Any]]:
@@ -120,7 +124,4 @@ def finetune(
     Raises:
         InputError: anything wrong with the settings, the data, the weights or the disk.
     """
-    console = console or Console(stderr=True)
-    if shapes is None:
-        shapes = prepare_shapes(config.data, config.seed, console)
-    return run_task(Classification(config, shapes, console), resume)
+    return run_task(Classification(config, console, shapes), resume)

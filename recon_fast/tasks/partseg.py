@@ -1,7 +1,7 @@
 """Part segmentation: a part for every point, from a pretrained encoder (ReCon, section 4; its appendix).
 
-A run leaves what `recon_fast.tasks.run` says, a row for each category in parts.csv, and parts.png, coloured
-clouds of some test shapes. Points are drawn with replacement, in training and in testing (see
+A run leaves what `recon_fast.training.downstream` says, a row for each category in parts.csv, and parts.png,
+coloured clouds of some test shapes. Points are drawn with replacement, in training and in testing (see
 `recon_fast.data.batches.labelled`), and the instance mIoU selects, both as in the official code.
 """
 
@@ -16,17 +16,29 @@ from numpy.typing import NDArray
 from rich.console import Console
 from torch import Tensor, nn
 
+from recon_fast.config import DataConfig
 from recon_fast.config.downstream import PartsegConfig
 from recon_fast.data.batches.labelled import Change, PartedShapes
-from recon_fast.data.open import prepare_shapes
 from recon_fast.data.shapes import Shapes
 from recon_fast.errors import InputError
 from recon_fast.models import PartSegmenter
-from recon_fast.tasks.part_pictures import draw_sheet
-from recon_fast.tasks.part_scores import PartScores, score_parts, segment, tested_parts, write_table
-from recon_fast.tasks.run import run_task
-from recon_fast.tasks.start import restore_trained, start_model
-from recon_fast.tasks.task import DownstreamResult, Losses, Task
+from recon_fast.tasks.part_scores import (
+    PartScores,
+    draw_sheet,
+    score_parts,
+    segment,
+    tested_parts,
+    write_table,
+)
+from recon_fast.training.downstream import (
+    DownstreamResult,
+    DownstreamTask,
+    Losses,
+    restore_trained,
+    start_model,
+)
+from recon_fast.training.folder import Start
+from recon_fast.training.run import run_task
 
 PartsegResult = DownstreamResult[PartScores]
 
@@ -76,15 +88,23 @@ def check_parts(shapes: Shapes) -> list[list[int]]:
     return shapes.class_parts
 
 
-class PartSegmentation(Task[PartsegConfig, PartSegmenter, PartedShapes, PartScores]):
+class PartSegmentation(DownstreamTask[PartsegConfig, PartSegmenter, PartedShapes, PartScores]):
     """A part for every point, given the category."""
 
     metric = "instance_miou"
 
-    def __init__(self, config: PartsegConfig, shapes: Shapes, console: Console) -> None:
+    def __init__(self, config: PartsegConfig, console: Console | None, shapes: Shapes | None) -> None:
         change = Change(config.augment.scales, config.augment.translate, config.data.rotate, one_factor=True)
-        super().__init__(config, shapes, change, console)
-        self.class_parts = check_parts(shapes)
+        super().__init__(config, console, shapes, change)
+
+    def open_shapes(self, data: DataConfig, parts: bool = True) -> Shapes:
+        """Shapes with parts: any cloud will do that has enough points to choose groups of."""
+        least = max(self.config.model.num_group, self.config.model.group_size)
+        return super().open_shapes(replace(data, num_points=least), parts)
+
+    def read_data(self, start: Start | None) -> None:
+        super().read_data(start)
+        self.class_parts = check_parts(self.shapes)
 
     def fingerprint(self) -> str:
         digest = blake2b(super().fingerprint().encode(), digest_size=16)
@@ -196,9 +216,4 @@ def partseg(
     Raises:
         InputError: anything wrong with the settings, the data, the weights or the disk.
     """
-    console = console or Console(stderr=True)
-    if shapes is None:
-        # Any cloud will do that has enough points to choose groups of.
-        least = max(config.model.num_group, config.model.group_size)
-        shapes = prepare_shapes(replace(config.data, num_points=least), config.seed, console, parts=True)
-    return run_task(PartSegmentation(config, shapes, console), resume)
+    return run_task(PartSegmentation(config, console, shapes), resume)

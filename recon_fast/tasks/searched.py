@@ -11,10 +11,9 @@ from rich.console import Console
 from recon_fast.config.frozen import FeatureKind, ReadingConfig, RetrieveConfig
 from recon_fast.errors import InputError
 from recon_fast.tasks.cloud_sets import CloudSet, open_clouds
-from recon_fast.tasks.embed import PointEncoder
+from recon_fast.tasks.embed import PointEncoder, describe_encoder, open_encoder
 from recon_fast.tasks.embed_files import embed_set
 from recon_fast.tasks.feature_file import FeatureSet, is_feature_file, read_features
-from recon_fast.tasks.frozen import describe_encoder, open_encoder
 from recon_fast.tasks.text_space import query_teacher, text_features
 from recon_fast.tasks.zeroshot import beside
 

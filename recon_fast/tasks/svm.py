@@ -18,9 +18,7 @@ from recon_fast.console import say
 from recon_fast.data.open import prepare_shapes
 from recon_fast.data.shapes import Shapes
 from recon_fast.errors import InputError
-from recon_fast.tasks.doubts import say_doubts
-from recon_fast.tasks.evaluate import Scores, count
-from recon_fast.tasks.frozen import (
+from recon_fast.tasks.embed import (
     describe_encoder,
     embed_in_turn,
     labelled,
@@ -28,8 +26,10 @@ from recon_fast.tasks.frozen import (
     warn_of_conventions,
     write_result,
 )
-from recon_fast.tasks.probe import SVM_C, svm_predictions
-from recon_fast.training.setup import open_run, run_folder
+from recon_fast.tasks.evaluate import Scores, count
+from recon_fast.training.folder import open_run, run_folder
+from recon_fast.training.probe import SVM_C, svm_predictions
+from recon_fast.training.splits import say_doubts
 
 _BLOCK = 1024  # test shapes that are compared with all training shapes at once
 

@@ -19,10 +19,8 @@ from recon_fast.data.open import prepare_shapes
 from recon_fast.data.shapes import Shapes
 from recon_fast.errors import InputError
 from recon_fast.files import read_lines
-from recon_fast.tasks.doubts import say_doubts
-from recon_fast.tasks.embed import PointEncoder
-from recon_fast.tasks.evaluate import Scores, count
-from recon_fast.tasks.frozen import (
+from recon_fast.tasks.embed import (
+    PointEncoder,
     describe_encoder,
     embed_in_turn,
     labelled,
@@ -30,8 +28,10 @@ from recon_fast.tasks.frozen import (
     warn_of_conventions,
     write_result,
 )
+from recon_fast.tasks.evaluate import Scores, count
 from recon_fast.tasks.text_space import is_standardized, query_teacher, text_features
-from recon_fast.training.setup import open_run, run_folder
+from recon_fast.training.folder import open_run, run_folder
+from recon_fast.training.splits import say_doubts
 
 _KINDS: dict[str, FeatureKind] = {"full": "zeroshot", "text": "zeroshot_text", "img": "zeroshot_image"}
 

@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from recon_fast.config.teacher import TeacherConfig
+from recon_fast.device import seeded
+from recon_fast.device import teacher_autocast as autocast
 from recon_fast.errors import InputError
 from recon_fast.teachers import augment
-from recon_fast.teachers.device import autocast, seeded
 from recon_fast.teachers.weights import OPEN_CLIP, Weights, image_weights, load_state, read_state
 
 # the official code normalises with these for its timm ViT too, whose weights were trained with 0.5 and 0.5

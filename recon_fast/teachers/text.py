@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from recon_fast.config.teacher import TeacherConfig
+from recon_fast.device import seeded
+from recon_fast.device import teacher_autocast as autocast
 from recon_fast.errors import InputError
-from recon_fast.teachers.device import autocast, seeded
 from recon_fast.teachers.image import quick_gelu
 from recon_fast.teachers.weights import Weights, load_state, read_state, text_weights
 

@@ -17,7 +17,7 @@ from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from recon_fast.device import resolve_device
-from recon_fast.distributed import gather_rows, rank, world_size
+from recon_fast.distributed import gather_rows, own_rows, rank, world_size
 from recon_fast.errors import InputError, first_line
 from recon_fast.models.tokenizer import FoldedNorm
 
@@ -147,6 +147,23 @@ def _share_norms(model: nn.Module) -> None:
                 setattr(module, name, shared.train(child.training))
 
 
+class _SharedDropout(nn.Dropout):
+    """Dropout that draws for the whole batch, of which this process takes its rows."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return x
+        return x * own_rows(len(x), lambda n: nn.functional.dropout(x.new_ones(n, *x.shape[1:]), self.p))
+
+
+def _share_dropout(model: nn.Module) -> None:
+    """Let dropout draw alike, however many processes a batch is divided over."""
+    for module in list(model.modules()):
+        for name, child in list(module.named_children()):
+            if isinstance(child, nn.Dropout):
+                setattr(module, name, _SharedDropout(child.p).train(child.training))
+
+
 class Terms(nn.Module):
     """From a batch to the losses of a model by name.
 
@@ -162,6 +179,8 @@ class Terms(nn.Module):
         super().__init__()
         if sync_norm and world_size() > 1:
             _share_norms(model)
+        if world_size() > 1:
+            _share_dropout(model)
         self.model = model
         self.run: Callable[..., dict[str, Tensor]] = self.losses
 

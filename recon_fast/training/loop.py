@@ -1,4 +1,4 @@
-"""The steps of a run: taken, read, logged or skipped, until all are done or somebody asks to stop."""
+"""The steps of a run: taken, read, logged or skipped."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
@@ -92,48 +92,27 @@ class Loop:
         self.step += 1
         return values
 
-    def run(
-        self,
-        log: Metrics,
-        received: Sequence[int],
-        due: Callable[[int], bool],
-        after_epoch: Callable[[int], None],
-        after_window: Callable[[], None] = lambda: None,
-    ) -> bool:
-        """Train to the end, or until a process received a signal.
+    @property
+    def finished_epoch(self) -> int:
+        """Epochs that are done, where the last step ended one; else 0."""
+        epoch, rest = divmod(self.step, self.steps_per_epoch)
+        return 0 if rest else epoch
 
-        Args:
-            log: told of every step.
-            received: signals of this process.
-            due: whether `after_epoch` has something to do after so many epochs; alike in all processes.
-            after_epoch: called then, with nothing under way.
-            after_window: called after each window of the log.
+    def is_read(self, log_every: int) -> bool:
+        """Whether the host reads what came out after this step, where nothing else asks for it."""
+        return self.step == self.total or self.step % read_every(self.device, log_every) == 0
 
-        Returns:
-            Whether it was asked to stop.
+    def read(self, unread: Sequence[StepValues], log: Metrics) -> bool:
+        """Log steps whose values nobody has read yet; whether a process was asked to stop.
 
         Raises:
             NonFiniteLoss: more steps in a row than `optim.skip_limit` were not finite.
         """
-        unread: list[StepValues] = []
-        while self.step < self.total:
-            unread.append(self.advance(received))
-            epoch, rest = divmod(self.step, self.steps_per_epoch)
-            call = not rest and due(epoch)
-            if not call and self.step < self.total and self.step % read_every(self.device, log.every):
-                continue
-            stop = False
-            for values, asked in read_steps(unread):
-                self._note(values, log)
-                stop = stop or asked
-            unread.clear()
-            if self.step % log.every == 0:
-                after_window()
-            if call:
-                after_epoch(epoch)
-            if stop:
-                return True
-        return False
+        stop = False
+        for values, asked in read_steps(unread):
+            self._note(values, log)
+            stop = stop or asked
+        return stop
 
     def _note(self, values: dict[str, float], log: Metrics) -> None:
         """Log a step; one that is not finite has changed nothing, and the schedule has moved on."""

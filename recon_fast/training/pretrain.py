@@ -1,58 +1,40 @@
-"""The pretraining loop: prepare, build, resume, train, probe, save. It reads from top to bottom."""
+"""Pretraining: teacher features, a model that learns from them, a probe of what its encoder knows."""
 
-import signal
-from contextlib import closing, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from rich.console import Console
+from torch import nn
 
-from recon_fast.checkpoint import load_initial, load_weights
-from recon_fast.checkpoint.training import (
-    SaveFailed,
-    check_space,
-    checkpoint_folder,
-    last_good,
-    load_optimizer,
-    save_checkpoint,
-    set_damaged_aside,
-)
-from recon_fast.config import PretrainConfig
-from recon_fast.console import say
+from recon_fast.checkpoint import load_initial
+from recon_fast.config import DataConfig, PretrainConfig
+from recon_fast.console import ProgressBars, say
 from recon_fast.data.batches.placement import choose_placement, describe_placement
 from recon_fast.data.batches.resident import Batch, Draw, ResidentShapes
-from recon_fast.data.batches.stream import VERSION, BatchStream
-from recon_fast.data.conventions import training_conventions
-from recon_fast.data.open import fingerprint, prepare_shapes, verify_shards_of
-from recon_fast.data.shapes import Shapes
-from recon_fast.device import resolve_precision
-from recon_fast.distributed import rank, world_size
+from recon_fast.data.batches.stream import BatchStream
+from recon_fast.data.batches.transforms import standardize
+from recon_fast.data.conventions import check_conventions, training_conventions
+from recon_fast.data.open import prepare_shapes
+from recon_fast.data.shapes import Features, Rows, Shapes
+from recon_fast.device import resolve_device
 from recon_fast.errors import InputError
 from recon_fast.models import build_model
-from recon_fast.tasks.probe import ProbeResult
-from recon_fast.training.compiled import compile_if_wanted
-from recon_fast.training.distributed import Terms, averaged, from_first, lost_ranks, process_group
-from recon_fast.training.loop import Loop
-from recon_fast.training.memory import check_memory, recompute_blocks
+from recon_fast.teachers import compute_features
+from recon_fast.training.adamw import AdamW
+from recon_fast.training.distributed import from_first
+from recon_fast.training.folder import Start
+from recon_fast.training.memory import check_memory
 from recon_fast.training.metrics import Metrics
-from recon_fast.training.optim import build_optimizer, num_epochs
-from recon_fast.training.profile import Profile, profile, steps_profiled
-from recon_fast.training.record import RunRecord, describe_data, versions
-from recon_fast.training.report import run_probe, show_probe
-from recon_fast.training.setup import (
-    Start,
-    check_batch,
-    check_same_teacher,
-    feature_dim,
-    open_run,
-    prepare_features,
-    prepare_probe_shapes,
-    run_folder,
-    split_probe,
-)
-from recon_fast.training.signals import signals_as_flag
+from recon_fast.training.optim import build_optimizer
+from recon_fast.training.probe import ProbeData, ProbeResult, run_probe, show_probe
+from recon_fast.training.profile import Profile
+from recon_fast.training.run import Task, run_task
+from recon_fast.training.splits import score_doubts
 
 
 @dataclass
@@ -75,9 +57,6 @@ def pretrain(
 ) -> PretrainResult:
     """Pretrain as `config` says; with `resume`, continue that run or checkpoint bit by bit.
 
-    Under torchrun each process calls this. The first one writes; what is computed does not depend on how many
-    they are, but for the order of sums.
-
     Args:
         config: settings.
         resume: folder of a run, one of its checkpoints, or "auto": the run in `config.out` if it has a
@@ -88,200 +67,224 @@ def pretrain(
             the run gets profile/ and no checkpoint.
 
     Raises:
-        InputError: anything wrong with the settings, the data, the weights or the disk. Data and settings are
-            checked before the run folder is made.
-        SaveFailed: the last checkpoint could not be written; older ones are as they were.
-        NonFiniteLoss: the loss diverged; the last good checkpoint stays.
-        RankLost: another process of the job is gone.
+        InputError, SaveFailed, NonFiniteLoss, RankLost: see `recon_fast.training.run.run_task`.
     """
-    console = console or Console(stderr=True)
-    with process_group(config.device) as device:
-        if rank() > 0:
-            console = Console(quiet=True)
-        check_batch(config.optim, world_size())
-        check_memory(config.model, device)
-        with open_run(config, resume, console) as (run, start):
-            return _pretrain(config, run, start, console, shapes, profile_steps, device)
+    task = Pretraining(config, console, shapes)
+    task.profile_steps = profile_steps
+    return run_task(task, resume)
 
 
-def _pretrain(
-    config: PretrainConfig,
-    run: Path,
-    start: Start | None,
-    console: Console,
-    shapes: Shapes | None,
-    profile_steps: int,
-    device: torch.device,
-) -> PretrainResult:
-    first = rank() == 0
-    dtype = resolve_precision(config.precision, device)
-    if start is None and config.init is not None and not Path(config.init).expanduser().is_file():
-        raise InputError(f"init must be a file of weights, got {config.init}")
+class Pretraining(Task[PretrainResult]):
+    """Masked point modelling with contrast against frozen teachers."""
 
-    # Data, then teachers: the run folder is made between them, when the data is known to be good.
-    if shapes is None:
-        from_first(lambda: verify_shards_of(config.data, console))
-        shapes = prepare_shapes(config.data, config.seed, console)
-    train_rows = np.arange(len(shapes)) if config.data.split == "all" else np.flatnonzero(~shapes.held_out)
-    batch_size = config.optim.batch_size
-    if len(train_rows) < batch_size:
-        raise InputError(
-            f"optim.batch_size must be at most the {len(train_rows)} shapes to train on, got {batch_size}"
-        )
-    if config.model.single_modal and shapes.labels is None:
-        raise InputError(f"model.single_modal needs labels, and {shapes.name} has none")
-    data = fingerprint(shapes)
-    if start is not None and start.state["data"] != data:
-        raise InputError(
-            f"{start.checkpoint} was trained on {start.state['data_name']}, other shapes than {shapes.name} "
-            "holds now"
-        )
-    probed = None if profile_steps else prepare_probe_shapes(config, shapes, console)
-    class_names = shapes.class_names if probed is None else probed.class_names
-    with run_folder(run, config) if first else nullcontext():
+    config: PretrainConfig
+    before: ProbeResult | None = None
+
+    def read_data(self, start: Start | None) -> None:
+        config = self.config
+        check_memory(config.model, self.device)
+        if start is None and config.init is not None and not Path(config.init).expanduser().is_file():
+            raise InputError(f"init must be a file of weights, got {config.init}")
+        self.shapes = shapes = self.open_shapes(config.data)
+        every = config.data.split == "all"
+        self.rows = np.arange(len(shapes)) if every else np.flatnonzero(~shapes.held_out)
+        self.train_count = len(self.rows)
+        self.conventions = training_conventions(shapes, config.data.num_points)
+        if config.model.single_modal and shapes.labels is None:
+            raise InputError(f"model.single_modal needs labels, and {shapes.name} has none")
+
+    def prepare(self, run: Path, start: Start | None) -> None:
+        config, shapes, console = self.config, self.shapes, self.console
+        probed = None if self.profile_steps else prepare_probe_shapes(config, shapes, console)
+        names = shapes.class_names if probed is None else probed.class_names
         if shapes.features is not None:  # at hand in every process, and may be mapped
-            features = prepare_features(shapes, class_names, config, console)
+            features = prepare_features(shapes, names, config, console)
         else:
-            features = from_first(lambda: prepare_features(shapes, class_names, config, console))
-        teacher = features.teacher if features else {}
+            features = from_first(lambda: prepare_features(shapes, names, config, console))
+        self.teacher = features.teacher if features else {}
         if start is not None:
-            check_same_teacher(start.state["teacher"], teacher, start.checkpoint)
+            check_same_teacher(start.state["teacher"], self.teacher, start.checkpoint)
         image, text = (features.image, features.text) if features else (None, None)
         model_config = replace(
             config.model,
             image_dim=feature_dim(image, config.model.image_dim, "image", console),
             text_dim=feature_dim(text, config.model.text_dim, "text", console),
         )
-        placement = choose_placement(config.data.placement, shapes, features, train_rows, device)
-        train_set = ResidentShapes(shapes, features, train_rows, device, placement)
-        placed, said = describe_placement(train_set.placement, shapes, features, train_rows)
-        probe_data = None if probed is None else split_probe(config, probed, features, device)
-
+        placement = choose_placement(config.data.placement, shapes, features, self.rows, self.device)
+        self.train_set = ResidentShapes(shapes, features, self.rows, self.device, placement)
+        self.placed = describe_placement(self.train_set.placement, shapes, features, self.rows)
+        self.probe_data = None if probed is None else split_probe(config, probed, features, self.device)
         torch.manual_seed(config.seed)
-        model = build_model(model_config).to(device)
-        space = (
-            "" if profile_steps else from_first(lambda: check_space(run, model, config.save.keep, console))
-        )
+        self.model = build_model(model_config).to(self.device)
         if config.init is not None and start is None:
-            say(console, load_initial(config.init, model))
-        optimizer = build_optimizer(model, config.optim)
-        step, before, skipped_in_a_row = 0, None, 0
-        if start is not None:
-            load_weights(start.checkpoint / "model.safetensors", model)
-            load_optimizer(start.checkpoint / "optimizer.safetensors", model, optimizer)
-            step = start.state["step"]
-            skipped_in_a_row = start.state.get("skipped_in_a_row", 0)
-            if (found := start.state["before"]) is not None:
-                before = ProbeResult(found["svm"], found["zero_shot"], found["chance"])
-        elif probe_data is not None:
-            before = run_probe(model, probe_data, config, dtype, console, "at initialisation")
+            say(console, load_initial(config.init, self.model))
 
-    terms = Terms(model, config.optim.sync_norm)
-    if config.optim.recompute:
-        recompute_blocks(model)
+    def build_optimizer(self) -> AdamW:
+        return build_optimizer(self.model, self.config.optim)
 
-    if first and start is not None and start.checkpoint.parent.parent.resolve() == run.resolve():
-        set_damaged_aside(start.checkpoint)
-    steps_per_epoch = len(train_set) // batch_size
-    total = steps_per_epoch * num_epochs(config.optim)
-    parameters = sum(p.numel() for p in model.parameters())
-    where_to = f"{device}, {world_size()} processes" if world_size() > 1 else str(device)
-    say(
-        console,
-        f"{type(model).__name__}, {parameters / 1e6:.1f} M parameters, {str(dtype)[6:]} on {where_to} | "
-        f"{len(train_set)} shapes of {shapes.name}, {said} | {total} steps of {batch_size}{space} | "
-        f"run {run}",
-    )
+    def begin(self, start: Start | None) -> None:
+        if start is None:
+            self.before = self._probe("at initialisation")
+        elif (found := start.state["before"]) is not None:
+            self.before = ProbeResult(found["svm"], found["zero_shot"], found["chance"])
 
-    def save() -> Path:
-        state = {
-            "step": loop.step,
-            "skipped_in_a_row": loop.skipped_in_a_row,
-            "stream": VERSION,
-            "data": data,
-            "data_name": shapes.name,
-            "conventions": training_conventions(shapes, config.data.num_points),
-            "teacher": teacher,
-            "before": asdict(before) if before else None,
-            "config": config.to_dict(),
-            "versions": versions(),
-        }
-        record.update(loop.step)
-        try:
-            return save_checkpoint(run, model, optimizer, state, config.save.keep)
-        except SaveFailed as error:
-            raise SaveFailed(f"{error}; {last_good(run)}") from error
+    def _probe(self, when: str) -> ProbeResult | None:
+        if self.probe_data is None:
+            return None
+        return run_probe(self.model, self.probe_data, self.config, self.dtype, self.console, when)
 
-    def where() -> str:
-        return f"in step {loop.step + 1}; {last_good(run)}"
+    def losses(self) -> nn.Module:
+        return self.model
 
-    def probe_due(epoch: int) -> bool:
-        return config.probe.every > 0 and epoch % config.probe.every == 0 and probe_data is not None
-
-    def save_due(epoch: int) -> bool:
-        return epoch % config.save.every == 0
-
-    def due(epoch: int) -> bool:
-        return probe_due(epoch) or save_due(epoch)
-
-    def after_epoch(epoch: int) -> None:
-        if loop.step == total:
-            return
-        if probe_due(epoch) and probe_data is not None:
-            result = run_probe(model, probe_data, config, dtype, console, f"after epoch {epoch}")
-            log.write(loop.step, result.scores())
-        if first and save_due(epoch):
-            try:
-                save()
-            except SaveFailed as error:
-                say(console, f"{error}; training goes on", style="yellow")
-
-    how = Draw(config.data.num_points, config.data.rotate, config.model.num_group, config.seed)
-    accumulate = config.optim.accumulate
-    stop = step + steps_profiled(profile_steps) if profile_steps else total
-    with BatchStream(train_set, how, batch_size, accumulate, step, stop) as batches:
-
-        def first_batch() -> Batch:
-            rows = batches.rows(torch.tensor([step * accumulate]))[0]
-            return train_set.batch(rows, step, how)
-
-        model.train()
-        compile_if_wanted(config.compile, terms, first_batch, config, device, dtype, console)
-        loop = Loop(
-            config,
-            averaged(terms, device),
-            optimizer,
-            batches,
-            device,
-            dtype,
-            steps_per_epoch,
-            step,
-            skipped_in_a_row,
-            lambda: last_good(run),
+    def announce(self, computing: str) -> str:
+        parameters = sum(p.numel() for p in self.model.parameters())
+        return (
+            f"{type(self.model).__name__}, {parameters / 1e6:.1f} M parameters, {computing} | "
+            f"{self.train_count} shapes of {self.shapes.name}, {self.placed[1]}"
         )
-        if profile_steps:
-            folder = run / "profile" if first else None
-            with lost_ranks(where):
-                costs = profile(loop, terms, profile_steps, folder, console)
-            return PretrainResult(None, None, None, profile=costs)
-        described = describe_data(shapes, config.data.path) | placed if first else {}
-        record = RunRecord(run if first else None, device, described, teacher, step)
-        log = Metrics(run if first else None, console, config.save.log_every, config.save.tensorboard, step)
-        with closing(log), record.running(lambda: loop.step):
-            with signals_as_flag() as received, log.showing(total, step), lost_ranks(where):
-                stopped = loop.run(log, received, due, after_epoch, record.watch)
-                checkpoint = save() if first else checkpoint_folder(run, loop.step)
-            stopped_by = None
-            if stopped or received:
-                stopped_by = signal.Signals(received[0] if received else signal.SIGTERM).name
-            record.update(loop.step, stopped_by or "finished")
-            if stopped_by is not None or probe_data is None:
-                return PretrainResult(checkpoint, before, None, stopped_by)
-            try:
-                with lost_ranks(lambda: f"in the last probe; {last_good(run)}"):
-                    after = run_probe(model, probe_data, config, dtype, console, "now")
-            except KeyboardInterrupt:
-                return PretrainResult(checkpoint, before, None, "SIGINT")
-            log.write(loop.step, after.scores())
-            show_probe(console, probe_data, before, after)
-            return PretrainResult(checkpoint, before, after)
+
+    def batches(self, first: int, stop: int) -> AbstractContextManager[Iterator[Batch]]:
+        config = self.config
+        self.how = Draw(config.data.num_points, config.data.rotate, config.model.num_group, config.seed)
+        self.stream = BatchStream(
+            self.train_set, self.how, config.optim.batch_size, config.optim.accumulate, first, stop
+        )
+        return self.stream
+
+    def first_batch(self, step: int) -> Batch:
+        rows = self.stream.rows(torch.tensor([step * self.config.optim.accumulate]))[0]
+        return self.train_set.batch(rows, step, self.how)
+
+    def describe_data(self) -> dict[str, Any]:
+        return super().describe_data() | self.placed[0]
+
+    def measures_after(self, epoch: int, last: bool) -> bool:
+        every = self.config.probe.every
+        return every > 0 and epoch % every == 0 and self.probe_data is not None and not last
+
+    def measure_epoch(self, run: Path, epoch: int, step: int, log: Metrics) -> None:
+        result = self._probe(f"after epoch {epoch}")
+        assert result is not None
+        log.write(step, result.scores())
+
+    def state(self) -> dict[str, Any]:
+        return {"before": asdict(self.before) if self.before else None}
+
+    def profiled(self, costs: Profile) -> PretrainResult:
+        return PretrainResult(None, None, None, profile=costs)
+
+    def stopped(self, run: Path, checkpoint: Path, by: str) -> PretrainResult:
+        return PretrainResult(checkpoint, self.before, None, by)
+
+    def evaluate(self, run: Path, checkpoint: Path | None, step: int, log: Metrics | None) -> PretrainResult:
+        try:
+            after = self._probe("now")
+        except KeyboardInterrupt:
+            return PretrainResult(checkpoint, self.before, None, "SIGINT")
+        if after is not None and log is not None and self.probe_data is not None:
+            log.write(step, after.scores())
+            show_probe(self.console, self.probe_data, self.before, after)
+        return PretrainResult(checkpoint, self.before, after)
+
+
+def check_same_teacher(old: dict[str, Any], new: dict[str, Any], checkpoint: Path) -> None:
+    """Raise unless the features are of the teachers that the checkpoint saw, wherever their files lie."""
+    changed = [
+        f"{key} was {old.get(key)}, is {new.get(key)}"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key) and key not in ("image_weights", "text_weights")
+    ]
+    if changed:
+        raise InputError(f"resume must keep the teachers of {checkpoint}: {'; '.join(changed)}")
+
+
+def prepare_features(
+    shapes: Shapes, class_names: list[str], config: PretrainConfig, console: Console
+) -> Features | None:
+    """Teacher features of all shapes and of `class_names`: packed ones, stored ones, or computed now."""
+    features = shapes.features
+    if features is None:
+        path = Path(config.teacher.store) if config.teacher.store is not None else None
+        if path is None and config.data.path is not None:
+            data = Path(config.data.path).expanduser()
+            path = (data.parent if data.is_file() else data) / ".recon_fast"
+        with ProgressBars(console) as bars:
+            features = compute_features(
+                # Folders are called night_stand; a caption would say night stand.
+                replace(shapes, class_names=[name.replace("_", " ") for name in class_names]),
+                config.teacher,
+                device=str(resolve_device(config.device)),
+                store=path,
+                progress=bars,
+                log=lambda text: say(console, text),
+            )
+    else:
+        names = {kind: features.teacher.get(kind) or "none" for kind in ("image", "text")}
+        say(console, f"features came with the shapes: image {names['image']}, text {names['text']}")
+        if class_names != shapes.class_names:
+            features = replace(features, class_text=None)
+    if features is None:
+        return None
+    is_random = features.teacher.get("weights") == "random"
+    if is_random:
+        text = "teachers have random weights: they show that training works, real ones give results"
+        say(console, text, style="yellow")
+    wanted = is_random if config.standardize == "auto" else config.standardize == "on"
+    return standardize(features) if wanted else features
+
+
+def feature_dim(features: Rows | None, wanted: int | None, kind: str, console: Console) -> int | None:
+    """Width of the teacher's features, None where there are none or the loss is switched off."""
+    if wanted is None:
+        return None
+    if features is None:
+        missing = {"image": "no pictures: csc_img", "text": "no captions: csc_text"}[kind]
+        say(console, f"{missing} is off")
+        return None
+    return features.shape[-1]
+
+
+def prepare_probe_shapes(config: PretrainConfig, shapes: Shapes, console: Console) -> Shapes | None:
+    """The labelled shapes that the encoder is judged on, None (and said so) where there are none."""
+    if config.probe.data is not None:
+        data = DataConfig(
+            path=config.probe.data,
+            kind=config.probe.kind,
+            num_points=config.data.num_points,
+            up=config.probe.up,
+            turn_up=config.data.turn_up,
+        )
+        trained = training_conventions(shapes, config.data.num_points)
+        shapes = prepare_shapes(data, config.seed, console)
+        for text in check_conventions(shapes, trained, "--probe"):
+            say(console, text, style="yellow")
+    if shapes.labels is None or not shapes.held_out.any() or shapes.held_out.all():
+        say(console, f"no probe: {shapes.name} has no labels or no held-out shapes")
+        return None
+    return shapes
+
+
+def split_probe(
+    config: PretrainConfig, probed: Shapes, features: Features | None, device: torch.device
+) -> ProbeData:
+    """Both sides of the probe on the device, at most `probe.max_shapes` of each."""
+    rng = np.random.default_rng(config.seed)
+    sides = [np.flatnonzero(~probed.held_out), np.flatnonzero(probed.held_out)]
+    train, test = (np.sort(rng.permutation(side)[: config.probe.max_shapes]) for side in sides)
+    notes = []
+    if config.probe.data is None and config.data.split == "all":
+        notes.append("these shapes were trained on, without labels")
+    notes += score_doubts(probed, train, test)
+    # Standardised targets have no mean, so what predictions have of one is error.
+    centered = bool(features and features.teacher.get("standardized"))
+    if centered:
+        notes.append("zero-shot predictions less their mean over the shapes that train the SVM")
+    return ProbeData(
+        probed.name,
+        ResidentShapes(probed, None, train, device),
+        ResidentShapes(probed, None, test, device),
+        features.class_text if features else None,
+        bool(features and features.teacher.get("aligned")),
+        centered,
+        "; ".join(notes),
+    )

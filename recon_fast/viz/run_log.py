@@ -12,7 +12,7 @@ import yaml
 
 from recon_fast.errors import InputError
 from recon_fast.schema import parse_json, read_json
-from recon_fast.training.setup import flatten
+from recon_fast.training.folder import flatten
 
 _MOST_POINTS = 2000  # of a curve; more are averaged
 _FIRST = ("loss", "mdm", "csc_img", "csc_text", "smc")

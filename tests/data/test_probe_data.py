@@ -7,7 +7,7 @@ from rich.console import Console
 from recon_fast.config import DataConfig, PretrainConfig, ProbeConfig, ReConConfig
 from recon_fast.data.conventions import state_up
 from recon_fast.data.shapes import Shapes
-from recon_fast.training.setup import prepare_probe_shapes
+from recon_fast.training.pretrain import prepare_probe_shapes
 
 
 def prepared(path, trained_up, **probe):

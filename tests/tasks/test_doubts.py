@@ -9,10 +9,10 @@ from test_finetune import config as finetune_config
 from tiny import Lines, tiny_config, tiny_shapes
 
 from recon_fast.config.frozen import SvmConfig
-from recon_fast.tasks.doubts import score_doubts
 from recon_fast.tasks.finetune import finetune
 from recon_fast.tasks.svm import svm_probe
 from recon_fast.training.pretrain import pretrain
+from recon_fast.training.splits import score_doubts
 
 
 def doubtful():

@@ -18,8 +18,8 @@ from recon_fast.config.downstream import AugmentConfig, EncoderConfig, FinetuneC
 from recon_fast.errors import InputError
 from recon_fast.models import Classifier
 from recon_fast.tasks.finetune import finetune
-from recon_fast.tasks.splits import choose_splits
 from recon_fast.training import loop as loop_module
+from recon_fast.training.splits import choose_splits
 
 
 def config(out, checkpoint=None, **changes):

@@ -117,7 +117,7 @@ def test_resume_is_bit_exact(tmp_path, pretrained, monkeypatch):
     monkeypatch.undo()
     other = tiny_parts(40)
     other.parts[0] = 1 - other.parts[0]
-    with pytest.raises(InputError, match="trained on other shapes"):
+    with pytest.raises(InputError, match="trained on tiny parts, other shapes"):
         run(config(tmp_path / "run", pretrained), resume=tmp_path / "run", data=other)
     resumed = run(config(tmp_path / "run", pretrained), resume=tmp_path / "run")
     for folder in ("best", f"checkpoints/{list_checkpoints(tmp_path / 'run')[-1].name}"):

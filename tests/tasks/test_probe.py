@@ -9,7 +9,7 @@ from tiny import TINY_MODEL, tiny_shapes
 from recon_fast.checkpoint import load_official
 from recon_fast.data.batches.resident import ResidentShapes
 from recon_fast.models import ReCon
-from recon_fast.tasks.probe import (
+from recon_fast.training.probe import (
     ProbeData,
     encode_shapes,
     probe,

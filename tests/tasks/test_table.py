@@ -8,8 +8,7 @@ import pytest
 
 from recon_fast.cli import main
 from recon_fast.errors import InputError
-from recon_fast.tasks.published import PUBLISHED
-from recon_fast.tasks.table import TASKS, collect, render
+from recon_fast.tasks.table import PUBLISHED, TASKS, collect, render
 
 
 @pytest.fixture

@@ -22,9 +22,9 @@ from recon_fast.data.packing import pack_shards
 from recon_fast.distributed import rank
 from recon_fast.errors import InputError
 from recon_fast.models import ReCon
-from recon_fast.tasks.probe import encode_shapes
 from recon_fast.training.distributed import process_group
-from recon_fast.training.setup import check_batch
+from recon_fast.training.folder import check_batch
+from recon_fast.training.probe import encode_shapes
 
 MODELS = {
     "recon": {"drop_path": 0.3},

@@ -8,9 +8,9 @@ import pytest
 import torch
 from tiny import tiny_config, tiny_shapes
 
-from recon_fast.training import energy as energy_module
-from recon_fast.training.energy import EnergyMeter
+from recon_fast.training import record as energy_module
 from recon_fast.training.pretrain import pretrain
+from recon_fast.training.record import EnergyMeter
 
 GPU, CPU = torch.device("cuda:0"), torch.device("cpu")
 

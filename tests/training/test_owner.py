@@ -16,12 +16,11 @@ from tiny import Lines, tiny_config, tiny_shapes
 from recon_fast.config.frozen import SvmConfig
 from recon_fast.errors import InputError
 from recon_fast.tasks.svm import svm_probe
-from recon_fast.training import owner as owner_module
-from recon_fast.training.owner import LOCK, owned
+from recon_fast.training import folder as owner_module
+from recon_fast.training.folder import LOCK, choose_run, owned
 from recon_fast.training.pretrain import pretrain
-from recon_fast.training.setup import choose_run
 
-HOLD = "import sys, time; from pathlib import Path; from recon_fast.training.owner import owned\n"
+HOLD = "import sys, time; from pathlib import Path; from recon_fast.training.folder import owned\n"
 HOLD += "with owned(Path(sys.argv[1])): print('mine', flush=True); time.sleep(60)"
 
 

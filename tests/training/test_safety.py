@@ -19,8 +19,8 @@ from recon_fast.checkpoint.training import SaveFailed, list_checkpoints, read_st
 from recon_fast.config import ReConConfig
 from recon_fast.errors import InputError
 from recon_fast.training import loop as loop_module
-from recon_fast.training import pretrain as pretrain_module
-from recon_fast.training.curves import Curves
+from recon_fast.training import run as run_module
+from recon_fast.training.metrics import Curves
 from recon_fast.training.pretrain import pretrain
 from recon_fast.training.step import NonFiniteLoss
 
@@ -117,7 +117,7 @@ def test_too_many_spikes_in_a_row_stop_the_run(tmp_path, monkeypatch):
 @pytest.fixture
 def full_disk(monkeypatch):
     """Let the checkpoints whose numbers are given, from 0, run into a real limit of the file size."""
-    real, calls = pretrain_module.save_checkpoint, []
+    real, calls = run_module.save_checkpoint, []
 
     def fail_at(*numbers):
         def save(*arguments):
@@ -130,7 +130,7 @@ def full_disk(monkeypatch):
             finally:
                 resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
-        monkeypatch.setattr(pretrain_module, "save_checkpoint", save)
+        monkeypatch.setattr(run_module, "save_checkpoint", save)
 
     return fail_at
 

@@ -1,41 +1,153 @@
-"""What a run needs before its first step: settings that match, a folder, teacher features, a probe."""
+"""The folder of a run: chosen, owned by the one process that writes into it, with the resolved settings."""
 
 import json
+import os
+import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, replace
-from datetime import datetime
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol
+from types import ModuleType
+from typing import Any, Protocol, TypedDict
 
-import numpy as np
-import torch
 import yaml
 from rich.console import Console
 
 from recon_fast.checkpoint.training import find_checkpoint, list_checkpoints
-from recon_fast.config import DataConfig, OptimConfig, PretrainConfig
-from recon_fast.console import ProgressBars, say
-from recon_fast.data.batches.resident import ResidentShapes
+from recon_fast.config import OptimConfig
+from recon_fast.console import say
 from recon_fast.data.batches.stream import VERSION
-from recon_fast.data.batches.transforms import standardize
-from recon_fast.data.conventions import check_conventions, training_conventions
-from recon_fast.data.open import prepare_shapes
-from recon_fast.data.shapes import Features, Rows, Shapes
-from recon_fast.device import resolve_device
 from recon_fast.errors import InputError
-from recon_fast.tasks.doubts import score_doubts
-from recon_fast.tasks.probe import ProbeData
-from recon_fast.teachers import compute_features
+from recon_fast.schema import parse_json
 from recon_fast.training.distributed import from_first
-from recon_fast.training.owner import LOCK, owned
 
+fcntl: ModuleType | None
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+LOCK = ".owner"
 # Settings that do not change what is computed, so a resumed run may change them.
 _FREE_ON_RESUME = (
     "out", "init", "device", "data.path", "data.workers", "data.on_problem", "data.placement",
     "teacher.store", "save", "probe", "optim.skip_limit", "optim.recompute", "compile", "checkpoint",
 )  # fmt: skip
 _CONFIG, _CONFIG_ASIDE = "config.yaml", ".config.yaml.tmp"
+
+
+class _Owner(TypedDict):
+    process: int
+    host: str
+    since: str
+
+
+@contextmanager
+def owned(run: Path) -> Iterator[None]:
+    """Own the folder of a run, which is made if it is not there; one that stays empty is removed at the end.
+
+    The system lets go of a lock when its process ends, however it ends. Where a file system has no locks, a
+    process of this host that is gone does not own anything any more.
+
+    Raises:
+        InputError: another process owns it, which is named, or the folder cannot be written.
+    """
+    made = [folder for folder in (run, *run.parents) if not folder.exists()]
+    file = run / LOCK
+    try:
+        try:
+            run.mkdir(parents=True, exist_ok=True)
+            number = _locked(file)
+        except OSError as error:
+            reason = error.strerror or error
+            raise InputError(f"out must be a folder that can be written, got {run}: {reason}") from error
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                file.unlink()  # before it is unlocked, so that nobody locks a file that is gone
+            os.close(number)
+    finally:
+        with suppress(OSError):
+            for folder in made:
+                folder.rmdir()
+
+
+def _locked(file: Path) -> int:
+    """The open lock, which holds this process's name. Raises InputError if another process has it."""
+    while True:
+        number = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            if not _try_lock(number, file):
+                raise InputError(
+                    f"{file.parent} {_whose(file)}, which writes into it: wait, or take another --out"
+                )
+            if not _is(number, file):  # its owner has just ended and removed it
+                os.close(number)
+                continue
+            own: _Owner = {
+                "process": os.getpid(),
+                "host": socket.gethostname(),
+                "since": datetime.now(UTC).isoformat(timespec="seconds"),
+            }
+            os.truncate(number, 0)
+            os.write(number, json.dumps(own).encode())
+            return number
+        except BaseException:
+            with suppress(OSError):
+                os.close(number)
+            raise
+
+
+def _try_lock(number: int, file: Path) -> bool:
+    """Lock the open file, or tell that another process has it."""
+    if fcntl is not None:
+        try:
+            fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            return False
+        except OSError:  # a file system without locks
+            pass
+    owner = _read(file)
+    return owner is None or (owner["host"] == socket.gethostname() and not _lives(owner["process"]))
+
+
+def _is(number: int, file: Path) -> bool:
+    """Whether the open file is the one that lies there."""
+    try:
+        return os.path.samestat(os.fstat(number), file.stat())
+    except OSError:
+        return False
+
+
+def _lives(process: int) -> bool:
+    """Whether a process of this host runs."""
+    if os.name == "nt":  # where signal 0 would end it
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # it is somebody else's
+        pass
+    return True
+
+
+def _read(file: Path) -> _Owner | None:
+    try:
+        owner: _Owner = parse_json(file.read_text(encoding="utf-8"), _Owner, "an owner")
+        return owner
+    except (OSError, ValueError):  # being written, or cut
+        return None
+
+
+def _whose(file: Path) -> str:
+    owner = _read(file)
+    if owner is None:
+        return "belongs to another process"
+    return f"belongs to process {owner['process']} on {owner['host']} since {owner['since']}"
 
 
 def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -56,17 +168,6 @@ def check_same_config(old: dict[str, Any], new: dict[str, Any], checkpoint: Path
     ]
     if changed:
         raise InputError(f"resume must keep the settings of {checkpoint}: {'; '.join(changed)}")
-
-
-def check_same_teacher(old: dict[str, Any], new: dict[str, Any], checkpoint: Path) -> None:
-    """Raise unless the features are of the teachers that the checkpoint saw, wherever their files lie."""
-    changed = [
-        f"{key} was {old.get(key)}, is {new.get(key)}"
-        for key in sorted(old.keys() | new.keys())
-        if old.get(key) != new.get(key) and key not in ("image_weights", "text_weights")
-    ]
-    if changed:
-        raise InputError(f"resume must keep the teachers of {checkpoint}: {'; '.join(changed)}")
 
 
 @dataclass
@@ -197,95 +298,3 @@ def run_folder(run: Path, config: RunConfig) -> Iterator[None]:
             for folder in made:
                 folder.rmdir()
         raise
-
-
-def prepare_features(
-    shapes: Shapes, class_names: list[str], config: PretrainConfig, console: Console
-) -> Features | None:
-    """Teacher features of all shapes and of `class_names`: packed ones, stored ones, or computed now."""
-    features = shapes.features
-    if features is None:
-        path = Path(config.teacher.store) if config.teacher.store is not None else None
-        if path is None and config.data.path is not None:
-            data = Path(config.data.path).expanduser()
-            path = (data.parent if data.is_file() else data) / ".recon_fast"
-        with ProgressBars(console) as bars:
-            features = compute_features(
-                # Folders are called night_stand; a caption would say night stand.
-                replace(shapes, class_names=[name.replace("_", " ") for name in class_names]),
-                config.teacher,
-                device=str(resolve_device(config.device)),
-                store=path,
-                progress=bars,
-                log=lambda text: say(console, text),
-            )
-    else:
-        names = {kind: features.teacher.get(kind) or "none" for kind in ("image", "text")}
-        say(console, f"features came with the shapes: image {names['image']}, text {names['text']}")
-        if class_names != shapes.class_names:
-            features = replace(features, class_text=None)
-    if features is None:
-        return None
-    is_random = features.teacher.get("weights") == "random"
-    if is_random:
-        text = "teachers have random weights: they show that training works, real ones give results"
-        say(console, text, style="yellow")
-    wanted = is_random if config.standardize == "auto" else config.standardize == "on"
-    return standardize(features) if wanted else features
-
-
-def feature_dim(features: Rows | None, wanted: int | None, kind: str, console: Console) -> int | None:
-    """Width of the teacher's features, None where there are none or the loss is switched off."""
-    if wanted is None:
-        return None
-    if features is None:
-        missing = {"image": "no pictures: csc_img", "text": "no captions: csc_text"}[kind]
-        say(console, f"{missing} is off")
-        return None
-    return features.shape[-1]
-
-
-def prepare_probe_shapes(config: PretrainConfig, shapes: Shapes, console: Console) -> Shapes | None:
-    """The labelled shapes that the encoder is judged on, None (and said so) where there are none."""
-    if config.probe.data is not None:
-        data = DataConfig(
-            path=config.probe.data,
-            kind=config.probe.kind,
-            num_points=config.data.num_points,
-            up=config.probe.up,
-            turn_up=config.data.turn_up,
-        )
-        trained = training_conventions(shapes, config.data.num_points)
-        shapes = prepare_shapes(data, config.seed, console)
-        for text in check_conventions(shapes, trained, "--probe"):
-            say(console, text, style="yellow")
-    if shapes.labels is None or not shapes.held_out.any() or shapes.held_out.all():
-        say(console, f"no probe: {shapes.name} has no labels or no held-out shapes")
-        return None
-    return shapes
-
-
-def split_probe(
-    config: PretrainConfig, probed: Shapes, features: Features | None, device: torch.device
-) -> ProbeData:
-    """Both sides of the probe on the device, at most `probe.max_shapes` of each."""
-    rng = np.random.default_rng(config.seed)
-    sides = [np.flatnonzero(~probed.held_out), np.flatnonzero(probed.held_out)]
-    train, test = (np.sort(rng.permutation(side)[: config.probe.max_shapes]) for side in sides)
-    notes = []
-    if config.probe.data is None and config.data.split == "all":
-        notes.append("these shapes were trained on, without labels")
-    notes += score_doubts(probed, train, test)
-    # Standardised targets have no mean, so what predictions have of one is error.
-    centered = bool(features and features.teacher.get("standardized"))
-    if centered:
-        notes.append("zero-shot predictions less their mean over the shapes that train the SVM")
-    return ProbeData(
-        probed.name,
-        ResidentShapes(probed, None, train, device),
-        ResidentShapes(probed, None, test, device),
-        features.class_text if features else None,
-        bool(features and features.teacher.get("aligned")),
-        centered,
-        "; ".join(notes),
-    )

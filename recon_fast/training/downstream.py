@@ -1,0 +1,364 @@
+"""A downstream run: a model trained on labelled shapes, its best weights kept, tested in the end.
+
+<run>/best/model.safetensors    the weights that the result is of
+<run>/result.json               how they do on the test set
+"""
+
+import shutil
+from abc import abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
+
+import torch
+from numpy import int64
+from numpy.typing import NDArray
+from rich.console import Console
+from torch import Tensor
+
+from recon_fast.checkpoint import load_weights, save_weights, weights_metadata
+from recon_fast.checkpoint.restore import Restored, load_encoder, restore
+from recon_fast.checkpoint.training import SaveFailed
+from recon_fast.config import ReConConfig
+from recon_fast.config.downstream import DownstreamConfig
+from recon_fast.console import say
+from recon_fast.data.batches.labelled import Change, Drawable, LabelledStream
+from recon_fast.data.batches.resident import Batch
+from recon_fast.data.conventions import check_conventions
+from recon_fast.data.shapes import Shapes
+from recon_fast.distributed import rank, world_size
+from recon_fast.errors import InputError
+from recon_fast.models import Classifier, PartSegmenter
+from recon_fast.schema import write_json
+from recon_fast.training.adamw import AdamW
+from recon_fast.training.distributed import from_first
+from recon_fast.training.folder import Start
+from recon_fast.training.metrics import Metrics
+from recon_fast.training.optim import downstream_groups
+from recon_fast.training.record import versions
+from recon_fast.training.run import Task
+from recon_fast.training.splits import choose_splits, say_doubts
+
+
+class Summarised(Protocol):
+    """Scores of a model on a set."""
+
+    def summary(self) -> dict[str, Any]:
+        """For JSON: the selecting metric by its name, and others."""
+        ...
+
+
+C = TypeVar("C", bound=DownstreamConfig)
+M = TypeVar("M", Classifier, PartSegmenter)
+D = TypeVar("D", bound=Drawable)
+S = TypeVar("S", bound=Summarised)
+
+
+@dataclass
+class DownstreamResult(Generic[S]):
+    """How a run ended."""
+
+    run: Path
+    scores: S | None  # of the test set; None where the run was stopped
+    voted: S | None  # likewise; None too where no votes were cast
+    stopped_by: str | None = None
+
+
+class Losses(NamedTuple):
+    """What a model's loss module gives, as pretraining models do."""
+
+    losses: dict[str, Tensor]
+
+
+class OwnPart:
+    """Shapes of which each process of the job draws its own part of every batch."""
+
+    def __init__(self, shapes: Drawable) -> None:
+        self.shapes = shapes
+
+    def __len__(self) -> int:
+        return len(self.shapes)
+
+    def batch(self, index: Tensor, seed: int, step: int, change: Change) -> Batch:
+        """This process's part of the shapes at index [B]."""
+        return self.shapes.batch(index.chunk(world_size())[rank()], seed, step, change)
+
+
+class DownstreamTask(Task[DownstreamResult[S]], Generic[C, M, D, S]):
+    """What classification and segmentation share. With several processes the first one measures and writes.
+
+    Args:
+        config: settings.
+        console: where lines and progress go.
+        shapes: all shapes, in place of those that the settings name.
+        change: what happens to a training cloud, and to a vote.
+
+    Attributes:
+        metric: of the scores' summary, the one that selects; the largest wins.
+        frozen: only what is new learns.
+        splits: rows to train, select and test on.
+        best: the epoch whose weights the result is of, and its metric; None where nothing is selected on.
+    """
+
+    metric: ClassVar[str]
+    frozen: bool = False
+    keeps_best = True
+    config: C
+    model: M
+
+    def __init__(self, config: C, console: Console | None, shapes: Shapes | None, change: Change) -> None:
+        super().__init__(config, console, shapes)
+        self.change, self.trains = change, not config.evaluate
+        self.best: dict[str, Any] = {"epoch": 0, self.metric: -1.0}
+
+    def read_data(self, start: Start | None) -> None:
+        self.shapes = self.open_shapes(self.config.data)
+        self.splits = choose_splits(self.shapes, self.config)
+        self.train_count = len(self.splits.train)
+
+    def prepare(self, run: Path, start: Start | None) -> None:
+        splits = self.splits
+        self.model, self.conventions = self.build() if self.trains else self.restore()
+        known = self.known(self.conventions)
+        for text in check_conventions(self.shapes, known) if self.conventions else []:
+            say(self.console, text, style="yellow")
+        self.model.to(self.device)
+        if self.trains:
+            self.train_set = self.gather(splits.train)
+            self.select_set = None if splits.select is None else self.gather(splits.select)
+            say_doubts(self.shapes, splits.train, splits.test, self.console)
+        self.test_set = self.gather(splits.test)
+
+    def build_optimizer(self) -> AdamW:
+        optim, factor = self.config.optim, self.config.head_factor
+        groups = downstream_groups(self.model, optim.lr, optim.weight_decay, factor, self.frozen)
+        return AdamW(groups, betas=(0.9, optim.beta2))
+
+    def begin(self, start: Start | None) -> None:
+        if start is not None:
+            self.best = start.state["best"]
+
+    def announce(self, computing: str) -> str:
+        splits = self.splits
+        parameters = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
+        sizes = ", ".join(f"{count} {name}" for name, count in self.sizes().items())
+        return (
+            f"{self.config.command} on {self.shapes.name}: {len(splits.train)} shapes to train, "
+            f"{0 if splits.select is None else len(splits.select)} to select ({splits.selected_on}), "
+            f"{len(splits.test)} to test, {sizes} | {parameters:,} parameters learn, {computing}"
+        )
+
+    def _stream(self, step: int) -> Iterator[Batch]:
+        optim = self.config.optim
+        parts = OwnPart(self.train_set)
+        return iter(
+            LabelledStream(parts, self.change, self.config.seed, optim.batch_size, optim.accumulate, step)
+        )
+
+    def batches(self, first: int, stop: int) -> AbstractContextManager[Iterator[Batch]]:
+        return nullcontext(self._stream(first))
+
+    def first_batch(self, step: int) -> Batch:
+        return next(self._stream(step))
+
+    def measure_epoch(self, run: Path, epoch: int, step: int, log: Metrics) -> None:
+        if self.select_set is None:
+            self.best.update({"epoch": epoch, self.metric: None})
+            return
+        select_set = self.select_set
+        value = from_first(lambda: self.measure(select_set).summary()[self.metric])
+        log.write(step, {"epoch": epoch - 1, f"{self.splits.selected_on}_{self.metric}": value})
+        if value > self.best[self.metric]:
+            self.best.update({"epoch": epoch, self.metric: value})
+            from_first(lambda: save_best(run, self.model, self.conventions))
+
+    def state(self) -> dict[str, Any]:
+        return {"before": None, "best": self.best}
+
+    def stopped(self, run: Path, checkpoint: Path, by: str) -> DownstreamResult[S]:
+        return DownstreamResult(run, None, None, by)
+
+    def evaluate(
+        self, run: Path, checkpoint: Path | None, step: int, log: Metrics | None
+    ) -> DownstreamResult[S]:
+        return from_first(lambda: self._evaluate(run))
+
+    def _evaluate(self, run: Path) -> DownstreamResult[S]:
+        """Test the best weights, write what the run leaves, and say it, with a warning where a number is not
+        what it seems.
+        """
+        config, shapes, splits, console = self.config, self.shapes, self.splits, self.console
+        epoch = self.best["epoch"] if self.trains else None
+        if self.trains:
+            if self.select_set is None:
+                save_best(run, self.model, self.conventions)
+            load_weights(run / "best" / "model.safetensors", self.model)
+        scores = self.measure(self.test_set)
+        voted = self.vote(self.test_set) if config.votes else None
+        warnings = say_doubts(shapes, splits.train if self.trains else None, splits.test, console)
+        result = {
+            "task": config.command,
+            "data": shapes.name,
+            "num_points": config.data.num_points,
+            **self.sizes(),
+            "checkpoint": config.checkpoint,
+            "seed": config.seed,
+            "train": len(splits.train),
+            "test": len(splits.test),
+            "selected_on": None if epoch is None else splits.selected_on,
+            "epoch": epoch,
+            **scores.summary(),
+            **self.details(scores, voted),
+            "votes": config.votes,
+            "warnings": warnings,
+            "versions": versions(),
+        }
+        try:
+            write_json(run / "result.json", result)
+            self.write(run, self.test_set, scores)
+        except OSError as error:
+            raise InputError(f"the result cannot be written to {run}: {error.strerror or error}") from error
+        if table := self.table(scores):
+            say(console, table)
+        chosen = "" if epoch is None else f"; weights of epoch {epoch}, chosen by: {splits.selected_on}"
+        say(console, f"{shapes.name}: {self.sentence(scores, voted)}{chosen}; {run / 'result.json'}")
+        if epoch is not None and splits.selected_on == "test":
+            text = "official protocol: the test set chose the epoch, so this is optimistic"
+            say(console, text, style="yellow")
+        return DownstreamResult(run, scores, voted)
+
+    def known(self, conventions: dict[str, Any]) -> dict[str, Any]:
+        """What of a checkpoint's conventions the shapes are to be compared with."""
+        return conventions
+
+    @abstractmethod
+    def build(self) -> tuple[M, dict[str, Any]]:
+        """The model to train, and what its checkpoint was trained on (see `training_conventions`)."""
+
+    @abstractmethod
+    def restore(self) -> tuple[M, dict[str, Any]]:
+        """The trained model of the checkpoint, likewise."""
+
+    @abstractmethod
+    def gather(self, rows: NDArray[int64]) -> D:
+        """The shapes at rows, on the device."""
+
+    @abstractmethod
+    def measure(self, shapes: D) -> S:
+        """Scores of the model."""
+
+    @abstractmethod
+    def vote(self, shapes: D) -> S:
+        """Scores of the mean over `config.votes` passes of changed clouds."""
+
+    @abstractmethod
+    def sizes(self) -> dict[str, int]:
+        """Classes and the like, for the line at the start and for result.json."""
+
+    @abstractmethod
+    def details(self, scores: S, voted: S | None) -> dict[str, Any]:
+        """What result.json holds beside the summary of the scores."""
+
+    @abstractmethod
+    def write(self, run: Path, shapes: D, scores: S) -> None:
+        """Tables and pictures. May raise OSError."""
+
+    def table(self, scores: S) -> str:
+        """Lines for people, before the sentence; empty for none."""
+        return ""
+
+    @abstractmethod
+    def sentence(self, scores: S, voted: S | None) -> str:
+        """The result for people."""
+
+
+def save_best(run: Path, model: Classifier | PartSegmenter, trained: dict[str, Any]) -> None:
+    """Put the weights into best/, whole or not at all; `trained` are the conventions of the clouds."""
+    folder, aside = run / "best", run / ".best.tmp"
+    try:
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir()
+        save_weights(model, aside / "model.safetensors", weights_metadata(model, None, trained))
+        shutil.rmtree(folder, ignore_errors=True)
+        aside.rename(folder)
+    except OSError as error:
+        raise SaveFailed(f"{folder} cannot be written: {error}") from error
+
+
+def start_model(
+    config: DownstreamConfig, make: Callable[[ReConConfig], M], console: Console
+) -> tuple[M, dict[str, Any]]:
+    """A model on the encoder of `config.checkpoint`, or one that starts at random.
+
+    Args:
+        config: its `model`, `checkpoint` and `seed` count.
+        make: the freshly initialised model of an architecture.
+        console: told where the encoder is from.
+
+    Returns:
+        The model, and what the checkpoint was trained on (see `training_conventions`).
+
+    Raises:
+        InputError: no such checkpoint, or not of the size or the arch that is wanted.
+    """
+    m = config.model
+    torch.manual_seed(config.seed)
+    changes: dict[str, Any] = {"num_group": m.num_group, "group_size": m.group_size, "drop_path": m.drop_path}
+    if m.skip_near_origin is not None:
+        changes["skip_near_origin"] = m.skip_near_origin
+    if config.checkpoint is None:
+        size = getattr(ReConConfig, "base" if m.size == "auto" else m.size)
+        say(console, "no checkpoint: the encoder starts at random", style="yellow")
+        return _made(make, size(**changes)), {}
+    restored = restore(config.checkpoint)
+    architecture = restored.model.config
+    if m.size != "auto" and getattr(ReConConfig, m.size)().dim != architecture.dim:
+        raise InputError(
+            f"model.size must be the checkpoint's or auto, got {m.size} and width {architecture.dim}"
+        )
+    if architecture.arch != "recon":
+        raise InputError(f"checkpoint must be of arch recon, got {architecture.arch} in {restored.file}")
+    model = _made(make, replace(architecture, **changes))
+    report = load_encoder(config.checkpoint, model)
+    say(console, f"encoder of {restored.file}: {report}")
+    return model, restored.conventions
+
+
+def _made(make: Callable[[ReConConfig], M], architecture: ReConConfig) -> M:
+    try:
+        return make(architecture)
+    except ValueError as error:
+        raise InputError(str(error)) from error
+
+
+def restore_trained(
+    config: DownstreamConfig, kind: type[M], name: str, console: Console
+) -> tuple[M, Restored]:
+    """The trained model that `config.checkpoint` holds, to be tested with the groups of `config.model`.
+
+    Args:
+        config: its `checkpoint` and `model` count.
+        kind: what the model must be.
+        name: of that kind, for errors.
+        console: told where the model was trained on other groups.
+
+    Raises:
+        InputError: no such checkpoint, or one of another model.
+    """
+    assert config.checkpoint is not None
+    wanted = config.model.num_group, config.model.group_size
+    restored = restore(config.checkpoint)
+    known = restored.model.config.num_group, restored.model.config.group_size
+    if known != wanted:
+        say(
+            console,
+            f"{restored.file} is of {known[0]} groups of {known[1]} points, "
+            f"here they are {wanted[0]} of {wanted[1]}",
+            style="yellow",
+        )
+        restored = restore(config.checkpoint, num_group=wanted[0], group_size=wanted[1])
+    if not isinstance(restored.model, kind):
+        raise InputError(f"evaluate needs a checkpoint with a {name}, got another in {restored.file}")
+    return restored.model, restored
