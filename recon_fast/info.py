@@ -6,9 +6,9 @@ from importlib.metadata import PackageNotFoundError, version
 
 import recon_fast
 from recon_fast.config import TeacherConfig
+from recon_fast.config.recipes import packaged_recipes, recipe_file
 from recon_fast.device import multiplies_bf16_fast
 from recon_fast.kernels.backend import OPERATORS, backend_in_use
-from recon_fast.settings import packaged_configs
 
 PACKAGES = (
     "torch",
@@ -40,7 +40,7 @@ def describe() -> dict[str, list[tuple[str, str]]]:
             for device in ("cpu", *(["cuda"] if torch.cuda.is_available() else []))
         ],
         "teacher weights": _weights(),
-        "recipes": [(name, str(path)) for name, path in packaged_configs("pretrain").items()],
+        "recipes": [(name, str(recipe_file("pretrain"))) for name in packaged_recipes("pretrain")],
     }
 
 

@@ -1,6 +1,8 @@
 """The command line as a user meets it: help, names, mistakes in one line with exit code 2."""
 
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -10,12 +12,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from recon_fast import __version__, cli
+from recon_fast import __version__
 from recon_fast.cli import main
+from recon_fast.commands import COMMANDS
 from recon_fast.config import PretrainConfig
+from recon_fast.config.recipes import packaged_recipes, recipe_file
 from recon_fast.errors import InputError
-from recon_fast.settings import packaged_configs, parse_fewshot, parse_finetune, parse_pretrain
-from recon_fast.task_settings import parse_svm, parse_zeroshot
+from recon_fast.parser import command_parser, parse
 
 ROOT = Path(__file__).parent.parent
 
@@ -29,6 +32,12 @@ def run(*arguments, cwd=ROOT):
         capture_output=True,
         text=True,
     )
+
+
+def header_of(command, name):
+    """The comment above a recipe in the file of its command."""
+    before = recipe_file(command).read_text().split(f"\n{name}:\n")[0]
+    return before.rsplit("\n\n", 1)[1]
 
 
 def test_help_answers_at_once_and_loads_no_torch():
@@ -65,47 +74,112 @@ def test_pretrain_help_explains_settings(capsys):
     assert "peak learning rate" in out
 
 
-@pytest.mark.parametrize("name", packaged_configs("pretrain"))
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_fits_one_screen_and_all_of_it_is_a_word_away(command, capsys):
+    shown = []
+    for arguments in (["--help"], ["--help", "all"]):
+        with pytest.raises(SystemExit) as exit_:
+            main([command, *arguments])
+        assert exit_.value.code == 0
+        shown.append(capsys.readouterr().out)
+    lines = shown[0].splitlines()
+    assert len(lines) <= 40
+    assert max(map(len, lines)) <= 80
+    assert any(line.startswith(f"  recon-fast {command}") for line in lines)
+    keys = [action.option_strings[-1] for action in command_parser(command)._actions if action.option_strings]
+    assert len(re.findall(r"^  --", shown[0], re.MULTILINE)) <= 14
+    assert [key for key in keys if key not in shown[1]] == []
+
+
+@pytest.mark.parametrize("command", [name for name, command in COMMANDS.items() if command.config])
+def test_examples_of_the_help_parse(command):
+    assert parse(command, shlex.split(COMMANDS[command].example)).config is not None
+
+
+def test_flags_may_stand_alone():
+    assert parse("pack", ["a", "b", "--overwrite"]).config.overwrite
+    assert parse("embed", ["a", "--overwrite", "b", "c"]).config.overwrite
+    assert not parse("embed", ["a", "--overwrite", "false", "b", "c"]).config.overwrite
+
+
+NO_EXTRA = """
+import sys
+class Block:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in BLOCKED:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+from recon_fast.cli import TRAIN_MODULES as BLOCKED, main
+sys.meta_path.insert(0, Block())
+"""
+
+
+def without_extra(code):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        [sys.executable, "-c", NO_EXTRA + code], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+
+
+def test_commands_without_the_extra_say_how_to_get_it():
+    result = without_extra("raise SystemExit(main(['pretrain']))")
+    assert result.returncode == 2
+    assert re.fullmatch(
+        r"recon-fast: error: pretrain needs \w+: pip install 'recon-fast\[train\]'\n", result.stderr
+    )
+
+
+def test_operators_need_nothing_of_the_extra():
+    result = without_extra("import recon_fast.kernels, recon_fast.compat; recon_fast.compat.install()")
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_configs_import_nothing_heavy():
+    code = "import sys, recon_fast.config; assert not {'numpy', 'PIL', 'torch'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+@pytest.mark.parametrize("name", packaged_recipes("pretrain"))
 def test_recipes_parse_and_have_a_header(name):
-    config, resume, _ = parse_pretrain(["--config", name])
-    assert isinstance(config, PretrainConfig)
-    assert resume is None
-    header = packaged_configs("pretrain")[name].read_text().split("\nmodel:")[0]
+    given = parse("pretrain", ["--config", name])
+    assert isinstance(given.config, PretrainConfig)
+    assert given.resume is None
+    header = header_of("pretrain", name)
     for word in ("recon-fast pretrain", "Hardware:", "Time:", "Expected:"):
         assert word in header
 
 
 @pytest.mark.parametrize(
     ("command", "name"),
-    [(c, n) for c in ("finetune", "linear", "mlp3", "fewshot") for n in packaged_configs(c)],
+    [(c, n) for c in ("finetune", "linear", "mlp3", "fewshot") for n in packaged_recipes(c)],
 )
 def test_downstream_recipes_parse_and_have_a_header(command, name):
-    parse = parse_fewshot if command == "fewshot" else lambda argv: parse_finetune(argv, command)
-    config, resume = parse(["--config", name])
-    assert config.command == command
-    assert resume is None
-    header = packaged_configs(command)[name].read_text().split("\nprotocol:")[0].split("\nmodel:")[0]
+    given = parse(command, ["--config", name])
+    assert given.config.command == command
+    assert given.resume is None
+    header = header_of(command, name)
     for word in (f"recon-fast {command}", "Hardware:", "Time:", "Expected:"):
         assert word in header
 
 
 @pytest.mark.parametrize(
-    ("command", "name"), [(c, n) for c in ("svm", "zeroshot") for n in packaged_configs(c)]
+    ("command", "name"), [(c, n) for c in ("svm", "zeroshot") for n in packaged_recipes(c)]
 )
 def test_recipes_of_frozen_encoders(command, name):
-    parse = {"svm": parse_svm, "zeroshot": parse_zeroshot}[command]
-    config = parse(["ckpt.pth", "--config", name, "--device", "cpu"])
+    config = parse(command, ["ckpt.pth", "--config", name, "--device", "cpu"]).config
     assert (config.checkpoint, config.device) == ("ckpt.pth", "cpu")
     assert config.data.num_points == (2048 if name.startswith("scan") else 1024)
-    assert parse(["ckpt.pth", "--config", name, "--data.num_points", "512"]).data.num_points == 512
+    assert (
+        parse(command, ["ckpt.pth", "--config", name, "--data.num_points", "512"]).config.data.num_points
+        == 512
+    )
     if command == "zeroshot":
         ratios = {"modelnet10": 0.2, "modelnet40": 0.25, "scan_hardest": 0.05, "scan_objbg": 0.1}
         assert config.ratio == ratios.get(name, 0.15)
-    text = packaged_configs(command)[name].read_text()
+    text = header_of(command, name)
     for word in (f"The official cfgs/{command}/{name}.yaml", "Hardware:", "Time:", "Expected:"):
         assert word in text
     with pytest.raises(InputError, match="did you mean"):
-        parse(["ckpt.pth", "--config", f"{name}x"])
+        parse(command, ["ckpt.pth", "--config", f"{name}x"])
 
 
 def test_official_downstream_recipes():
@@ -118,7 +192,7 @@ def test_official_downstream_recipes():
             ("scan_objbg", scan, 2048, 128),
             ("scan_objonly", scan, 2048, 128),
         ):
-            config, _ = parse_finetune(["--config", name], command)
+            config = parse(command, ["--config", name]).config
             optim = config.optim
             assert (optim.lr, optim.epochs, optim.batch_size, optim.clip_grad) == (lr, 300, 32, 10), name
             assert (optim.schedule, optim.warmup_epochs, optim.weight_decay) == ("official", 10, 0.05)
@@ -130,21 +204,21 @@ def test_official_downstream_recipes():
             assert config.normalize == name.startswith("modelnet")
             assert (config.data.rotate == "y") == name.startswith("scan")
     for name, lr in (("fewshot", 5e-4), ("linear", 1e-3), ("mlp3", 1e-3)):
-        config, _ = parse_fewshot(["--config", name])
+        config = parse("fewshot", ["--config", name]).config
         assert (config.optim.lr, config.optim.epochs, config.model.drop_path) == (lr, 150, 0.1)
         assert (config.ways, config.shots, config.folds) == ([5, 10], [10, 20], 10)
 
 
 def test_official_protocol_may_be_said_as_a_flag():
-    assert not parse_finetune([], "finetune")[0].official_protocol
-    assert parse_finetune(["--official-protocol"], "linear")[0].official_protocol
+    assert not parse("finetune", []).config.official_protocol
+    assert parse("linear", ["--official-protocol"]).config.official_protocol
     with pytest.raises(InputError, match="said by the command"):
-        parse_finetune(["--protocol", "linear"], "mlp3")
+        parse("mlp3", ["--protocol", "linear"])
 
 
 def test_official_recipes_are_the_papers():
     for name, dim, heads in (("base", 384, 6), ("small", 256, 4), ("tiny", 192, 3)):
-        config, *_ = parse_pretrain(["--config", name])
+        config = parse("pretrain", ["--config", name]).config
         model = config.model
         assert (model.dim, model.num_heads, model.depth, model.num_group, model.group_size) == (
             dim,
@@ -256,8 +330,8 @@ def test_mistakes_in_a_file_name_the_nearest_key(tmp_path, capsys):
 
 
 def test_resume_auto_takes_the_recipe():
-    config, resume, _ = parse_pretrain(["--config", "tiny", "--out", "run", "--resume", "auto"])
-    assert (config.model.dim, config.out, resume) == (192, "run", "auto")
+    given = parse("pretrain", ["--config", "tiny", "--out", "run", "--resume", "auto"])
+    assert (given.config.model.dim, given.config.out, given.resume) == (192, "run", "auto")
 
 
 def test_resume_in_a_file_is_not_ignored(tmp_path, capsys):
@@ -287,14 +361,14 @@ def test_a_missing_command_is_all_that_is_complained_of(capsys):
 def test_sigterm_unwinds_with_its_exit_code(monkeypatch):
     before, unwound = signal.getsignal(signal.SIGTERM), []
 
-    def killed(_):
+    def killed():
         try:
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(10)
         finally:
             unwound.append(True)
 
-    monkeypatch.setattr(cli, "run_info", killed)
+    monkeypatch.setattr("recon_fast.info.describe", killed)
     with pytest.raises(SystemExit) as exit_:
         main(["info"])
     assert exit_.value.code == 128 + signal.SIGTERM
@@ -318,7 +392,8 @@ def test_commands_of_one_process_refuse_several(command, rank, tmp_path, monkeyp
     assert main([command]) == 2
     err = capsys.readouterr().err
     said = (
-        f"recon-fast: error: `{command}` runs in one process, got 2 of torchrun; `pretrain` takes several\n"
+        f"recon-fast: error: `{command}` runs in one process, got 2 of torchrun; "
+        "these take several: `pretrain`, `finetune`, `mlp3`, `linear`, `partseg`\n"
     )
     assert err == (said if rank == "0" else "")
     assert not list(tmp_path.iterdir())
@@ -330,10 +405,10 @@ def test_a_list_is_asked_for_by_example(capsys):
 
 
 def test_memory_that_is_not_there_is_one_line(monkeypatch, capsys):
-    def run(argv):
+    def run(config, console):
         raise MemoryError("Unable to allocate 7.28 TiB")
 
-    monkeypatch.setattr("recon_fast.cli.run_svm", run)
+    monkeypatch.setattr("recon_fast.tasks.svm.svm_probe", run)
     assert main(["svm"]) == 2
     said = "recon-fast: error: out of memory, take smaller batches or a smaller model: "
     assert capsys.readouterr().err == f"{said}Unable to allocate 7.28 TiB\n"

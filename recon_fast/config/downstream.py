@@ -1,39 +1,17 @@
-"""Settings of the downstream commands. Imports nothing heavy, as `recon_fast.config`."""
+"""Settings of the commands that train a downstream model."""
 
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
 
-from recon_fast.checks import check_numbers
-from recon_fast.config import DataConfig, OptimConfig, SaveConfig
+from recon_fast.config.check import Limits, Settings, above_zero, at_least, check_groups, share
+from recon_fast.config.data import DataConfig
+from recon_fast.config.model import EncoderConfig
+from recon_fast.config.train import OptimConfig, SaveConfig
 from recon_fast.errors import InputError
 
 
 @dataclass(frozen=True)
-class EncoderConfig:
-    """The encoder under a head.
-
-    Attributes:
-        size: of an encoder without a checkpoint; auto takes the checkpoint's, "base" where there is none.
-        num_group: groups G that a cloud is divided into; 16 points for each are usual.
-        group_size: points K of a group.
-        drop_path: stochastic depth.
-        skip_near_origin: sample centers as pointnet2_ops does; null does as the checkpoint.
-    """
-
-    size: Literal["auto", "base", "small", "tiny"] = "auto"
-    num_group: int = 64
-    group_size: int = 32
-    drop_path: float = 0.2
-    skip_near_origin: bool | None = None
-
-    def __post_init__(self) -> None:
-        check_numbers(self, "model.", num_group=1, group_size=1)
-        if not 0 <= self.drop_path < 1:
-            raise InputError(f"model.drop_path must be in [0, 1), got {self.drop_path}")
-
-
-@dataclass(frozen=True)
-class ChangeConfig:
+class ChangeConfig(Settings):
     """How a training cloud is scaled and shifted, besides `data.rotate`; votes are cast on clouds changed
     alike.
 
@@ -43,14 +21,15 @@ class ChangeConfig:
         translate: each axis is shifted by at most this, in both directions.
     """
 
+    section: ClassVar[str] = "augment."
+    limits: ClassVar[Limits] = at_least(0, "translate") | above_zero("scale")
+
     scale: float = 1.5
     scale_least: float | None = None
     translate: float = 0.2
 
     def __post_init__(self) -> None:
-        check_numbers(self, "augment.", translate=0)
-        if not self.scale > 0:
-            raise InputError(f"augment.scale must be above 0, got {self.scale}")
+        super().__post_init__()
         least, most = self.scales
         if not 0 < least <= most:
             raise InputError(f"augment.scale must be at least augment.scale_least > 0, got {most}, {least}")
@@ -70,16 +49,13 @@ class AugmentConfig(ChangeConfig):
             first, and each pass draws `data.num_points` of those.
     """
 
-    oversample: float = 1.2
+    limits: ClassVar[Limits] = ChangeConfig.limits | at_least(1, "oversample")
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not self.oversample >= 1:
-            raise InputError(f"augment.oversample must be at least 1, got {self.oversample}")
+    oversample: float = 1.2
 
 
 @dataclass(frozen=True)
-class DownstreamConfig:
+class DownstreamConfig(Settings):
     """What all commands that train a downstream model can be told.
 
     Attributes:
@@ -103,6 +79,8 @@ class DownstreamConfig:
         save: checkpoints and logs.
     """
 
+    limits: ClassVar[Limits] = at_least(0, "votes") | share("validation") | above_zero("head_factor")
+
     out: str | None = None
     checkpoint: str | None = None
     seed: int = 0
@@ -123,28 +101,15 @@ class DownstreamConfig:
     save: SaveConfig = field(default_factory=SaveConfig)
 
     def __post_init__(self) -> None:
-        check_numbers(self, votes=0)
-        if not 0 <= self.validation < 1:
-            raise InputError(f"validation must be in [0, 1), got {self.validation}")
-        if not self.head_factor > 0:
-            raise InputError(f"head_factor must be above 0, got {self.head_factor}")
-        for name in ("num_group", "group_size"):
-            if self.data.num_points < getattr(self.model, name):
-                raise InputError(
-                    f"model.{name} must be at most data.num_points, "
-                    f"got {getattr(self.model, name)} and {self.data.num_points}"
-                )
+        super().__post_init__()
+        check_groups(self.model, self.data)
         if self.evaluate and self.checkpoint is None:
             raise InputError("evaluate needs a checkpoint with the trained model, got none")
 
     @property
     def command(self) -> str:
-        """Which of the commands it is."""
+        """The name of the command."""
         raise NotImplementedError
-
-    def to_dict(self) -> dict[str, Any]:
-        """Nested plain dict, for YAML and JSON."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -162,7 +127,7 @@ class FinetuneConfig(DownstreamConfig):
 
     @property
     def command(self) -> str:
-        """Which of the commands it is."""
+        """The name of the command."""
         return "finetune" if self.protocol == "full" else self.protocol
 
 
@@ -179,6 +144,8 @@ class FewshotConfig(FinetuneConfig):
         protocol: as that of `finetune`, `mlp3` and `linear`.
     """
 
+    limits: ClassVar[Limits] = FinetuneConfig.limits | at_least(1, "folds", "num_test")
+
     ways: list[int] = field(default_factory=lambda: [5, 10])
     shots: list[int] = field(default_factory=lambda: [10, 20])
     folds: int = 10
@@ -192,12 +159,12 @@ class FewshotConfig(FinetuneConfig):
             given = getattr(self, name)
             if not given or min(given) < 1 or len(set(given)) < len(given):
                 raise InputError(f"{name} must be different numbers of at least 1, got {given}")
-        check_numbers(self, folds=1, num_test=1)
         if self.evaluate:
             raise InputError("evaluate is of `recon-fast finetune`; a fold has no classifier to test")
 
     @property
     def command(self) -> str:
+        """The name of the command."""
         return "fewshot"
 
 
@@ -210,6 +177,8 @@ class PartsegConfig(DownstreamConfig):
         pictures: test shapes of each category that are drawn, truth beside prediction; 0 draws none.
     """
 
+    limits: ClassVar[Limits] = DownstreamConfig.limits | at_least(0, "pictures")
+
     model: EncoderConfig = field(default_factory=lambda: EncoderConfig(num_group=128))
     data: DataConfig = field(default_factory=lambda: DataConfig(num_points=2048, rotate="none"))
     augment: ChangeConfig = field(default_factory=lambda: ChangeConfig(scale=1.25, translate=0.1))
@@ -218,11 +187,7 @@ class PartsegConfig(DownstreamConfig):
     )
     pictures: int = 3
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_numbers(self, pictures=0)
-
     @property
     def command(self) -> str:
-        """Which of the commands it is."""
+        """The name of the command."""
         return "partseg"

@@ -1,129 +1,18 @@
-"""Settings of the commands that only look at an encoder. Imports nothing heavy, as `recon_fast.config`."""
+"""Settings of the commands that only look at an encoder, or convert it."""
 
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
 
-from recon_fast.checks import check_numbers
-from recon_fast.config import DataConfig, Kind, StatedUp
-from recon_fast.errors import InputError
+from recon_fast.config.check import Limits, Settings, above_zero, at_least
+from recon_fast.config.data import LabelledConfig, ReadingConfig
+from recon_fast.config.model import FrozenConfig
+from recon_fast.config.teacher import QueryTeacherConfig
 
 FeatureKind = Literal["svm", "global", "classification", "zeroshot", "zeroshot_text", "zeroshot_image"]
 
 
 @dataclass(frozen=True)
-class FrozenConfig:
-    """A frozen encoder; what is null is as the checkpoint says.
-
-    Attributes:
-        size: of an encoder without a checkpoint.
-        num_heads: attention heads, of official checkpoints of unusual width.
-        num_group: groups that a cloud is divided into, where an official checkpoint was trained with an
-            unusual number (128 for ScanObjectNN).
-        group_size: points of a group, likewise.
-    """
-
-    size: Literal["base", "small", "tiny"] = "base"
-    num_heads: int | None = None
-    num_group: int | None = None
-    group_size: int | None = None
-
-    def __post_init__(self) -> None:
-        check_numbers(self, "model.", num_heads=1, num_group=1, group_size=1)
-
-
-@dataclass(frozen=True)
-class ReadingConfig:
-    """How clouds are read.
-
-    Attributes:
-        kind: how to read a folder; auto looks for the official layouts first. obj_bg, obj_only and hardest
-            are ScanObjectNN's variants.
-        held_out_fraction: share that is the test split where the layout names none.
-        num_points: larger clouds are reduced to so many points, farthest first; null takes 16 per group, as
-            the official protocols. Smaller ones are taken as they are.
-        max_points: larger clouds are cut to this many random points when read.
-        on_problem: broken or missing files stop the command before it starts, or are left out.
-        up: axis that points up in the files; auto takes what the layout or the packed file states.
-        turn_up: clouds whose up axis is known and another than this are turned so that it is up; "y" is up in
-            ShapeNet and for the official checkpoints; none leaves clouds as they are.
-        workers: threads that read files; null takes one per core.
-    """
-
-    kind: Kind = "auto"
-    held_out_fraction: float = 0.1
-    num_points: int | None = None
-    max_points: int = 8192
-    on_problem: Literal["stop", "skip"] = "stop"
-    up: StatedUp = "auto"
-    turn_up: Literal["x", "y", "z", "none"] = "y"
-    workers: int | None = None
-
-    def __post_init__(self) -> None:
-        check_numbers(self, "data.", num_points=1, max_points=1, workers=1)
-        if not 0 <= self.held_out_fraction < 1:
-            raise InputError(f"data.held_out_fraction must be in [0, 1), got {self.held_out_fraction}")
-
-
-@dataclass(frozen=True)
-class LabelledConfig(ReadingConfig):
-    """Labelled shapes that an encoder is tested on.
-
-    Attributes:
-        path: whatever `recon-fast pretrain` trains on; null makes the procedural set in memory.
-        shapes: size of the procedural set.
-    """
-
-    path: str | None = None
-    shapes: int = 4000
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_numbers(self, "data.", shapes=1)
-
-    def reading(self, least: int) -> DataConfig:
-        """The same for `prepare_shapes`, where clouds of fewer than `least` points are broken."""
-        return DataConfig(**{**asdict(self), "num_points": least, "rotate": "none"})
-
-
-@dataclass(frozen=True)
-class QueryTeacherConfig:
-    """The frozen teachers of texts and pictures that are compared with shapes.
-
-    What is null is what the checkpoint was trained with; for one that does not say, CLIP ViT-B/32. Another
-    teacher than the checkpoint's is an error.
-
-    Attributes:
-        text: open_clip model by name.
-        image: timm model by name, or open_clip:NAME.
-        weights: local reads weights from files and never downloads; random draws them from the seed.
-        text_weights: weight file of the text teacher; null searches the libraries' caches.
-        image_weights: weight file of the image teacher, likewise.
-        text_pretrained: open_clip tag of the weights.
-        prompts: prompts of each text, whose mean is taken; 60 are the official ones.
-        batch_size: prompts that go through the teacher at once.
-        seed: of random weights.
-        store: folder in which features of texts are kept; null keeps them beside the data.
-    """
-
-    text: str | None = None
-    image: str | None = None
-    weights: Literal["local", "random"] | None = None
-    text_weights: str | None = None
-    image_weights: str | None = None
-    text_pretrained: str | None = None
-    prompts: int = 60
-    batch_size: int = 64
-    seed: int | None = None
-    store: str | None = None
-
-    def __post_init__(self) -> None:
-        check_numbers(self, "teacher.", batch_size=1)
-        if not 1 <= self.prompts <= 60:
-            raise InputError(f"teacher.prompts must be from 1 to 60, got {self.prompts}")
-
-
-@dataclass(frozen=True)
-class SvmConfig:
+class SvmConfig(Settings):
     """Everything `recon-fast svm` can be told.
 
     Attributes:
@@ -139,6 +28,9 @@ class SvmConfig:
         temperature: a vote counts exp(cosine / temperature), as in DINO.
     """
 
+    command: ClassVar[str] = "svm"
+    limits: ClassVar[Limits] = at_least(1, "k", "batch_size") | above_zero("temperature")
+
     checkpoint: str | None = None
     out: str | None = None
     seed: int = 0
@@ -150,23 +42,9 @@ class SvmConfig:
     k: int = 20
     temperature: float = 0.07
 
-    def __post_init__(self) -> None:
-        check_numbers(self, k=1, batch_size=1)
-        if not self.temperature > 0:
-            raise InputError(f"temperature must be above 0, got {self.temperature}")
-
-    @property
-    def command(self) -> str:
-        """Which it is."""
-        return "svm"
-
-    def to_dict(self) -> dict[str, Any]:
-        """Nested plain dict, for YAML and JSON."""
-        return asdict(self)
-
 
 @dataclass(frozen=True)
-class ZeroShotConfig:
+class ZeroShotConfig(Settings):
     """Everything `recon-fast zeroshot` can be told.
 
     Attributes:
@@ -186,6 +64,9 @@ class ZeroShotConfig:
         teacher: the text teacher.
     """
 
+    command: ClassVar[str] = "zeroshot"
+    limits: ClassVar[Limits] = at_least(1, "batch_size")
+
     checkpoint: str
     out: str | None = None
     seed: int = 0
@@ -200,21 +81,9 @@ class ZeroShotConfig:
     names: str | None = None
     teacher: QueryTeacherConfig = field(default_factory=QueryTeacherConfig)
 
-    def __post_init__(self) -> None:
-        check_numbers(self, batch_size=1)
-
-    @property
-    def command(self) -> str:
-        """Which it is."""
-        return "zeroshot"
-
-    def to_dict(self) -> dict[str, Any]:
-        """Nested plain dict, for YAML and JSON."""
-        return asdict(self)
-
 
 @dataclass(frozen=True)
-class EmbedConfig:
+class EmbedConfig(Settings):
     """Everything `recon-fast embed` can be told besides what it reads and writes.
 
     Attributes:
@@ -228,6 +97,8 @@ class EmbedConfig:
         data: how clouds are read.
     """
 
+    limits: ClassVar[Limits] = at_least(1, "batch_size")
+
     kind: FeatureKind = "svm"
     overwrite: bool = False
     device: str = "auto"
@@ -236,12 +107,9 @@ class EmbedConfig:
     model: FrozenConfig = field(default_factory=FrozenConfig)
     data: ReadingConfig = field(default_factory=ReadingConfig)
 
-    def __post_init__(self) -> None:
-        check_numbers(self, batch_size=1)
-
 
 @dataclass(frozen=True)
-class RetrieveConfig:
+class RetrieveConfig(Settings):
     """Everything `recon-fast retrieve` can be told besides the set and the query.
 
     Attributes:
@@ -261,6 +129,9 @@ class RetrieveConfig:
         teacher: the text and image teachers.
     """
 
+    command: ClassVar[str] = "retrieve"
+    limits: ClassVar[Limits] = at_least(1, "top", "batch_size")
+
     checkpoint: str | None = None
     query: Literal["auto", "key", "shape", "picture", "text"] = "auto"
     top: int = 10
@@ -274,14 +145,22 @@ class RetrieveConfig:
     data: ReadingConfig = field(default_factory=ReadingConfig)
     teacher: QueryTeacherConfig = field(default_factory=QueryTeacherConfig)
 
-    def __post_init__(self) -> None:
-        check_numbers(self, top=1, batch_size=1)
 
-    @property
-    def command(self) -> str:
-        """Which it is."""
-        return "retrieve"
+@dataclass(frozen=True)
+class ConvertConfig(Settings):
+    """How `recon-fast convert` converts.
 
-    def to_dict(self) -> dict[str, Any]:
-        """Nested plain dict, for YAML and JSON."""
-        return asdict(self)
+    Attributes:
+        num_heads: attention heads of an official checkpoint; null takes those of the official widths (384: 6,
+            256: 4, 192: 3).
+        num_group: groups that a cloud is divided into; null takes 64, for segmentation 128.
+        group_size: points of a group; null takes that of the decoder, 32 without one.
+        overwrite: replace what is there.
+    """
+
+    limits: ClassVar[Limits] = at_least(1, "num_heads", "num_group", "group_size")
+
+    num_heads: int | None = None
+    num_group: int | None = None
+    group_size: int | None = None
+    overwrite: bool = False

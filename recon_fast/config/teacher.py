@@ -1,14 +1,20 @@
-"""What the teachers are. Imports neither torch nor a model library, so that a command line reads it fast."""
+"""Settings of the frozen teachers."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-from recon_fast.checks import check_numbers
+from recon_fast.config.check import Limits, Settings, at_least
 from recon_fast.errors import InputError
 
 
+def check_prompts(prompts: int) -> None:
+    """Raise InputError unless so many prompts of a text exist."""
+    if not 1 <= prompts <= 60:
+        raise InputError(f"teacher.prompts must be from 1 to 60, got {prompts}")
+
+
 @dataclass(frozen=True)
-class TeacherConfig:
+class TeacherConfig(Settings):
     """Frozen image and text teachers, and where their features are kept.
 
     Args:
@@ -34,6 +40,9 @@ class TeacherConfig:
         store: folder in which the features are kept; null keeps them beside the data.
     """
 
+    section: ClassVar[str] = "teacher."
+    limits: ClassVar[Limits] = at_least(1, "views", "batch_size")
+
     image: str | None = "vit_base_patch16_224.augreg_in21k"
     text: str | None = "ViT-B-32"
     weights: Literal["local", "random"] = "local"
@@ -48,9 +57,8 @@ class TeacherConfig:
     store: str | None = None
 
     def __post_init__(self) -> None:
-        check_numbers(self, "teacher.", views=1, batch_size=1)
-        if not 1 <= self.prompts <= 60:
-            raise InputError(f"teacher.prompts must be from 1 to 60, got {self.prompts}")
+        super().__post_init__()
+        check_prompts(self.prompts)
         if self.image_size is not None and self.image_size < 16:
             raise InputError(f"teacher.image_size must be at least 16 pixels, got {self.image_size}")
         if self.weights not in ("local", "random"):
@@ -77,3 +85,42 @@ def random_teacher_config(**changes: Any) -> TeacherConfig:
         "prompts": 8,
     }
     return TeacherConfig(**(settings | changes))
+
+
+@dataclass(frozen=True)
+class QueryTeacherConfig(Settings):
+    """The frozen teachers of texts and pictures that are compared with shapes.
+
+    What is null is what the checkpoint was trained with; for one that does not say, CLIP ViT-B/32. Another
+    teacher than the checkpoint's is an error.
+
+    Attributes:
+        text: open_clip model by name.
+        image: timm model by name, or open_clip:NAME.
+        weights: local reads weights from files and never downloads; random draws them from the seed.
+        text_weights: weight file of the text teacher; null searches the libraries' caches.
+        image_weights: weight file of the image teacher, likewise.
+        text_pretrained: open_clip tag of the weights.
+        prompts: prompts of each text, whose mean is taken; 60 are the official ones.
+        batch_size: prompts that go through the teacher at once.
+        seed: of random weights.
+        store: folder in which features of texts are kept; null keeps them beside the data.
+    """
+
+    section: ClassVar[str] = "teacher."
+    limits: ClassVar[Limits] = at_least(1, "batch_size")
+
+    text: str | None = None
+    image: str | None = None
+    weights: Literal["local", "random"] | None = None
+    text_weights: str | None = None
+    image_weights: str | None = None
+    text_pretrained: str | None = None
+    prompts: int = 60
+    batch_size: int = 64
+    seed: int | None = None
+    store: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_prompts(self.prompts)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
+from recon_fast.config import InspectConfig
 from recon_fast.console import ProgressBars, say
 from recon_fast.data.open import say_notes
 from recon_fast.data.shapes import Shapes, turned
@@ -16,7 +17,6 @@ from recon_fast.viz.clouds import spread
 from recon_fast.viz.embedding_map import thumbnails
 from recon_fast.viz.html import page, scrolling, table, write_page
 from recon_fast.viz.inspection import Inspection, class_counts, inspect_data
-from recon_fast.viz.settings import InspectConfig
 
 _HOW = (
     "each shape votes for the axis along which it is least like its mirror image: {votes}. This is a guess, "

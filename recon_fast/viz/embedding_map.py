@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from recon_fast.config import ReportConfig
 from recon_fast.errors import InputError
 from recon_fast.tasks.embed import load
 from recon_fast.viz.clouds import Picked, pick_clouds
 from recon_fast.viz.html import packed
-from recon_fast.viz.settings import ReportConfig
 
 THUMBNAIL_POINTS = 300
 

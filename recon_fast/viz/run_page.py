@@ -10,13 +10,13 @@ from typing import Any
 from rich.console import Console
 
 from recon_fast.checkpoint.training import list_checkpoints
+from recon_fast.config import ReportConfig
 from recon_fast.console import say
 from recon_fast.errors import InputError
 from recon_fast.tasks.table import read_result
 from recon_fast.viz.embedding_map import embedding_map
 from recon_fast.viz.html import page, table, write_page
 from recon_fast.viz.run_log import Run, curve, curve_names, differences, read_run
-from recon_fast.viz.settings import ReportConfig
 
 _SILENT = 900  # seconds without a line after which a run may be dead
 _CURVES = """

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
+from recon_fast.config import ShowConfig
 from recon_fast.console import ProgressBars, say
 from recon_fast.errors import InputError
 from recon_fast.tasks.embed import PointEncoder, load
@@ -15,7 +16,6 @@ from recon_fast.viz.captions import MOST, nearest_captions
 from recon_fast.viz.clouds import Picked, pick_clouds, spread
 from recon_fast.viz.html import packed, page, write_page
 from recon_fast.viz.reconstruction import Seen, look, sampled
-from recon_fast.viz.settings import ShowConfig
 
 _CONTROLS = """
 <div class="controls">

@@ -16,9 +16,10 @@ from recon_fast.checkpoint.training import list_checkpoints
 from recon_fast.cli import main
 from recon_fast.config import DataConfig, OptimConfig, SaveConfig
 from recon_fast.config.downstream import ChangeConfig, EncoderConfig, PartsegConfig
+from recon_fast.config.recipes import packaged_recipes, recipe_file
 from recon_fast.errors import InputError
 from recon_fast.models import PartSegmenter, ReCon, TwoTower
-from recon_fast.settings import packaged_configs, parse_partseg
+from recon_fast.parser import parse
 from recon_fast.tasks.partseg import partseg
 from recon_fast.training import loop as loop_module
 
@@ -212,16 +213,17 @@ def test_settings_that_make_no_sense():
 
 
 def test_recipes():
-    official, _ = parse_partseg(["--config", "shapenetpart", "--official-protocol"])
+    official = parse("partseg", ["--config", "shapenetpart", "--official-protocol"]).config
     assert official.official_protocol
     assert (official.data.num_points, official.model.num_group) == (2048, 128)
     assert official.augment.scales == pytest.approx((0.8, 1.25))
     assert official.optim == PartsegConfig().optim
-    for name, file in packaged_configs("partseg").items():
-        settings, resume = parse_partseg(["--config", name])
-        assert (settings.command, resume) == ("partseg", None)
+    for name in packaged_recipes("partseg"):
+        given = parse("partseg", ["--config", name])
+        assert (given.config.command, given.resume) == ("partseg", None)
+        header = recipe_file("partseg").read_text().split(f"\n{name}:\n")[0].rsplit("\n\n", 1)[1]
         for word in ("recon-fast partseg", "Hardware:", "Time:", "Expected:"):
-            assert word in file.read_text()
+            assert word in header
 
 
 def test_the_command_runs_on_its_own_data(tmp_path, pretrained, capsys):

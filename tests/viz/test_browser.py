@@ -12,9 +12,9 @@ from tiny import Lines
 
 from benchmarks import plot
 from benchmarks.report import load
+from recon_fast.config import InspectConfig, ReportConfig, ShowConfig
 from recon_fast.viz.data_page import inspect
 from recon_fast.viz.run_page import report
-from recon_fast.viz.settings import InspectConfig, ReportConfig, ShowConfig
 from recon_fast.viz.show_page import show
 
 pytestmark = pytest.mark.slow

@@ -9,12 +9,12 @@ from pages import NASTY, page_data, write_model, write_run
 from tiny import Lines
 
 from recon_fast.cli import main
+from recon_fast.config import ReportConfig
 from recon_fast.errors import InputError
 from recon_fast.viz.clouds import Picked
 from recon_fast.viz.embedding_map import layouts, map_data, thumbnails
 from recon_fast.viz.run_log import curve, curve_names, differences, read_metrics, read_run
 from recon_fast.viz.run_page import report, run_page
-from recon_fast.viz.settings import ReportConfig
 
 
 def test_curves_probes_and_differences(tmp_path):

@@ -10,6 +10,7 @@ from PIL import Image
 from tiny import TINY_MODEL, Lines
 
 from recon_fast.cli import main
+from recon_fast.config import ShowConfig
 from recon_fast.errors import InputError
 from recon_fast.kernels import chamfer_distance
 from recon_fast.models import Classifier, TwoTower, build_model
@@ -18,7 +19,6 @@ from recon_fast.viz.attention import attention_weights, encode_and_attend
 from recon_fast.viz.captions import nearest
 from recon_fast.viz.clouds import pick_clouds, spread
 from recon_fast.viz.reconstruction import look, sampled
-from recon_fast.viz.settings import ShowConfig
 from recon_fast.viz.show_page import read_captions, show
 
 

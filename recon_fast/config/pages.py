@@ -1,16 +1,15 @@
-"""Settings of the commands that write pages, and their parsers."""
+"""Settings of the commands that write pages, tables and reports."""
 
 from dataclasses import dataclass
-from pathlib import Path
+from typing import ClassVar, Literal
 
-from recon_fast.checks import check_numbers
-from recon_fast.config import Kind, StatedUp
+from recon_fast.config.check import Limits, Settings, at_least
+from recon_fast.config.data import Kind, StatedUp
 from recon_fast.errors import InputError
-from recon_fast.settings import command_parser, parse, typed
 
 
 @dataclass(frozen=True)
-class ShowConfig:
+class ShowConfig(Settings):
     """What `recon-fast show` draws, and where to.
 
     Attributes:
@@ -25,6 +24,8 @@ class ShowConfig:
         device: where the model runs; auto takes the GPU if there is one.
     """
 
+    limits: ClassVar[Limits] = at_least(1, "count")
+
     out: str = "show.html"
     png: str | None = None
     count: int = 8
@@ -34,12 +35,9 @@ class ShowConfig:
     captions: str | None = None
     device: str = "auto"
 
-    def __post_init__(self) -> None:
-        check_numbers(self, count=1)
-
 
 @dataclass(frozen=True)
-class ReportConfig:
+class ReportConfig(Settings):
     """What `recon-fast report` writes.
 
     Attributes:
@@ -54,6 +52,8 @@ class ReportConfig:
         device: where the model runs; auto takes the GPU if there is one.
     """
 
+    limits: ClassVar[Limits] = at_least(4, "count")
+
     out: str = "report.html"
     follow: float = 0
     data: str | None = None
@@ -63,13 +63,13 @@ class ReportConfig:
     device: str = "auto"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 <= self.follow < 1e6:
             raise InputError(f"follow must be a number of seconds, got {self.follow}")
-        check_numbers(self, count=4)
 
 
 @dataclass(frozen=True)
-class InspectConfig:
+class InspectConfig(Settings):
     """What `recon-fast inspect` writes.
 
     Attributes:
@@ -79,42 +79,33 @@ class InspectConfig:
         workers: threads that read files; null takes one per core.
     """
 
+    limits: ClassVar[Limits] = at_least(0, "thumbnails") | at_least(1, "workers")
+
     out: str = "data.html"
     kind: Kind = "auto"
     thumbnails: int = 240
     workers: int | None = None
 
-    def __post_init__(self) -> None:
-        check_numbers(self, thumbnails=0, workers=1)
+
+@dataclass(frozen=True)
+class TableConfig(Settings):
+    """How `recon-fast table` writes.
+
+    Attributes:
+        format: of the table.
+        published: the paper's numbers too.
+    """
+
+    format: Literal["markdown", "csv", "latex"] = "markdown"
+    published: bool = True
 
 
-def parse_show(argv: list[str]) -> tuple[Path, list[str], ShowConfig]:
-    """Checkpoint, clouds and settings of `recon-fast show`."""
-    parser = command_parser("show", "What a model rebuilds and looks at, as one page that needs no network.")
-    parser.add_argument("checkpoint", help="run, checkpoint, model.safetensors or official .pth")
-    parser.add_argument(
-        "clouds", nargs="+", help="files of clouds or meshes, data sets, or the word procedural"
-    )
-    parser.add_class_arguments(ShowConfig, as_group=False)
-    settings = parse(parser, argv)
-    return Path(settings["checkpoint"]), settings["clouds"], typed(ShowConfig, settings)
+@dataclass(frozen=True)
+class DoctorConfig(Settings):
+    """What `recon-fast doctor` looks at.
 
+    Attributes:
+        device: cpu, cuda, cuda:1, ...; cuda unless there is none.
+    """
 
-def parse_report(argv: list[str]) -> tuple[list[Path], ReportConfig]:
-    """Runs and settings of `recon-fast report`."""
-    parser = command_parser("report", "Curves, probes, settings and hardware of runs as one page.")
-    parser.add_argument("runs", nargs="+", help="folders of runs, finished or going on")
-    parser.add_class_arguments(ReportConfig, as_group=False)
-    settings = parse(parser, argv)
-    return [Path(run) for run in settings["runs"]], typed(ReportConfig, settings)
-
-
-def parse_inspect(argv: list[str]) -> tuple[str, InspectConfig]:
-    """Data and settings of `recon-fast inspect`."""
-    parser = command_parser(
-        "inspect", "Sizes, classes, duplicates, broken files and thumbnails of a data set."
-    )
-    parser.add_argument("data", help="folder, .h5, few-shot .pkl, packed set, or the word procedural")
-    parser.add_class_arguments(InspectConfig, as_group=False)
-    settings = parse(parser, argv)
-    return settings["data"], typed(InspectConfig, settings)
+    device: str | None = None
