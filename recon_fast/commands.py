@@ -306,7 +306,7 @@ COMMANDS: dict[str, Command] = {
         "Pack a folder of clouds into one HDF5 file, or with --shard_size into many.",
         "ShapeNet55-34 shapenet.h5",
         PackConfig,
-        "recon_fast.data.prepare:pack_shapes",
+        "recon_fast.tasks.pack:pack_shapes",
         _print,
         common=("kind", "up", "dtype", "num_points", "max_points", "on_problem", "features", "overwrite",
                 "shard_size", "device"),
