@@ -66,7 +66,7 @@ class Command:
 
     Attributes:
         help: a few words for the list of commands.
-        about: a line for its own help.
+        more: what its own help says besides.
         example: arguments for a typical call.
         config: its settings; None where there are none.
         function: `module:function`, called with `arguments`, and by keyword with `config`, and with
@@ -82,11 +82,11 @@ class Command:
     """
 
     help: str
-    about: str
     example: str
     config: type[Settings] | None
     function: str
     finish: Callable[[str, Any], int]
+    more: str = ""
     common: tuple[str, ...] = ()
     arguments: tuple[Argument, ...] = ()
     recipe: str | None = None
@@ -94,6 +94,11 @@ class Command:
     resume_auto: bool = True
     protocol: str | None = None
     distributed: bool = False
+
+    @property
+    def about(self) -> str:
+        """The help as sentences."""
+        return f"{self.help[0].upper()}{self.help[1:]}. {self.more}".rstrip()
 
 
 def _print(_command: str, result: object) -> int:
@@ -202,23 +207,25 @@ _TRAINING = (
 _READING = ("data.path", "data.kind", "data.num_points", "data.up", "out", "batch_size", "device")
 
 
-def _classifier(name: str, help: str, about: str, protocol: str) -> Command:
+_IN_MEMORY = "Without --data.path, on a procedural set in memory."
+
+
+def _classifier(name: str, help: str, protocol: str) -> Command:
     return Command(
-        help, f"{about}, and test it; without --data.path on a procedural set in memory.",
-        f"--checkpoint runs/pretrain-... --data.path my_clouds --out runs/{name}", FinetuneConfig,
-        "recon_fast.tasks.finetune:finetune", _leave_run, _TRAINING, recipe="classify", resume=_RESUME,
-        protocol=protocol, distributed=True,
+        help, f"--checkpoint runs/pretrain-... --data.path my_clouds --out runs/{name}", FinetuneConfig,
+        "recon_fast.tasks.finetune:finetune", _leave_run, _IN_MEMORY, _TRAINING, recipe="classify",
+        resume=_RESUME, protocol=protocol, distributed=True,
     )  # fmt: skip
 
 
 COMMANDS: dict[str, Command] = {
     "pretrain": Command(
         "pretrain ReCon: on a procedural set, ShapeNet, or clouds of your own",
-        "Pretrain ReCon; without --config 'quickstart', on a procedural set in memory.",
         "--config small --data.path ShapeNet55-34 --out runs/small",
         PretrainConfig,
         "recon_fast.training.pretrain:pretrain",
         _leave_run,
+        "Without --config, 'quickstart': a procedural set in memory.",
         common=("out", "init", "data.path", "data.num_points", "optim.epochs", "optim.batch_size", "optim.lr",
                 "seed", "device", "precision"),
         arguments=(
@@ -230,17 +237,13 @@ COMMANDS: dict[str, Command] = {
         "--out if it has a checkpoint, else start it",
         distributed=True,
     ),
-    "finetune": _classifier("finetune", "fine-tune a classifier from a checkpoint, and test it",
-                            "Fine-tune a classifier", "full"),
-    "mlp3": _classifier("mlp3", "train three layers on a frozen encoder, and test them",
-                        "Train three layers on a frozen encoder", "mlp3"),
-    "linear": _classifier("linear", "train a linear layer on a frozen encoder, and test it",
-                          "Train a linear layer on a frozen encoder", "linear"),
+    "finetune": _classifier("finetune", "fine-tune a classifier from a checkpoint, and test it", "full"),
+    "mlp3": _classifier("mlp3", "train three layers on a frozen encoder, and test them", "mlp3"),
+    "linear": _classifier("linear", "train a linear layer on a frozen encoder, and test it", "linear"),
     "partseg": Command(
         "train a part segmenter from a checkpoint, and test it",
-        "Train a part segmenter, and test it; without --data.path on procedural shapes in memory.",
         "--config shapenetpart --checkpoint ckpt.pth --data.path shapenetcore_partanno_...",
-        PartsegConfig, "recon_fast.tasks.partseg:partseg", _leave_run,
+        PartsegConfig, "recon_fast.tasks.partseg:partseg", _leave_run, _IN_MEMORY,
         common=(*_TRAINING, "pictures"),
         recipe="small",
         resume=_RESUME,
@@ -248,11 +251,11 @@ COMMANDS: dict[str, Command] = {
     ),
     "fewshot": Command(
         "few-shot classification: mean and deviation over folds",
-        "Few-shot classification, mean and deviation over folds; of published folds, or of any labelled set.",
         "--checkpoint ckpt.pth --data.path ModelNetFewshot --ways [5] --shots [10]",
         FewshotConfig,
         "recon_fast.tasks.fewshot:fewshot",
         _leave_run,
+        "Folds are the published ones, or drawn from any labelled set.",
         common=("checkpoint", "out", "data.path", "ways", "shots", "folds", "protocol", "optim.epochs",
                 "optim.lr", "seed", "device"),
         recipe="fewshot",
@@ -261,7 +264,6 @@ COMMANDS: dict[str, Command] = {
     ),
     "table": Command(
         "results of runs in the paper's tables, its numbers beside them",
-        "Results of runs in the paper's tables, its numbers beside them.",
         "runs/*", TableConfig,
         "recon_fast.commands:results_table",
         _print_table,
@@ -269,8 +271,7 @@ COMMANDS: dict[str, Command] = {
         arguments=(Argument("runs", "folders of finished runs, or their result.json", Path, "+"),),
     ),
     "show": Command(
-        "what a model rebuilds and looks at, as a page",
-        "What a model rebuilds and looks at, as one page that needs no network.",
+        "what a model rebuilds and looks at, as one page that needs no network",
         "runs/pretrain-... procedural --out show.html",
         ShowConfig,
         "recon_fast.viz.show_page:show",
@@ -283,7 +284,6 @@ COMMANDS: dict[str, Command] = {
     ),
     "report": Command(
         "curves, probes, settings and hardware of runs, as a page",
-        "Curves, probes, settings and hardware of runs as one page.",
         "runs/pretrain-... --follow 30",
         ReportConfig,
         "recon_fast.viz.run_page:report",
@@ -292,8 +292,7 @@ COMMANDS: dict[str, Command] = {
         arguments=(Argument("runs", "folders of runs, finished or going on", Path, "+"),),
     ),
     "inspect": Command(
-        "sizes, classes, duplicates and thumbnails of a data set, as a page",
-        "Sizes, classes, duplicates, broken files and thumbnails of a data set.",
+        "sizes, classes, duplicates, broken files and thumbnails of a data set, as a page",
         "my_clouds --out data.html",
         InspectConfig,
         "recon_fast.viz.data_page:inspect",
@@ -302,8 +301,7 @@ COMMANDS: dict[str, Command] = {
         arguments=(Argument("data", "folder, .h5, few-shot .pkl, packed set, or the word procedural"),),
     ),
     "pack": Command(
-        "pack a folder of clouds into one HDF5 file",
-        "Pack a folder of clouds into one HDF5 file, or with --shard_size into many.",
+        "pack a folder of clouds into one HDF5 file, or with --shard_size into many",
         "ShapeNet55-34 shapenet.h5",
         PackConfig,
         "recon_fast.tasks.pack:pack_shapes",
@@ -317,7 +315,6 @@ COMMANDS: dict[str, Command] = {
     ),
     "convert": Command(
         "bring an official checkpoint into our format, or ours into the official one",
-        "Bring an official checkpoint into our format, or ours into the official one.",
         "ckpt.pth converted",
         ConvertConfig,
         "recon_fast.checkpoint.convert:convert",
@@ -330,13 +327,12 @@ COMMANDS: dict[str, Command] = {
         ),
     ),
     "svm": Command(
-        "test frozen features: linear SVM and nearest neighbours",
-        "Linear SVM and nearest neighbours on frozen features of labelled shapes; without --data.path on a "
-        "procedural set in memory.",
+        "test frozen features of labelled shapes: linear SVM and nearest neighbours",
         "ckpt.pth --config modelnet40 --data.path modelnet40_normal_resampled",
         SvmConfig,
         "recon_fast.tasks.svm:svm_probe",
         _print_run,
+        _IN_MEMORY,
         common=(*_READING, "k", "seed"),
         arguments=(
             Argument("checkpoint", f"{_CHECKPOINT}; none (or nothing) tests an encoder at random", nargs="?"),
@@ -344,17 +340,16 @@ COMMANDS: dict[str, Command] = {
     ),
     "zeroshot": Command(
         "classify shapes by the texts of their classes",
-        "Classify shapes by the texts of their classes; without --data.path a procedural set in memory.",
         "ckpt.pth --config modelnet40 --data.path modelnet40_normal_resampled",
         ZeroShotConfig,
         "recon_fast.tasks.zeroshot:zero_shot",
         _print_run,
+        _IN_MEMORY,
         common=(*_READING, "on", "feature", "ratio", "names"),
         arguments=(Argument("checkpoint", f"of pretraining: {_CHECKPOINT}"),),
     ),
     "embed": Command(
         "write features of clouds into a file",
-        "Write features of clouds into a file.",
         "ckpt.pth my_clouds features.h5",
         EmbedConfig,
         "recon_fast.tasks.embed_files:embed_files",
@@ -370,7 +365,6 @@ COMMANDS: dict[str, Command] = {
     ),
     "retrieve": Command(
         "find shapes by a shape, a text or a picture",
-        "Find the nearest shapes to a shape, a text or a picture; or score captions.",
         "features.h5 'a round table' --checkpoint ckpt.pth",
         RetrieveConfig,
         "recon_fast.commands:find_shapes",
@@ -385,7 +379,6 @@ COMMANDS: dict[str, Command] = {
     ),
     "doctor": Command(
         "compare every operator with plain PyTorch on this device, and time both",
-        "Compare every operator with plain PyTorch on this device, and time both.",
         "--device cpu", DoctorConfig,
         "recon_fast.commands:diagnose_device",
         lambda _command, right: 0 if right else 1,
@@ -393,7 +386,6 @@ COMMANDS: dict[str, Command] = {
     ),
     "info": Command(
         "versions, devices, operators in use, where teacher weights were found",
-        "Versions, devices, operators in use, where teacher weights were found.",
         "", None, "recon_fast.info:describe", _print_sections,
     ),
 }  # fmt: skip

@@ -5,7 +5,6 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 
-from recon_fast.config.teacher import TeacherConfig
 from recon_fast.errors import InputError, first_line
 
 
@@ -50,16 +49,6 @@ def seed_step(seed: int, step: int) -> None:
     the data is so in any case; see `recon_fast.data.batches.counter`.
     """
     torch.manual_seed((seed * 1_000_003 + step + 1) % (1 << 63))
-
-
-def teacher_autocast(device: torch.device, config: TeacherConfig) -> AbstractContextManager:
-    """bfloat16 where the hardware multiplies it fast, float32 elsewhere.
-
-    Random teachers always run in float32: the differences between their features are small against the mean.
-    """
-    if config.weights == "random" or not multiplies_bf16_fast(device):
-        return nullcontext()
-    return torch.autocast(device.type, torch.bfloat16)
 
 
 @contextmanager

@@ -39,7 +39,8 @@ def parse(name: str, argv: list[str]) -> Given:
     for i, word in enumerate(argv):
         if word in ("-h", "--help", "--help=all"):
             everything = word == "--help=all" or argv[i + 1 : i + 2] == ["all"]
-            print((parser.format_help() if everything else short_help(name, parser)).rstrip())
+            text = parser.format_help() if everything else short_help(name, parser)
+            print(text.rstrip(), flush=True)
             raise SystemExit(0)
     argv = _with_flags(argv, command)
     base, resume, rest = _start(argv, name)

@@ -1,6 +1,7 @@
 """What settings of every kind must be: limits that a dataclass declares are checked when it is made."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar, NamedTuple
 
@@ -55,11 +56,15 @@ class Settings:
 
     Attributes:
         section: what comes before the names of these settings in messages, such as "optim.".
-        limits: of numbers by name; a setting whose default is None may be None.
+        limits: of numbers by name, to which those of the bases are added; a setting whose default is None may
+            be None.
     """
 
     section: ClassVar[str] = ""
     limits: ClassVar[Limits] = {}
+
+    def __init_subclass__(cls) -> None:
+        cls.limits = {name: limit for base in cls.__mro__[::-1] for name, limit in _limits_of(base)}
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -82,6 +87,11 @@ class Settings:
     def to_dict(self) -> dict[str, Any]:
         """Nested plain dict, for YAML and JSON."""
         return asdict(self)
+
+
+def _limits_of(cls: type) -> Iterable[tuple[str, Limit]]:
+    own: Limits = vars(cls).get("limits", {})
+    return own.items()
 
 
 def check_groups(model: Any, data: Any) -> None:

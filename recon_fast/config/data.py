@@ -15,83 +15,45 @@ Kind = Literal[
 
 
 @dataclass(frozen=True)
-class DataConfig(Settings):
-    """What to train on.
+class FilesConfig(Settings):
+    """How files of clouds are read.
 
     Attributes:
-        path: a folder in an official layout, any folder of clouds, an .h5 file (packed, or with an array
-            `data`), a folder of packed shards or a few-shot fold (.pkl); null makes the procedural set in
-            memory.
         kind: how to read a folder; auto looks for the official layouts first. obj_bg, obj_only and hardest
             are ScanObjectNN's variants.
-        split: "train" keeps the held-out shapes for the probe; "all" trains on both lists, as the official
-            code does.
-        held_out_fraction: share that is held out where the layout names no test split.
-        num_points: points drawn from a cloud for each pass.
-        max_points: larger clouds are cut to this many random points when read.
-        storage: how clouds are kept in memory; fp16 halves it and keeps 3 decimal digits.
-        placement: where clouds and features lie: in the device's memory, in the host's, or, of packed sets,
-            mapped from their files, of which what is drawn gets read. auto takes the first of these that they
-            fit into. It changes no result.
-        on_problem: broken or missing files stop the run before it starts, or are left out.
         up: axis that points up in the files; auto takes what the layout or the packed file states.
-        turn_up: clouds whose up axis is known and another than this are turned so that it is up; "y" is up in
-            ShapeNet and for the official checkpoints; none leaves clouds as they are.
-        rotate: axis of the random rotation; "y" is up in ShapeNet.
-        shapes: size of the procedural set.
+        max_points: larger clouds are cut to this many random points when read.
+        held_out_fraction: share that is held out as the test split where the layout names none.
+        on_problem: broken or missing files stop the command before it starts, or are left out.
         workers: threads that read files; null takes one per core.
     """
 
-    section: ClassVar[str] = "data."
-    limits: ClassVar[Limits] = at_least(1, "num_points", "max_points", "shapes", "workers") | share(
-        "held_out_fraction"
-    )
+    limits: ClassVar[Limits] = at_least(1, "max_points", "workers") | share("held_out_fraction")
 
-    path: str | None = None
     kind: Kind = "auto"
-    split: Literal["train", "all"] = "train"
-    held_out_fraction: float = 0.1
-    num_points: int = 1024
-    max_points: int = 8192
-    storage: Literal["fp16", "fp32"] = "fp32"
-    placement: Literal["auto", "device", "host", "mmap"] = "auto"
-    on_problem: Literal["stop", "skip"] = "stop"
     up: StatedUp = "auto"
-    turn_up: Literal["x", "y", "z", "none"] = "y"
-    rotate: Literal["x", "y", "z", "none"] = "y"
-    shapes: int = 4000
+    max_points: int = 8192
+    held_out_fraction: float = 0.1
+    on_problem: Literal["stop", "skip"] = "stop"
     workers: int | None = None
 
 
 @dataclass(frozen=True)
-class ReadingConfig(Settings):
-    """How clouds are read.
+class ReadingConfig(FilesConfig):
+    """How clouds are read for an encoder.
 
     Attributes:
-        kind: how to read a folder; auto looks for the official layouts first. obj_bg, obj_only and hardest
-            are ScanObjectNN's variants.
-        held_out_fraction: share that is the test split where the layout names none.
-        num_points: larger clouds are reduced to so many points, farthest first; null takes 16 per group, as
-            the official protocols. Smaller ones are taken as they are.
-        max_points: larger clouds are cut to this many random points when read.
-        on_problem: broken or missing files stop the command before it starts, or are left out.
-        up: axis that points up in the files; auto takes what the layout or the packed file states.
         turn_up: clouds whose up axis is known and another than this are turned so that it is up; "y" is up in
             ShapeNet and for the official checkpoints; none leaves clouds as they are.
-        workers: threads that read files; null takes one per core.
+        num_points: larger clouds are reduced to so many points, farthest first; null takes 16 per group, as
+            the official protocols. Smaller ones are taken as they are.
     """
 
     section: ClassVar[str] = "data."
-    limits: ClassVar[Limits] = at_least(1, "num_points", "max_points", "workers") | share("held_out_fraction")
+    limits: ClassVar[Limits] = at_least(1, "num_points")
 
-    kind: Kind = "auto"
-    held_out_fraction: float = 0.1
-    num_points: int | None = None
-    max_points: int = 8192
-    on_problem: Literal["stop", "skip"] = "stop"
-    up: StatedUp = "auto"
     turn_up: Literal["x", "y", "z", "none"] = "y"
-    workers: int | None = None
+    num_points: int | None = None
 
 
 @dataclass(frozen=True)
@@ -99,58 +61,66 @@ class LabelledConfig(ReadingConfig):
     """Labelled shapes that an encoder is tested on.
 
     Attributes:
-        path: whatever `recon-fast pretrain` trains on; null makes the procedural set in memory.
+        path: a folder in an official layout, any folder of clouds, an .h5 file (packed, or with an array
+            `data`), a folder of packed shards or a few-shot fold (.pkl); null makes the procedural set in
+            memory.
         shapes: size of the procedural set.
     """
 
-    limits: ClassVar[Limits] = ReadingConfig.limits | at_least(1, "shapes")
+    limits: ClassVar[Limits] = at_least(1, "shapes")
 
     path: str | None = None
     shapes: int = 4000
 
-    def reading(self, least: int) -> DataConfig:
+    def reading(self, least: int) -> "DataConfig":
         """The same for `prepare_shapes`, where clouds of fewer than `least` points are broken."""
         return DataConfig(**{**asdict(self), "num_points": least, "rotate": "none"})
 
 
 @dataclass(frozen=True)
-class PackConfig(Settings):
-    """How `recon-fast pack` packs.
+class DataConfig(LabelledConfig):
+    """What to train on.
 
     Attributes:
-        kind: how to read a folder; auto looks for the official layouts first. obj_bg, obj_only and hardest
-            are ScanObjectNN's variants.
-        up: axis that points up in the files, which the packed file then states; auto takes what the layout
-            states.
+        num_points: points drawn from a cloud for each pass.
+        split: "train" keeps the held-out shapes for the probe; "all" trains on both lists, as the official
+            code does.
+        storage: how clouds are kept in memory; fp16 halves it and keeps 3 decimal digits.
+        placement: where clouds and features lie: in the device's memory, in the host's, or, of packed sets,
+            mapped from their files, of which what is drawn gets read. auto takes the first of these that they
+            fit into. It changes no result.
+        rotate: axis of the random rotation; "y" is up in ShapeNet.
+    """
+
+    num_points: int = 1024
+    split: Literal["train", "all"] = "train"
+    storage: Literal["fp16", "fp32"] = "fp32"
+    placement: Literal["auto", "device", "host", "mmap"] = "auto"
+    rotate: Literal["x", "y", "z", "none"] = "y"
+
+
+@dataclass(frozen=True)
+class PackConfig(FilesConfig):
+    """How `recon-fast pack` packs; a packed file states which axis is up.
+
+    Attributes:
         dtype: clouds as fp16 (3 decimal digits, half the size) or fp32.
         num_points: smaller clouds count as broken.
-        max_points: larger clouds are cut to this many random points.
-        held_out_fraction: share that is held out where the layout names no test split.
-        on_problem: broken or missing files stop the packing before it starts, or are left out.
         features: pack the features of the teachers too.
         overwrite: replace the output if it exists.
         shard_size: shapes in a file of a set in many files, for sets larger than memory: the output is then a
             folder of shards with a manifest; null packs one file.
-        workers: threads that read files; null takes one per core.
         device: where the teachers run.
         teacher: frozen image and text models.
     """
 
-    limits: ClassVar[Limits] = at_least(1, "num_points", "max_points", "shard_size", "workers") | share(
-        "held_out_fraction"
-    )
+    limits: ClassVar[Limits] = at_least(1, "num_points", "shard_size")
 
-    kind: Kind = "auto"
-    up: StatedUp = "auto"
     dtype: Literal["fp16", "fp32"] = "fp16"
     num_points: int = 1024
-    max_points: int = 8192
-    held_out_fraction: float = 0.1
-    on_problem: Literal["stop", "skip"] = "stop"
     features: bool = True
     overwrite: bool = False
     shard_size: int | None = None
-    workers: int | None = None
     device: str = "auto"
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
 

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 from recon_fast.config.check import Limits, Settings, above_zero, at_least, check_groups, share
 from recon_fast.config.data import DataConfig
 from recon_fast.config.model import EncoderConfig
-from recon_fast.config.train import OptimConfig, SaveConfig
+from recon_fast.config.train import OptimConfig, TrainingConfig
 from recon_fast.errors import InputError
 
 
@@ -49,22 +49,17 @@ class AugmentConfig(ChangeConfig):
             first, and each pass draws `data.num_points` of those.
     """
 
-    limits: ClassVar[Limits] = ChangeConfig.limits | at_least(1, "oversample")
+    limits: ClassVar[Limits] = at_least(1, "oversample")
 
     oversample: float = 1.2
 
 
 @dataclass(frozen=True)
-class DownstreamConfig(Settings):
+class DownstreamConfig(TrainingConfig):
     """What all commands that train a downstream model can be told.
 
     Attributes:
-        out: folder of the run; null makes a new one, runs/<command>-<date>-<time>.
         checkpoint: the pretrained encoder: a run, a checkpoint or an official file; null starts at random.
-        seed: the whole run is a function of it, on one machine.
-        device: where to train; auto takes the GPU if there is one.
-        precision: auto takes bf16 where the device multiplies it fast.
-        compile: run the model through torch.compile; auto does so on GPUs.
         model: the encoder.
         data: labelled shapes; null makes the procedural set.
         normalize: centre each cloud and scale it to the unit sphere, as in pretraining.
@@ -76,17 +71,11 @@ class DownstreamConfig(Settings):
             optimistic, and the run says so.
         votes: passes over changed clouds whose mean decides in the voted result; 0 casts none.
         evaluate: train nothing; test the model that `checkpoint` holds.
-        save: checkpoints and logs.
     """
 
     limits: ClassVar[Limits] = at_least(0, "votes") | share("validation") | above_zero("head_factor")
 
-    out: str | None = None
     checkpoint: str | None = None
-    seed: int = 0
-    device: str = "auto"
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    compile: Literal["auto", "on", "off"] = "auto"
     model: EncoderConfig = field(default_factory=EncoderConfig)
     data: DataConfig = field(default_factory=lambda: DataConfig(rotate="none"))
     normalize: bool = True
@@ -98,18 +87,12 @@ class DownstreamConfig(Settings):
     official_protocol: bool = False
     votes: int = 10
     evaluate: bool = False
-    save: SaveConfig = field(default_factory=SaveConfig)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_groups(self.model, self.data)
         if self.evaluate and self.checkpoint is None:
             raise InputError("evaluate needs a checkpoint with the trained model, got none")
-
-    @property
-    def command(self) -> str:
-        """The name of the command."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)
@@ -144,7 +127,7 @@ class FewshotConfig(FinetuneConfig):
         protocol: as that of `finetune`, `mlp3` and `linear`.
     """
 
-    limits: ClassVar[Limits] = FinetuneConfig.limits | at_least(1, "folds", "num_test")
+    limits: ClassVar[Limits] = at_least(1, "folds", "num_test")
 
     ways: list[int] = field(default_factory=lambda: [5, 10])
     shots: list[int] = field(default_factory=lambda: [10, 20])
@@ -152,6 +135,8 @@ class FewshotConfig(FinetuneConfig):
     num_test: int = 20
     validation: float = 0.0
     votes: int = 0
+
+    command = "fewshot"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -161,11 +146,6 @@ class FewshotConfig(FinetuneConfig):
                 raise InputError(f"{name} must be different numbers of at least 1, got {given}")
         if self.evaluate:
             raise InputError("evaluate is of `recon-fast finetune`; a fold has no classifier to test")
-
-    @property
-    def command(self) -> str:
-        """The name of the command."""
-        return "fewshot"
 
 
 @dataclass(frozen=True)
@@ -177,7 +157,7 @@ class PartsegConfig(DownstreamConfig):
         pictures: test shapes of each category that are drawn, truth beside prediction; 0 draws none.
     """
 
-    limits: ClassVar[Limits] = DownstreamConfig.limits | at_least(0, "pictures")
+    limits: ClassVar[Limits] = at_least(0, "pictures")
 
     model: EncoderConfig = field(default_factory=lambda: EncoderConfig(num_group=128))
     data: DataConfig = field(default_factory=lambda: DataConfig(num_points=2048, rotate="none"))
@@ -187,7 +167,4 @@ class PartsegConfig(DownstreamConfig):
     )
     pictures: int = 3
 
-    @property
-    def command(self) -> str:
-        """The name of the command."""
-        return "partseg"
+    command = "partseg"

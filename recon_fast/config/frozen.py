@@ -12,49 +12,56 @@ FeatureKind = Literal["svm", "global", "classification", "zeroshot", "zeroshot_t
 
 
 @dataclass(frozen=True)
-class SvmConfig(Settings):
+class EncodingConfig(Settings):
+    """How a frozen encoder runs.
+
+    Attributes:
+        device: where to encode; auto takes the GPU if there is one.
+        precision: auto takes bf16 where the device multiplies it fast.
+        batch_size: clouds encoded at once; null takes 16 on a CPU, 256 on a GPU.
+        model: the encoder.
+    """
+
+    limits: ClassVar[Limits] = at_least(1, "batch_size")
+
+    device: str = "auto"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    batch_size: int | None = None
+    model: FrozenConfig = field(default_factory=FrozenConfig)
+
+
+@dataclass(frozen=True)
+class SvmConfig(EncodingConfig):
     """Everything `recon-fast svm` can be told.
 
     Attributes:
         checkpoint: a run, a checkpoint or an official file; null tests an encoder at random.
         out: folder of the results; null makes a new one, runs/svm-<date>-<time>.
         seed: of an encoder at random, and of the procedural set.
-        device: where to encode; auto takes the GPU if there is one.
-        precision: auto takes bf16 where the device multiplies it fast.
-        batch_size: clouds encoded at once; null takes 16 on a CPU, 256 on a GPU.
-        model: the encoder.
         data: the shapes: the training split trains the SVM, the test split tests it.
         k: nearest training shapes that vote for the class of a test shape.
         temperature: a vote counts exp(cosine / temperature), as in DINO.
     """
 
     command: ClassVar[str] = "svm"
-    limits: ClassVar[Limits] = at_least(1, "k", "batch_size") | above_zero("temperature")
+    limits: ClassVar[Limits] = at_least(1, "k") | above_zero("temperature")
 
     checkpoint: str | None = None
     out: str | None = None
     seed: int = 0
-    device: str = "auto"
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    batch_size: int | None = None
-    model: FrozenConfig = field(default_factory=FrozenConfig)
     data: LabelledConfig = field(default_factory=LabelledConfig)
     k: int = 20
     temperature: float = 0.07
 
 
 @dataclass(frozen=True)
-class ZeroShotConfig(Settings):
+class ZeroShotConfig(EncodingConfig):
     """Everything `recon-fast zeroshot` can be told.
 
     Attributes:
         checkpoint: a pretraining run, a checkpoint of it, or an official file.
         out: folder of the results; null makes a new one, runs/zeroshot-<date>-<time>.
         seed: of the procedural set.
-        device: where to encode; auto takes the GPU if there is one.
-        precision: auto takes bf16 where the device multiplies it fast.
-        batch_size: clouds encoded at once; null takes 16 on a CPU, 256 on a GPU.
-        model: the encoder.
         data: labelled shapes.
         on: which shapes: the test split, or all of them.
         feature: full is ratio * text projection + image projection, for teachers that share a space; text and
@@ -65,15 +72,9 @@ class ZeroShotConfig(Settings):
     """
 
     command: ClassVar[str] = "zeroshot"
-    limits: ClassVar[Limits] = at_least(1, "batch_size")
-
-    checkpoint: str
+    checkpoint: str = field(kw_only=True)
     out: str | None = None
     seed: int = 0
-    device: str = "auto"
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    batch_size: int | None = None
-    model: FrozenConfig = field(default_factory=FrozenConfig)
     data: LabelledConfig = field(default_factory=LabelledConfig)
     on: Literal["test", "all"] = "test"
     feature: Literal["auto", "full", "text", "img"] = "auto"
@@ -83,33 +84,23 @@ class ZeroShotConfig(Settings):
 
 
 @dataclass(frozen=True)
-class EmbedConfig(Settings):
+class EmbedConfig(EncodingConfig):
     """Everything `recon-fast embed` can be told besides what it reads and writes.
 
     Attributes:
         kind: svm for linear classifiers; global tokens; classification; zeroshot, what is compared with text
             features; zeroshot_text and zeroshot_image, its two parts.
         overwrite: replace the output if it exists.
-        device: where to encode; auto takes the GPU if there is one.
-        precision: auto takes bf16 where the device multiplies it fast.
-        batch_size: clouds encoded at once; null takes 16 on a CPU, 256 on a GPU.
-        model: the encoder.
         data: how clouds are read.
     """
 
-    limits: ClassVar[Limits] = at_least(1, "batch_size")
-
     kind: FeatureKind = "svm"
     overwrite: bool = False
-    device: str = "auto"
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    batch_size: int | None = None
-    model: FrozenConfig = field(default_factory=FrozenConfig)
     data: ReadingConfig = field(default_factory=ReadingConfig)
 
 
 @dataclass(frozen=True)
-class RetrieveConfig(Settings):
+class RetrieveConfig(EncodingConfig):
     """Everything `recon-fast retrieve` can be told besides the set and the query.
 
     Attributes:
@@ -121,16 +112,12 @@ class RetrieveConfig(Settings):
             own.
         sheet: picture (.png) or page (.html) of the found shapes.
         out: with captions, folder of the results; null makes a new one, runs/retrieve-<date>-<time>.
-        device: where to encode; auto takes the GPU if there is one.
-        precision: auto takes bf16 where the device multiplies it fast.
-        batch_size: clouds encoded at once; null takes 16 on a CPU, 256 on a GPU.
-        model: the encoder.
         data: how clouds are read.
         teacher: the text and image teachers.
     """
 
     command: ClassVar[str] = "retrieve"
-    limits: ClassVar[Limits] = at_least(1, "top", "batch_size")
+    limits: ClassVar[Limits] = at_least(1, "top")
 
     checkpoint: str | None = None
     query: Literal["auto", "key", "shape", "picture", "text"] = "auto"
@@ -138,10 +125,6 @@ class RetrieveConfig(Settings):
     kind: FeatureKind = "svm"
     sheet: str | None = None
     out: str | None = None
-    device: str = "auto"
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    batch_size: int | None = None
-    model: FrozenConfig = field(default_factory=FrozenConfig)
     data: ReadingConfig = field(default_factory=ReadingConfig)
     teacher: QueryTeacherConfig = field(default_factory=QueryTeacherConfig)
 

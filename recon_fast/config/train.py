@@ -1,5 +1,6 @@
 """Settings of training: optimizer, probe, checkpoints, and all of pretraining."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
@@ -114,12 +115,11 @@ class SaveConfig(Settings):
 
 
 @dataclass(frozen=True)
-class PretrainConfig(Settings):
-    """Everything `recon-fast pretrain` can be told.
+class TrainingConfig(Settings, ABC):
+    """What every command that trains can be told.
 
     Attributes:
-        out: folder of the run; null makes a new one, runs/pretrain-<date>-<time>.
-        init: weights to start from: an official checkpoint, or a model.safetensors of ours.
+        out: folder of the run; null makes a new one, runs/<command>-<date>-<time>.
         seed: the whole run is a function of it, on one machine.
         device: where to train; auto takes the GPU if there is one.
         precision: auto takes bf16 where the device multiplies it fast (GPUs, CPUs with AMX or AVX512-BF16),
@@ -127,6 +127,28 @@ class PretrainConfig(Settings):
         compile: run the model through torch.compile, with CUDA graphs on a GPU; auto does so on GPUs. Where
             it fails, or its losses differ, the run says so and goes on without. On a CPU it needs a C++
             compiler.
+        save: checkpoints and logs.
+    """
+
+    out: str | None = None
+    seed: int = 0
+    device: str = "auto"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    compile: Literal["auto", "on", "off"] = "auto"
+    save: SaveConfig = field(default_factory=SaveConfig)
+
+    @property
+    @abstractmethod
+    def command(self) -> str:
+        """The command that these settings are of."""
+
+
+@dataclass(frozen=True)
+class PretrainConfig(TrainingConfig):
+    """Everything `recon-fast pretrain` can be told.
+
+    Attributes:
+        init: weights to start from: an official checkpoint, or a model.safetensors of ours.
         model: architecture.
         data: what to train on.
         teacher: frozen image and text models.
@@ -134,24 +156,17 @@ class PretrainConfig(Settings):
             set; auto does it for random teachers, whose features differ by little from their mean.
         optim: optimizer and schedule.
         probe: evaluation of the encoder.
-        save: checkpoints and logs.
     """
 
-    command: ClassVar[str] = "pretrain"
-
-    out: str | None = None
     init: str | None = None
-    seed: int = 0
-    device: str = "auto"
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    compile: Literal["auto", "on", "off"] = "auto"
     model: ReConConfig = field(default_factory=ReConConfig)
     data: DataConfig = field(default_factory=DataConfig)
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
     standardize: Literal["auto", "on", "off"] = "auto"
     optim: OptimConfig = field(default_factory=OptimConfig)
     probe: ProbeConfig = field(default_factory=ProbeConfig)
-    save: SaveConfig = field(default_factory=SaveConfig)
+
+    command = "pretrain"
 
     def __post_init__(self) -> None:
         super().__post_init__()

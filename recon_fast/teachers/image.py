@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from recon_fast.config.teacher import TeacherConfig
-from recon_fast.device import seeded
-from recon_fast.device import teacher_autocast as autocast
+from recon_fast.device import autocast, resolve_precision, seeded
 from recon_fast.errors import InputError
 from recon_fast.teachers import augment
 from recon_fast.teachers.weights import OPEN_CLIP, Weights, image_weights, load_state, read_state
@@ -59,7 +58,7 @@ class ImageTeacher:
         """Features of views uint8 [B, size, size, 3], RGB: float32 [B, D] on the CPU."""
         x = torch.from_numpy(views).to(self.device).permute(0, 3, 1, 2)  # [B, 3, size, size], channels last
         x = (x.float() / 255 - self.mean) / self.std
-        with autocast(self.device, self.config):
+        with autocast(self.device, resolve_precision(self.config.precision, self.device)):
             return self.model(x).float().cpu()
 
 

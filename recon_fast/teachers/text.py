@@ -7,8 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from recon_fast.config.teacher import TeacherConfig
-from recon_fast.device import seeded
-from recon_fast.device import teacher_autocast as autocast
+from recon_fast.device import autocast, resolve_precision, seeded
 from recon_fast.errors import InputError
 from recon_fast.teachers.image import quick_gelu
 from recon_fast.teachers.weights import Weights, load_state, read_state, text_weights
@@ -74,7 +73,7 @@ class TextTeacher:
             length = int(tokens.argmax(1).max()) + 1  # the end token has the highest number
             tokens = tokens[:, :length]
             self.model.attn_mask = self.mask[:length, :length]
-        with autocast(self.device, self.config):
+        with autocast(self.device, resolve_precision(self.config.precision, self.device)):
             return self.model(tokens.to(self.device)).float().cpu()
 
 
