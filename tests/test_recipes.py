@@ -1,4 +1,4 @@
-"""The packaged recipes: each one parses, says what it takes and gives, and is the official one of its name."""
+"""The packaged recipes: each one parses, says what it takes and gives, and is the official one it names."""
 
 import pytest
 
