@@ -36,24 +36,30 @@ class Given:
 def parse(name: str, argv: list[str]) -> Given:
     """What the arguments of a command say. Wrong ones raise InputError, `--help` prints and exits."""
     command, parser = COMMANDS[name], command_parser(name)
-    for i, word in enumerate(argv):
-        if word in ("-h", "--help", "--help=all"):
-            everything = word == "--help=all" or argv[i + 1 : i + 2] == ["all"]
-            text = parser.format_help() if everything else short_help(name, parser)
-            print(text.rstrip(), flush=True)
-            raise SystemExit(0)
-    argv = _with_flags(argv, command)
-    base, resume, rest = _start(argv, name)
-    if isinstance(base, Path):
-        given, where = read_yaml(base), str(base)
-    else:
-        given, where = base or {}, f"recipe {_option(argv, 'config') or command.recipe}"
+    first, rest = _first_words(name, argv)
+    if first.help:
+        text = parser.format_help() if first.help == "all" else short_help(name, parser)
+        print(text.rstrip(), flush=True)
+        raise SystemExit(0)
+    rest = _with_flags(rest, command)
+    recipe = first.config or command.recipe
+    base: Path | dict[str, Any] = {}
+    resume = first.resume
+    if resume not in (None, "auto"):
+        if first.config is not None:
+            raise InputError("resume takes the run's own config, got --config as well")
+        base, resume = _config_of_run(resume), Path(resume)
+        rest = ["--out", str(base.parent), *rest]  # the folder may have been moved since
+    elif recipe:
+        base = find_recipe(recipe, name)
+    given = read_yaml(base) if isinstance(base, Path) else base
+    where = str(base) if isinstance(base, Path) else f"recipe {recipe}"
     if command.protocol:
         stated = given.get("protocol", command.protocol)
         if stated != command.protocol:
             raise InputError(f"config {where} is of `recon-fast {stated}`, not of `{name}`")
         rest = ["--protocol", command.protocol, *rest]
-    if base is not None:
+    if base:
         rest = ["--config", str(base) if isinstance(base, Path) else json.dumps(base), *rest]
     settings = _parsed(parser, rest)
     if command.resume and settings["resume"] is not None:
@@ -165,58 +171,32 @@ def _with_flags(argv: list[str], command: Command) -> list[str]:
     return result
 
 
-def _option(argv: list[str], name: str) -> str | None:
-    """Value of `--name VALUE` or `--name=VALUE` in raw arguments, the last one given."""
-    value = None
-    for i, argument in enumerate(argv):
-        if argument == f"--{name}":
-            if i + 1 == len(argv) or argv[i + 1].startswith("--"):
-                raise InputError(f"setting {name} needs a value: --{name} VALUE")
-            value = argv[i + 1]
-        elif argument.startswith(f"--{name}="):
-            value = argument.split("=", 1)[1]
-    return value
+def _first_words(name: str, argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    """What is asked of `help`, `config` and `resume`, None where nothing is; and the other arguments."""
+    words = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    words.add_argument("-h", "--help", nargs="?", const="short")
+    words.set_defaults(config=None, resume=None)
+    if packaged_recipes(name):
+        words.add_argument("--config")
+    if COMMANDS[name].resume:
+        words.add_argument("--resume")
+    try:
+        return words.parse_known_args(argv)
+    except argparse.ArgumentError as error:
+        raise InputError(
+            f"setting {str(error.argument_name)[2:]} needs a value: {error.argument_name} VALUE"
+        ) from error
 
 
-def _without_option(argv: list[str], name: str) -> list[str]:
-    """The raw arguments without `--name VALUE` and `--name=VALUE`."""
-    kept, skip = [], False
-    for argument in argv:
-        if skip or argument.startswith(f"--{name}="):
-            skip = False
-        elif argument == f"--{name}":
-            skip = True
-        else:
-            kept.append(argument)
-    return kept
-
-
-def _start(argv: list[str], name: str) -> tuple[Path | dict[str, Any] | None, Path | str | None, list[str]]:
-    """The settings to start from, what to resume, and the arguments that are left.
-
-    Settings start from what `--config` means, from the config of the run for `--resume`, or from the default
-    recipe. `--resume auto` takes the recipe, as a new run does.
-    """
-    command, resume, rest = COMMANDS[name], None, argv
-    if command.resume:
-        resume, rest = _option(argv, "resume"), _without_option(argv, "resume")
-    if not packaged_recipes(name):
-        return None, None, rest
-    config, rest = _option(rest, "config"), _without_option(rest, "config")
-    if resume is None or resume == "auto":
-        recipe = config or command.recipe
-        return (find_recipe(recipe, name) if recipe else None), resume, rest
-    if config is not None:
-        raise InputError("resume takes the run's own config, got --config as well")
+def _config_of_run(resume: str) -> Path:
+    """The config of a run, or of the run that a checkpoint lies in."""
     run = Path(resume)
     run = run.parent.parent if (run / "state.json").is_file() else run
     if not (run / "config.yaml").is_file():
         raise InputError(
             f"resume must name a run folder with a config.yaml, or a checkpoint in it, got {resume}"
         )
-    if _option(rest, "out") is None:
-        rest = [*rest, "--out", str(run)]  # the folder may have been moved since
-    return run / "config.yaml", Path(resume), rest
+    return run / "config.yaml"
 
 
 def _parsed(parser: jsonargparse.ArgumentParser, argv: list[str]) -> Any:
