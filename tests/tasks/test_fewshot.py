@@ -1,7 +1,7 @@
 """Few-shot: all folds of all settings, once each."""
 
 import json
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ from recon_fast.tasks.fewshot import fewshot
 
 def config(out, checkpoint, **changes):
     base = finetune_config(out, checkpoint)
-    shared = {name: getattr(base, name) for name in base.__dataclass_fields__}
+    shared = {field.name: getattr(base, field.name) for field in fields(base)}
     optim = OptimConfig(epochs=2, batch_size=4, lr=1e-3, warmup_epochs=0, clip_grad=10.0)
     given = {
         "ways": [2, 3],
