@@ -191,13 +191,6 @@ def results_table(runs: list[Path], config: TableConfig) -> str:
     return render(collect(runs, config.published), config.format)
 
 
-def diagnose_device(config: DoctorConfig) -> bool:
-    """What `recon-fast doctor` does; returns whether all operators are right."""
-    from recon_fast.doctor import diagnose
-
-    return diagnose(config.device)
-
-
 _CHECKPOINT = "run folder, checkpoint folder, model.safetensors or official .pth"
 _RESUME = "run folder (or its newest checkpoint) to continue; or auto"
 _TRAINING = (
@@ -380,7 +373,7 @@ COMMANDS: dict[str, Command] = {
     "doctor": Command(
         "compare every operator with plain PyTorch on this device, and time both",
         "--device cpu", DoctorConfig,
-        "recon_fast.commands:diagnose_device",
+        "recon_fast.doctor:diagnose",
         lambda _command, right: 0 if right else 1,
         common=("device",),
     ),

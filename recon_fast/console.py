@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import Any
 
 from rich.console import Console
 from rich.progress import (
@@ -19,7 +19,6 @@ from rich.table import Column
 from rich.text import Text
 
 _LINE_EVERY = 10.0  # seconds between the lines of a task where there is no terminal
-_LINE_SECONDS = 30.0  # the same for a `Meter`
 
 
 def say(console: Console, text: str, style: str | None = None) -> None:
@@ -35,21 +34,10 @@ def rate_text(per_second: float) -> str:
 
 
 class _Rate(ProgressColumn):
-    """Things per second, of the whole task once it is finished."""
+    """Things per second."""
 
     def render(self, task: Task) -> Text:
-        speed = task.finished_speed if task.finished else task.speed
-        return Text(rate_text(speed or 0.0), style="progress.data.speed")
-
-
-@dataclass
-class _Plain:
-    """A task without a terminal."""
-
-    began: float
-    first: int  # done when it began: what was found from an earlier run is no speed
-    said: float
-    lines: int = 0
+        return Text(rate_text(task.finished_speed or task.speed or 0.0), style="progress.data.speed")
 
 
 class ProgressBars:
@@ -71,11 +59,11 @@ class ProgressBars:
                 compact=True, elapsed_when_finished=True, table_column=Column(no_wrap=True, min_width=5)
             ),
             console=console,
+            get_time=time.monotonic,
             disable=self.plain,
             expand=console.width < 100,
         )
         self.tasks: dict[str, TaskID] = {}
-        self.lines: dict[str, _Plain] = {}
 
     def __enter__(self) -> "ProgressBars":
         self.progress.start()
@@ -86,29 +74,31 @@ class ProgressBars:
 
     def __call__(self, name: str, done: int, total: int) -> None:
         """Show that `done` of `total` of task `name` are done."""
-        if self.plain:
-            self._line(name, done, total)
-            return
+        fields: dict[str, Any] = {"total": total, "completed": done, "first": done, "said": None}
         if name not in self.tasks:
-            self.tasks[name] = self.progress.add_task(name, total=total)
-        self.progress.update(self.tasks[name], completed=done, total=total)
+            self.tasks[name] = self.progress.add_task(name, **fields)
+        task = self.progress.tasks[self.tasks[name]]
+        if done < task.completed:  # it begins again, as for the next shard
+            self.progress.reset(task.id, **fields)
+        self.progress.update(task.id, completed=done, total=total)
+        if self.plain:
+            self._line(task, done, total)
 
-    def _line(self, name: str, done: int, total: int) -> None:
-        now = time.monotonic()
-        task = self.lines.setdefault(name, _Plain(now, done, now))
-        ended = done >= total and task.lines > 0
-        if not ended and (done >= total or now - task.said < _LINE_EVERY):
+    def _line(self, task: Task, done: int, total: int) -> None:
+        """Say where a task is, if it is time; `first` was done when it began, which is no speed."""
+        said, elapsed = task.fields["said"], task.elapsed or 0.0
+        ended = done >= total
+        if (ended and said is None) or (not ended and elapsed - (said or 0.0) < _LINE_EVERY):
             return
-        speed = (done - task.first) / max(now - task.began, 1e-9)
-        text = f"{name}: {done}/{total}, {100 * done // max(total, 1)} %"
+        speed = (done - task.fields["first"]) / max(elapsed, 1e-9)
+        text = f"{task.description}: {done}/{total}, {100 * done // max(total, 1)} %"
         text += f", {rate_text(speed)}" if speed > 0 else ""
         if ended:
-            text += f", took {duration(now - task.began)}"
-            del self.lines[name]  # a caller that says so twice gets one line
+            text += f", took {duration(elapsed)}"
         elif speed > 0:
             text += f", {duration((total - done) / speed)} left"
         say(self.console, text)
-        task.said, task.lines = now, task.lines + 1
+        task.fields["said"] = None if ended else elapsed  # a caller that ends twice gets one line
 
     def bar(self, name: str) -> Callable[[int, int], None]:
         """A callback (done, total) for task `name`."""
@@ -120,43 +110,3 @@ def duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
-
-
-class Meter:
-    """How far a piece of work is, how fast, what is left: a bar on a terminal, elsewhere a line every 30 s.
-
-    Use as a context manager.
-    """
-
-    def __init__(self, console: Console, name: str, total: int) -> None:
-        self.console, self.name, self.total = console, name, total
-        self.done = 0
-        self.began = self.said = time.monotonic()
-        self.progress = Progress(
-            TextColumn("{task.description}"),
-            MofNCompleteColumn(),
-            BarColumn(bar_width=12),
-            TextColumn("{task.fields[rate]}"),
-            TimeRemainingColumn(elapsed_when_finished=True),
-            console=console,
-            disable=not console.is_terminal,
-        )
-
-    def __enter__(self) -> "Meter":
-        self.progress.start()
-        self.task = self.progress.add_task(self.name, total=self.total, rate="")
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.progress.stop()
-
-    def advance(self, count: int) -> None:
-        """So many more are done."""
-        self.done += count
-        now = time.monotonic()
-        rate = self.done / max(now - self.began, 1e-9)
-        self.progress.update(self.task, completed=self.done, rate=f"{rate:.3g}/s")
-        if not self.console.is_terminal and now - self.said > _LINE_SECONDS and self.done < self.total:
-            self.said = now
-            left = (self.total - self.done) / rate
-            say(self.console, f"{self.name}: {self.done} of {self.total}, {rate:.3g}/s, {left:.0f} s left")

@@ -4,13 +4,16 @@ import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
 
+import torch
+
 import recon_fast
 from recon_fast.config import TeacherConfig
 from recon_fast.config.recipes import packaged_recipes, recipe_file
 from recon_fast.device import multiplies_bf16_fast
 from recon_fast.kernels.backend import OPERATORS, backend_in_use
+from recon_fast.teachers import describe_weights
 
-PACKAGES = (
+_PACKAGES = [
     "torch",
     "triton",
     "numpy",
@@ -20,36 +23,34 @@ PACKAGES = (
     "open_clip_torch",
     "safetensors",
     "jsonargparse",
-)
+]
 
 
 def describe() -> dict[str, list[tuple[str, str]]]:
     """Sections of (name, text) rows: versions, devices, operators, teacher weights, recipes."""
-    import torch
-
+    kinds = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
     return {
         "versions": [
             ("recon-fast", recon_fast.__version__),
             ("python", platform.python_version()),
-            *((name, version_of(name)) for name in PACKAGES),
+            *((name, version_of(name)) for name in _PACKAGES),
         ],
         "devices": _devices(),
         "operators": [
-            (name if device == "cpu" else f"{name} ({device})", _backend(name, device))
+            (name if kind == "cpu" else f"{name} ({kind})", _backend(name, kind))
             for name in OPERATORS
-            for device in ("cpu", *(["cuda"] if torch.cuda.is_available() else []))
+            for kind in kinds
         ],
-        "teacher weights": _weights(),
+        "teacher weights": describe_weights(TeacherConfig()),
         "recipes": [(name, str(recipe_file("pretrain"))) for name in packaged_recipes("pretrain")],
     }
 
 
 def _backend(operator: str, device: str) -> str:
     try:
-        name, why = backend_in_use(operator, device)
+        return ": ".join(backend_in_use(operator, device))
     except (RuntimeError, ValueError) as error:
         return f"none: {error}"
-    return f"{name}: {why}"
 
 
 def version_of(package: str) -> str:
@@ -61,24 +62,10 @@ def version_of(package: str) -> str:
 
 
 def _devices() -> list[tuple[str, str]]:
-    import torch
-
-    def precision(device: torch.device) -> str:
-        return "bf16" if multiplies_bf16_fast(device) else "fp32"
-
     capability, threads = torch.backends.cpu.get_cpu_capability(), torch.get_num_threads()
-    cpu = f"{capability}, {os.cpu_count()} cores, {threads} threads"
-    rows = [("cpu", f"{cpu}, trains in {precision(torch.device('cpu'))}")]
+    found = {"cpu": f"{capability}, {os.cpu_count()} cores, {threads} threads"}
     for i in range(torch.cuda.device_count()):
         device = torch.cuda.get_device_properties(i)
-        memory = device.total_memory / 2**30
-        rows.append(
-            (f"cuda:{i}", f"{device.name}, {memory:.0f} GiB, trains in {precision(torch.device('cuda', i))}")
-        )
-    return rows
-
-
-def _weights() -> list[tuple[str, str]]:
-    from recon_fast.teachers import describe_weights
-
-    return describe_weights(TeacherConfig())
+        found[f"cuda:{i}"] = f"{device.name}, {device.total_memory / 2**30:.0f} GiB"
+    fast = {name: multiplies_bf16_fast(torch.device(name)) for name in found}
+    return [(name, f"{text}, trains in {'bf16' if fast[name] else 'fp32'}") for name, text in found.items()]

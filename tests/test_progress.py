@@ -72,6 +72,20 @@ def test_long_tasks_say_a_line_now_and_then_in_a_pipe(clock):
     ]
 
 
+def test_a_task_that_begins_again_is_timed_anew(clock):
+    console = piped()
+    with ProgressBars(console) as bars:
+        for _ in range(2):
+            for done in (0, 6, 12, 12):
+                bars("reading", done, 12)
+                clock(12)
+    lines = console.file.getvalue().splitlines()
+    assert (
+        lines
+        == ["reading: 6/12, 50 %, 2 s each, 0:12 left", "reading: 12/12, 100 %, 2 s each, took 0:24"] * 2
+    )
+
+
 @pytest.mark.parametrize(
     ("per_second", "text"),
     [(0, ""), (0.02, "50 s each"), (0.5, "2 s each"), (0.96, "1.0/s"), (9.96, "10/s"), (5700.4, "5700/s")],

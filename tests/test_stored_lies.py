@@ -23,7 +23,7 @@ from recon_fast.tasks.feature_file import is_feature_file, read_features
 from recon_fast.tasks.table import read_result
 from recon_fast.teachers.weights import read_state
 from recon_fast.training.pretrain import pretrain
-from recon_fast.viz.run_log import read_run
+from recon_fast.viz.run_page import read_run
 
 DEEP = "[" * 100_000
 PAGE = b"\n<!DOCTYPE html><html><title>Sign in</title></html>"

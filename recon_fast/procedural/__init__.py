@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 
 from recon_fast.data.shapes import ArrayPictures, Conventions, Shapes
 from recon_fast.procedural import buildings, furniture, nature, tools, vehicles, vessels  # noqa: F401
-from recon_fast.procedural.family import FAMILIES, PARTED, Dice, Words, caption
-from recon_fast.procedural.parts import Parts
+from recon_fast.procedural.family import FAMILIES, PARTED, Dice, Parts, Words, caption
 
 __all__ = ["FAMILIES", "PARTED", "procedural_shapes"]
 
@@ -54,14 +53,14 @@ def procedural_shapes(
     number = index // len(nouns)
     points = np.empty((num_shapes, num_points, 3), np.float32)
     shown = np.empty((num_shapes, picture_size, picture_size, 3), np.uint8) if pictures else None
-    part = np.empty((num_shapes, num_points), np.uint8) if parts else None
+    labels = np.empty((num_shapes, num_points), np.uint8) if parts else None
     captions: list[str] = []
     for start in range(0, num_shapes, _CHUNK):
-        stop = min(start + _CHUNK, num_shapes)
-        some, labels = (None if array is None else array[start:stop] for array in (shown, part))
-        captions += _make(nouns, seed, start, points[start:stop], some, labels)
+        chunk = slice(start, min(start + _CHUNK, num_shapes))
+        some, of_points = (None if array is None else array[chunk] for array in (shown, labels))
+        captions += _make(nouns, seed, start, points[chunk], some, of_points)
         if progress is not None:
-            progress(stop)
+            progress(chunk.stop)
     return Shapes(
         name="procedural parts" if parts else "procedural",
         keys=[f"{nouns[i % len(nouns)].replace(' ', '_')}_{seed}_{i:06d}" for i in index],
@@ -72,16 +71,10 @@ def procedural_shapes(
         class_names=nouns,
         captions=captions,
         pictures=None if shown is None else ArrayPictures(shown),
-        parts=None if part is None else part.reshape(-1),
-        class_parts=_class_parts() if parts else None,
+        parts=None if labels is None else labels.reshape(-1),
+        class_parts=[list(names.values()) for names in PARTED.values()] if parts else None,
         conventions=Conventions("y", "unit sphere"),
     )
-
-
-def _class_parts() -> list[list[int]]:
-    """Numbers of the parts of each family in `PARTED`, counted through."""
-    ends = np.cumsum([len(names) for names in PARTED.values()]).tolist()
-    return [list(range(end - len(names), end)) for end, names in zip(ends, PARTED.values(), strict=True)]
 
 
 def _make(
@@ -95,9 +88,7 @@ def _make(
     """Fill points [S, N, 3], pictures [S, size, size, 3] and parts [S, N] with shapes `start` and on; give
     captions.
     """
-    # Imported here: numba takes a second to load.
-    from recon_fast.procedural.render import render
-    from recon_fast.procedural.surface import sample_shapes
+    from recon_fast.procedural.surface import render, sample_shapes  # numba takes a second to load
 
     rows, captions, size = [], [], len(points)
     part_of_piece: list[NDArray[np.uint8]] = []
@@ -107,11 +98,11 @@ def _make(
     for i in range(size):
         rng = np.random.default_rng((seed, start + i))
         noun, dice = nouns[(start + i) % len(nouns)], Dice(rng)
-        parts, words = Parts(), Words()
-        FAMILIES[noun](parts, dice, words)
-        rows.append(parts.array())
+        built, words = Parts(), Words()
+        FAMILIES[noun](built, dice, words)
+        rows.append(built.array())
         if labels is not None:
-            part_of_piece.append(_part_of_piece(noun, parts))
+            part_of_piece.append(np.array([PARTED[noun][name] for name in built.names], np.uint8))
         captions.append(caption(noun, words, dice))
         height = rows[-1][:, 12].max() - rows[-1][:, 12].min()
         warps[i], bends[i] = _warp(dice), dice.real(-0.1, 0.1) / (height + 0.1)
@@ -119,29 +110,18 @@ def _make(
         views[i] = dice.real(0, 2 * math.pi), dice.real(0.1, 0.7)
         colors[i] = [dice.real(160, 240) for _ in range(3)]
         seeds[i] = rng.integers(2**63)
-    offsets = np.zeros(size + 1, np.int64)
-    np.cumsum([len(r) for r in rows], out=offsets[1:])
-    parts_array = np.concatenate(rows)
-    surfaces = sample_shapes(parts_array, offsets, warps, bends, jitters, seeds, points.shape[1])
+    offsets = np.cumsum([0, *map(len, rows)])
+    parts = np.concatenate(rows)
+    surfaces = sample_shapes(parts, offsets, warps, bends, jitters, seeds, points.shape[1])
     points[:] = surfaces[..., :3]
     if labels is not None:
-        for i, of_piece in enumerate(part_of_piece):
-            labels[i] = of_piece[surfaces[i, :, 6].astype(np.int64)]
+        for own, of_piece, surface in zip(labels, part_of_piece, surfaces, strict=True):
+            own[:] = of_piece[surface[:, 6].astype(np.int64)]
     if shown is not None:
-        dense = sample_shapes(
-            parts_array, offsets, warps, bends, 0 * jitters, seeds + np.uint64(1), _PICTURE_POINTS
-        )
+        seeds += np.uint64(1)
+        dense = sample_shapes(parts, offsets, warps, bends, 0 * jitters, seeds, _PICTURE_POINTS)
         shown[:] = render(dense, views, colors, shown.shape[1])
     return captions
-
-
-def _part_of_piece(noun: str, parts: Parts) -> NDArray[np.uint8]:
-    """The number of the part, of those of all families in `PARTED`, that each piece of a shape belongs to."""
-    first = _class_parts()[list(PARTED).index(noun)][0]
-    found = np.zeros(parts.piece, np.uint8)
-    for row, name in zip(parts.rows, parts.names, strict=True):
-        found[int(row[-1])] = first + PARTED[noun].index(name)
-    return found
 
 
 def _warp(dice: Dice) -> NDArray[np.float64]:

@@ -1,21 +1,18 @@
 """Things that stand on the ground and are entered or climbed. One unit is about three metres."""
 
-import math
 from itertools import pairwise
 
-from recon_fast.procedural.family import NUMBERS, Dice, Words, family
-from recon_fast.procedural.parts import Parts, around
+from recon_fast.procedural.family import Dice, Parts, Words, around, family, spaced
 
 
 def windows(b: Parts, d: Dice, w: float, h: float, depth: float) -> None:
     """Rows of panes on the front and back."""
     columns, rows = d.whole(2, 4), max(1, round(h / 0.8))
     for row in range(rows):
-        for column in range(columns):
-            x = (column + 0.5) / columns * w - w / 2
-            y = (row + 0.4) / rows * h
+        for x in spaced(columns, w):
             for sz in (-1, 1):
-                b.box((x, y, sz * depth / 2), (w / columns * 0.4, h / rows * 0.4, 0.05))
+                at = (x, (row + 0.4) / rows * h, sz * depth / 2)
+                b.box(at, (w / columns * 0.4, h / rows * 0.4, 0.05))
 
 
 @family("house")
@@ -35,12 +32,10 @@ def house(b: Parts, d: Dice, words: Words) -> None:
     else:
         b.box((0, h, 0), (w * 1.1, rise, depth * 1.1), (w * 1.1, 0), (0, -depth * 0.55))
     words.features.append(f"a {roof} roof")
-    if d.chance() and roof != "flat":
+    if words.feature(d.chance() and roof != "flat", "a chimney"):
         b.box((w * 0.3, h + rise * 0.3, 0), (0.18, rise, 0.18))
-        words.features.append("a chimney")
-    if d.chance(0.3):
+    if words.feature(d.chance(0.3), "an annex"):
         b.box((w * 0.75, 0, 0), (w * 0.5, h * 0.6, depth * 0.7))
-        words.features.append("an annex")
 
 
 @family("church")
@@ -58,13 +53,11 @@ def church(b: Parts, d: Dice, words: Words) -> None:
     elif spire == "dome":
         b.ball((x, tower, 0), side * 0.55, low=0)
     words.features.append(f"a {spire}")
-    if d.chance(0.35):
+    if words.feature(d.chance(0.35), "a transept"):
         b.box((-length * 0.15, 0, 0), (w, h, w * 2.2))
         b.box((-length * 0.15, h, 0), (w * 1.1, 0.5, w * 2.2), top=(0, w * 2.2))
-        words.features.append("a transept")
-    if d.chance(0.4):
+    if words.feature(d.chance(0.4), "an apse"):
         b.cylinder((-length / 2, 0, 0), h, w * 0.45)
-        words.features.append("an apse")
 
 
 @family("castle")
@@ -77,18 +70,16 @@ def castle(b: Parts, d: Dice, words: Words) -> None:
         if pointed:
             b.cylinder((sx * w / 2, tall, sz * w / 2), r * 2, r * 1.2, 0.0)
         else:
-            for a in around(5):
-                b.box((sx * w / 2 + r * math.cos(a), tall, sz * w / 2 + r * math.sin(a)), (0.14, 0.16, 0.14))
-    words.features.append("pointed towers" if pointed else "battlements")
+            for c, s in around(5):
+                b.box((sx * w / 2 + r * c, tall, sz * w / 2 + r * s), (0.14, 0.16, 0.14))
+    words.feature(pointed, "pointed towers", "battlements")
     for sign in (-1, 1):
         b.box((0, 0, sign * w / 2), (w, h, 0.15))
         b.box((sign * w / 2, 0, 0), (0.15, h, w))
-    if d.chance(0.6):
+    if words.feature(d.chance(0.6), "a keep"):
         b.box((0, 0, 0), (w * 0.35, h * d.real(1.3, 2.2), w * 0.35))
-        words.features.append("a keep")
-    if d.chance(0.5):
+    if words.feature(d.chance(0.5), "a gatehouse"):
         b.box((0, 0, w / 2), (w * 0.28, h * 1.2, 0.45))
-        words.features.append("a gatehouse")
 
 
 @family("skyscraper")
@@ -104,13 +95,11 @@ def skyscraper(b: Parts, d: Dice, words: Words) -> None:
             b.box((0, y + rise * (j + 0.5) / 3, 0), (w * k * 1.04, 0.06, depth * k * 1.04))
         y += rise
     if steps > 1:
-        words.features.append(f"{NUMBERS[steps]} setbacks")
-    if d.chance():
+        words.count(steps, "setback")
+    if words.feature(d.chance(), "an antenna"):
         b.cylinder((0, y, 0), d.real(0.4, 1.0), 0.05, 0.01)
-        words.features.append("an antenna")
-    if d.chance(0.4):
+    if words.feature(d.chance(0.4), "a plinth"):
         b.box((0, 0, 0), (w * 1.7, 0.5, depth * 1.7))
-        words.features.append("a plinth")
 
 
 @family("lighthouse")
@@ -123,16 +112,13 @@ def lighthouse(b: Parts, d: Dice, words: Words) -> None:
     b.ring((0, h + 0.35, 0), top * 1.3, 0.03)
     words.features.append("a gallery")
     b.cylinder((0, h + 0.1, 0), 0.5, top * 0.7)
-    if d.chance():
+    if words.feature(d.chance(), "a dome", "a pointed roof"):
         b.ball((0, h + 0.6, 0), top * 0.75, low=0)
-        words.features.append("a dome")
     else:
         b.cylinder((0, h + 0.6, 0), 0.5, top * 0.9, 0.0)
-        words.features.append("a pointed roof")
-    if d.chance(0.5):
+    if words.feature(d.chance(0.5), "a keeper's hut"):
         b.box((r * 1.4, 0, 0), (1.0, 0.5, 0.7))
         b.box((r * 1.4, 0.5, 0), (1.05, 0.35, 0.75), top=(1.05, 0))
-        words.features.append("a keeper's hut")
 
 
 @family("windmill")
@@ -141,21 +127,19 @@ def windmill(b: Parts, d: Dice, words: Words) -> None:
     slim = r < 0.45
     words.adjectives.append("slim" if slim else "broad")
     b.cylinder((0, 0, 0), h, r * 0.4 if slim else r, r * (0.25 if slim else 0.65))
-    if slim:
-        b.box((0, h, 0), (0.35, 0.3, 0.8))
-    else:
+    if words.feature(not slim, "a rounded cap"):
         b.ball((0, h, 0), r * 0.7, low=0)
-        words.features.append("a rounded cap")
+    else:
+        b.box((0, h, 0), (0.35, 0.3, 0.8))
     blades, reach = (3, d.real(1.0, 1.9)) if slim else (d.pick([4, 4, 6]), d.real(1.0, 1.7))
     turn, hub = d.real(0, 1.5), 0.5 if slim else r * 0.8
-    for a in around(blades, turn):
-        axis = (math.cos(a), math.sin(a), 0.0)
+    for c, s in around(blades, turn):
         if slim:
-            b.box((0, h + 0.15, hub), (0.16, reach, 0.16), (0.05, 0.03), axis=axis)
+            b.box((0, h + 0.15, hub), (0.16, reach, 0.16), (0.05, 0.03), axis=(c, s, 0.0))
         else:
-            b.rod((0, h, hub), (axis[0] * reach, h + axis[1] * reach, hub), 0.03)
-            b.box((axis[0] * 0.3, h + axis[1] * 0.3, hub), (0.3, reach * 0.75, 0.04), axis=axis)
-    words.features.append(f"{NUMBERS[blades]} sails")
+            b.rod((0, h, hub), (c * reach, h + s * reach, hub), 0.03)
+            b.box((c * 0.3, h + s * 0.3, hub), (0.3, reach * 0.75, 0.04), axis=(c, s, 0.0))
+    words.count(blades, "sail")
 
 
 @family("bridge")
@@ -168,9 +152,7 @@ def bridge(b: Parts, d: Dice, words: Words) -> None:
     words.adjectives.insert(0, style)
     if style == "arch":
         for sz in (-1, 1):
-            b.ring(
-                (0, deck - length * 0.45, sz * w * 0.45), length * 0.5, 0.08, axis=(0, 0, 1), arc=(-155, -25)
-            )
+            b.ring((0, deck - length * 0.45, sz * w * 0.45), length * 0.5, 0.08, (0, 0, 1), (-155, -25))
     elif style == "beam":
         for i in range(d.whole(2, 4)):
             b.box((-length * 0.3 + i * length * 0.2, 0, 0), (0.2, deck, w * 0.8))
@@ -186,10 +168,9 @@ def bridge(b: Parts, d: Dice, words: Words) -> None:
                 x = -length * 0.22 + i * length * 0.44 / 7
                 b.rod((x, deck, z), (x, deck + 0.25 + abs(x) / length * 4, z), 0.012)
         elif style == "truss":
-            bays = 6
             b.box((0, deck + 0.7, z), (length * 0.9, 0.08, 0.08))
-            for i in range(bays):
-                x0, x1 = (i / bays - 0.5) * length * 0.9, ((i + 1) / bays - 0.5) * length * 0.9
+            for i in range(6):
+                x0, x1 = (i / 6 - 0.5) * length * 0.9, ((i + 1) / 6 - 0.5) * length * 0.9
                 b.rod((x0, deck + (0.7 if i % 2 else 0), z), (x1, deck + (0 if i % 2 else 0.7), z), 0.03)
         else:
             b.box((0, deck + 0.3, z), (length, 0.05, 0.05))

@@ -1,9 +1,6 @@
 """Things to sit on, lie on, put things on and into. One unit is about a metre."""
 
-import math
-
-from recon_fast.procedural.family import CORNERS, NUMBERS, Dice, Words, family
-from recon_fast.procedural.parts import Parts, around
+from recon_fast.procedural.family import CORNERS, Dice, Parts, Words, around, family, spaced
 
 
 def legs(b: Parts, d: Dice, w: float, depth: float, height: float, words: Words) -> None:
@@ -12,21 +9,19 @@ def legs(b: Parts, d: Dice, w: float, depth: float, height: float, words: Words)
     r = d.real(0.015, 0.045)
     x, z = w / 2 - r * 1.5, depth / 2 - r * 1.5
     spread = d.real(0.04, 0.12) if style == "splayed" else 0.0
-    for sx in (-1, 1):
-        for sz in (-1, 1):
-            foot = (sx * (x + spread), 0.0, sz * (z + spread))
-            if style in ("square", "skid"):
-                b.box(foot, (2 * r, height, 2 * r))
-            else:
-                b.rod(foot, (sx * x, height, sz * z), r * (0.6 if style == "tapered" else 1), r)
-        if style == "skid":
+    for sx, sz in CORNERS:
+        foot = (sx * (x + spread), 0.0, sz * (z + spread))
+        if style in ("square", "skid"):
+            b.box(foot, (2 * r, height, 2 * r))
+        else:
+            b.rod(foot, (sx * x, height, sz * z), r * (0.6 if style == "tapered" else 1), r)
+        if style == "skid" and sz == 1:
             b.box((sx * x, 0, 0), (2 * r, 2 * r, 2 * z))
-    if style != "skid" and d.chance(0.3):
+    if words.feature(style != "skid" and d.chance(0.3), "a stretcher between the legs"):
         y = height * d.real(0.2, 0.6)
         for sx in (-1, 1):
             b.rod((sx * x, y, -z), (sx * x, y, z), r * 0.6)
         b.rod((-x, y, 0), (x, y, 0), r * 0.6)
-        words.features.append("a stretcher between the legs")
     words.features.append({"skid": "skid legs"}.get(style, f"four {style} legs"))
 
 
@@ -35,29 +30,25 @@ def backrest(b: Parts, d: Dice, w: float, depth: float, seat: float, height: flo
     lean = d.real(0.0, 0.25) * height
     z = -depth / 2 + 0.03
     style = d.pick(["solid", "slatted", "barred", "rounded"])
+    words.features.append(f"a {style} back")
     if style == "solid":
         b.box((0, seat, z), (w, height, d.real(0.03, 0.08)), shift=(0, -lean))
-        words.features.append("a solid back")
         return
     if style == "rounded":
-        y = seat + height * 0.55
         b.box((0, seat, z), (w * 0.16, height * 0.4, 0.03), shift=(0, -lean * 0.4))
-        b.ball((0, y, z - lean * 0.6), (w * 0.48, height * 0.42, 0.04))
-        words.features.append("a rounded back")
+        b.ball((0, seat + height * 0.55, z - lean * 0.6), (w * 0.48, height * 0.42, 0.04))
         return
     for sx in (-1, 1):
         b.rod((sx * (w / 2 - 0.03), seat, z), (sx * (w / 2 - 0.03), seat + height, z - lean), 0.025)
     count = d.whole(2, 5)
-    for i in range(count):
-        t = (i + 1) / count
-        if style == "slatted":
+    if style == "slatted":
+        for i in range(count):
+            t = (i + 1) / count
             b.box((0, seat + t * height - 0.07, z - lean * t), (w - 0.05, d.real(0.04, 0.07), 0.02))
-        else:
-            x = (i + 0.5) / count * (w - 0.1) - (w - 0.1) / 2
+    else:
+        for x in spaced(count, w - 0.1):
             b.rod((x, seat, z), (x, seat + height, z - lean), 0.012)
-    if style == "barred":
         b.box((0, seat + height, z - lean), (w, 0.06, 0.04))
-    words.features.append(f"a {style} back")
 
 
 def arms(b: Parts, d: Dice, w: float, depth: float, seat: float, height: float, solid: bool) -> None:
@@ -80,15 +71,13 @@ def seat_base(b: Parts, d: Dice, w: float, depth: float, seat: float, words: Wor
         legs(b, d, w, depth, seat, words)
         return
     b.cylinder((0, 0.06, 0), seat - 0.06, d.real(0.02, 0.05))
-    if style == "pedestal":
+    if words.feature(style == "pedestal", "a round pedestal", "a star base on castors"):
         b.cylinder((0, 0, 0), 0.05, w * d.real(0.35, 0.5), w * 0.2)
-        words.features.append("a round pedestal")
         return
-    for a in around(5):
-        tip = (w * 0.5 * math.cos(a), 0.05, w * 0.5 * math.sin(a))
-        b.rod((0, 0.09, 0), tip, 0.025)
-        b.ball((tip[0], 0.03, tip[2]), 0.035)
-    words.features.append("a star base on castors")
+    for c, s in around(5):
+        x, z = w * 0.5 * c, w * 0.5 * s
+        b.rod((0, 0.09, 0), (x, 0.05, z), 0.025)
+        b.ball((x, 0.03, z), 0.035)
 
 
 @family("chair", parts=("seat", "base", "back"))
@@ -139,15 +128,13 @@ def bench(b: Parts, d: Dice, words: Words) -> None:
     w, depth, seat = d.real(1.0, 1.9), d.real(0.3, 0.5), d.real(0.38, 0.5)
     words.measure(w, 1.2, "short", 1.6, "long")
     planks = d.whole(1, 4)
-    for i in range(planks):
-        z = (i + 0.5) / planks * depth - depth / 2
+    for z in spaced(planks, depth):
         b.box((0, seat, z), (w, 0.05, depth / planks * 0.85))
     if planks > 1:
-        words.features.append(f"{NUMBERS[planks]} planks")
-    if d.chance(0.3):
+        words.count(planks, "plank")
+    if words.feature(d.chance(0.3), "slab supports"):
         for sx in (-1, 1):
             b.box((sx * w * 0.4, 0, 0), (d.real(0.08, 0.2), seat, depth * 0.9))
-        words.features.append("slab supports")
     else:
         legs(b, d, w, depth, seat, words)
     if d.chance(0.45):
@@ -156,22 +143,19 @@ def bench(b: Parts, d: Dice, words: Words) -> None:
 
 @family("sofa")
 def sofa(b: Parts, d: Dice, words: Words) -> None:
-    seats = d.whole(2, 4)
+    seats = words.count(d.whole(2, 4), "cushion")
     w, depth, seat = seats * d.real(0.45, 0.65), d.real(0.6, 0.9), d.real(0.35, 0.48)
     foot = d.real(0.0, 0.15)
     b.box((0, foot, 0), (w, seat - foot - 0.12, depth))
-    for i in range(seats):
-        x = (i + 0.5) / seats * w - w / 2
+    for x in spaced(seats, w):
         b.box((x, seat - 0.12, 0.05), (w / seats * 0.95, 0.15, depth * 0.9))
-    words.features.append(f"{NUMBERS[seats]} cushions")
     back = d.real(0.3, 0.55)
     words.measure(back, 0.36, "low-backed", 0.47, "high-backed")
     b.box((0, foot, -depth / 2), (w, seat - foot + back, d.real(0.1, 0.22)), shift=(0, -d.real(0, 0.12)))
     arms(b, d, w, depth, seat, d.real(0.1, 0.25), solid=True)
-    if foot > 0.06:
+    if words.feature(foot > 0.06, "short feet"):
         for sx, sz in CORNERS:
             b.cylinder((sx * w * 0.46, 0, sz * depth * 0.42), foot, 0.03)
-        words.features.append("short feet")
     if d.chance(0.25):
         side = d.pick([-1, 1])
         b.box((side * w * 0.36, foot, depth * 0.85), (w * 0.28, seat - foot, depth * 0.7))
@@ -186,21 +170,18 @@ def bed(b: Parts, d: Dice, words: Words) -> None:
     head = height + d.real(0.3, 0.8)
     b.box((0, 0, -length / 2), (w, head, 0.07))
     words.features.append("a headboard")
-    if d.chance(0.4):
+    if words.feature(d.chance(0.4), "a footboard"):
         b.box((0, 0, length / 2), (w, head * d.real(0.4, 0.8), 0.07))
-        words.features.append("a footboard")
-    for i in range(1 if w < 1.2 else 2):
-        x = 0.0 if w < 1.2 else (i - 0.5) * w * 0.5
+    for x in (0.0,) if w < 1.2 else (-0.5 * w * 0.5, 0.5 * w * 0.5):
         b.box((x, height + 0.08, -length * 0.38), (w * 0.36, 0.14, 0.36), top=(w * 0.3, 0.3))
     if d.chance():
         for sx in (-1, 1):
             b.cylinder((sx * w * 0.46, 0, length * 0.46), height, 0.04)
     else:
         b.box((0, 0, 0), (w * 0.95, height - 0.1, length * 0.95))
-    if d.chance(0.2):
+    if words.feature(d.chance(0.2), "four posts"):
         for sx, sz in CORNERS:
             b.cylinder((sx * w * 0.48, 0, sz * length * 0.48), head + 1.0, 0.04)
-        words.features.append("four posts")
 
 
 def tabletop(b: Parts, d: Dice, w: float, depth: float, height: float, words: Words) -> bool:
@@ -223,18 +204,15 @@ def table_base(
     style = d.pick(["legs", "legs", "pedestal", "trestles", "panels"])
     if style == "legs":
         legs(b, d, w * 0.95, depth * 0.95, height, words)
-    elif style == "pedestal":
+    elif words.feature(style == "pedestal", "a round pedestal"):
         b.revolve((0, 0, 0), [(w * 0.35, 0), (w * 0.3, 0.04), (0.05, 0.1), (0.05, height)])
-        words.features.append("a round pedestal")
-    elif style == "panels":
+    elif words.feature(style == "panels", "panel sides", "crossed trestles"):
         for sx in (-1, 1):
             b.box((sx * w * 0.44, 0, 0), (0.05, height, depth * 0.9))
-        words.features.append("panel sides")
     else:
         for sx, sz in CORNERS:
             b.rod((sx * w * 0.38, 0, sz * depth * 0.4), (sx * w * 0.38, height, -sz * depth * 0.15), 0.03)
         b.box((0, height * 0.35, 0), (w * 0.76, 0.05, 0.05))
-        words.features.append("crossed trestles")
 
 
 @family("table", parts=("top", "base"))
@@ -253,12 +231,11 @@ def coffee_table(b: Parts, d: Dice, words: Words) -> None:
     words.measure(w, 0.85, "small", 1.15, "large")
     is_round = tabletop(b, d, w, depth, height, words)
     table_base(b, d, w, depth, height, is_round, words)
-    if d.chance(0.55):
+    if words.feature(d.chance(0.55), "a lower shelf"):
         if is_round:
             b.cylinder((0, height * 0.4, 0), 0.03, (w + depth) * 0.17)
         else:
             b.box((0, height * 0.4, 0), (w * 0.85, 0.03, depth * 0.85))
-        words.features.append("a lower shelf")
 
 
 @family("desk")
@@ -273,17 +250,15 @@ def desk(b: Parts, d: Dice, words: Words) -> None:
         for i in range(3):
             y = low + (i + 0.5) / 3 * (height - low)
             b.rod((x - 0.05, y, depth * 0.48), (x + 0.05, y, depth * 0.48), 0.015)
-    words.features.append("drawers on both sides" if len(sides) == 2 else "a drawer unit")
+    words.feature(len(sides) == 2, "drawers on both sides", "a drawer unit")
     for sx, sz in CORNERS:
         b.box((sx * w * 0.47, 0, sz * depth * 0.45), (0.04, height, 0.04))
-    if d.chance(0.5):
+    if words.feature(d.chance(0.5), "a back panel"):
         b.box((0, height * 0.4, -depth * 0.47), (w * 0.94, height * 0.6, 0.02))
-        words.features.append("a back panel")
-    if d.chance(0.3):
+    if words.feature(d.chance(0.3), "a raised shelf"):
         b.box((0, height + 0.3, -depth * 0.35), (w, 0.03, depth * 0.3))
         for sx in (-1, 1):
             b.box((sx * w * 0.48, height, -depth * 0.35), (0.03, 0.3, depth * 0.3))
-        words.features.append("a raised shelf")
 
 
 @family("shelf")
@@ -291,21 +266,17 @@ def shelf(b: Parts, d: Dice, words: Words) -> None:
     w, height, depth = d.real(0.5, 1.6), d.real(0.8, 2.2), d.real(0.25, 0.5)
     words.measure(height, 1.2, "low", 1.8, "tall")
     words.measure(w, 0.8, "narrow", 1.25, "wide")
-    boards = d.whole(3, 7)
+    boards = words.count(d.whole(3, 7), "board")
     for i in range(boards):
         b.box((0, height * i / (boards - 1) * 0.97, 0), (w, 0.03, depth))
-    words.features.append(f"{NUMBERS[boards]} boards")
-    if d.chance(0.6):
+    if words.feature(d.chance(0.6), "closed sides", "corner posts"):
         for sx in (-1, 1):
             b.box((sx * w / 2, 0, 0), (0.03, height, depth))
-        words.features.append("closed sides")
     else:
         for sx, sz in CORNERS:
             b.rod((sx * w / 2, 0, sz * depth / 2), (sx * w / 2, height, sz * depth / 2), 0.02)
-        words.features.append("corner posts")
-    if d.chance(0.5):
+    if words.feature(d.chance(0.5), "a back wall"):
         b.box((0, 0, -depth / 2), (w, height, 0.015))
-        words.features.append("a back wall")
 
 
 @family("wardrobe")
@@ -315,20 +286,16 @@ def wardrobe(b: Parts, d: Dice, words: Words) -> None:
     words.measure(w, 0.85, "narrow", 1.4, "wide")
     foot = d.real(0, 0.15)
     b.box((0, foot, 0), (w, height, depth))
-    if foot > 0.05:
+    if words.feature(foot > 0.05, "feet"):
         for sx, sz in CORNERS:
             b.box((sx * w * 0.45, 0, sz * depth * 0.42), (0.05, foot, 0.05))
-        words.features.append("feet")
-    doors = d.whole(1, 3)
-    for i in range(doors):
-        x = (i + 0.5) / doors * w - w / 2
+    doors = words.count(d.whole(1, 3), "door")
+    for x in spaced(doors, w):
         b.box((x, foot + 0.05, depth / 2), (w / doors * 0.93, height - 0.1, 0.02))
-        b.rod((x + w / doors * 0.35, foot + height * 0.45, depth / 2 + 0.04),
-              (x + w / doors * 0.35, foot + height * 0.55, depth / 2 + 0.04), 0.015)  # fmt: skip
-    words.features.append(f"{NUMBERS[doors]} door{'s' if doors > 1 else ''}")
-    if d.chance(0.4):
+        knob, z = x + w / doors * 0.35, depth / 2 + 0.04
+        b.rod((knob, foot + height * 0.45, z), (knob, foot + height * 0.55, z), 0.015)
+    if words.feature(d.chance(0.4), "a cornice"):
         b.box((0, foot + height, 0), (w * 1.08, 0.06, depth * 1.1), top=(w * 1.0, depth))
-        words.features.append("a cornice")
 
 
 @family("floor lamp", parts=("base", "pole", "shade"))
@@ -339,15 +306,14 @@ def floor_lamp(b: Parts, d: Dice, words: Words) -> None:
     if d.chance(0.6):
         b.cylinder((0, 0, 0), 0.04, r * d.real(0.6, 1.0), r * 0.5)
     else:
-        for a in around(3):
-            b.rod((r * math.cos(a), 0, r * math.sin(a)), (0, height * 0.35, 0), 0.015)
+        for c, s in around(3):
+            b.rod((r * c, 0, r * s), (0, height * 0.35, 0), 0.015)
         words.features.append("a tripod")
     arm = d.real(0.15, 0.4) if d.chance(0.35) else 0.0
     b.part("pole")
     b.cylinder((0, 0, 0), height, 0.02)
-    if arm:
+    if words.feature(arm, "a side arm"):
         b.rod((0, height, 0), (arm, height * 1.08, 0), 0.02)
-        words.features.append("a side arm")
     style = d.pick(["conical", "drum", "globe"])
     at = (arm, height * (1.08 if arm else 1.0) - 0.05, 0.0)
     b.part("shade")

@@ -1,9 +1,6 @@
 """Things to hold, play or climb. One unit is about a decimetre."""
 
-import math
-
-from recon_fast.procedural.family import NUMBERS, Dice, Words, family
-from recon_fast.procedural.parts import Parts, around
+from recon_fast.procedural.family import Dice, Parts, Words, around, family
 
 
 def handle(b: Parts, d: Dice, length: float, r: float, words: Words) -> None:
@@ -49,36 +46,23 @@ def axe(b: Parts, d: Dice, words: Words) -> None:
         b.box((0, length - neck, 0), (neck * 1.4, reach, 0.2), (edge, 0.02), axis=(sx, 0, 0))
     if len(sides) == 2:
         words.adjectives.insert(0, "double-bladed")
-    elif d.chance(0.5):
+    elif words.feature(d.chance(0.5), "a poll"):
         b.box((-0.25, length - neck * 1.5, 0), (0.3, neck, 0.22))
-        words.features.append("a poll")
 
 
 @family("screwdriver")
 def screwdriver(b: Parts, d: Dice, words: Words) -> None:
     grip, r, shaft = d.real(0.8, 1.3), d.real(0.15, 0.28), d.real(0.6, 2.2)
     words.measure(shaft, 1.0, "stubby", 1.7, "long")
-    b.revolve(
-        (0, 0, 0),
-        [
-            (0, 0),
-            (r * 0.8, 0.03),
-            (r, grip * 0.3),
-            (r * d.real(0.6, 1), grip * 0.7),
-            (r * 0.9, grip),
-            (0, grip),
-        ],
-    )
+    waist = (r * d.real(0.6, 1), grip * 0.7)
+    b.revolve((0, 0, 0), [(0, 0), (r * 0.8, 0.03), (r, grip * 0.3), waist, (r * 0.9, grip), (0, grip)])
     b.cylinder((0, grip, 0), shaft, r * 0.25)
-    if d.chance():
+    if words.feature(d.chance(), "a flat tip", "a pointed tip"):
         b.box((0, grip + shaft, 0), (r * 0.5, 0.2, r * 0.5), top=(r * 0.7, 0.03))
-        words.features.append("a flat tip")
     else:
         b.cylinder((0, grip + shaft, 0), 0.2, r * 0.3, 0.02)
-        words.features.append("a pointed tip")
-    if d.chance(0.3):
+    if words.feature(d.chance(0.3), "a collar"):
         b.cylinder((0, grip, 0), 0.06, r * 1.2)
-        words.features.append("a collar")
 
 
 @family("wrench")
@@ -91,10 +75,10 @@ def wrench(b: Parts, d: Dice, words: Words) -> None:
         gap = d.real(35, 60)
         arc = (0.0, 360.0) if end == "ring" else (sign * -90 + gap, sign * -90 + 360 - gap)
         b.ring((0, y + sign * r * 0.8, 0), r, t, axis=(0, 0, 1), arc=arc)
-    kinds = {"open": "an open end", "ring": "a ring end"}
-    words.features.append(
-        kinds[ends[0]] if len(ends) == 1 else "two open ends" if "ring" not in ends else "two ends"
-    )
+    if len(ends) == 1:
+        words.feature(ends == ("open",), "an open end", "a ring end")
+    else:
+        words.feature("ring" in ends, "two ends", "two open ends")
 
 
 @family("sword", parts=("grip", "guard", "blade"))
@@ -107,22 +91,16 @@ def sword(b: Parts, d: Dice, words: Words) -> None:
     b.ball((0, -0.08, 0), d.real(0.1, 0.18))
     b.part("guard")
     guard = d.real(0.3, 0.8)
-    if d.chance(0.7):
+    if words.feature(d.chance(0.7), "a cross guard", "a round guard"):
         b.box((0, grip, 0), (2 * guard, 0.12, 0.16), top=(1.8 * guard, 0.1))
-        words.features.append("a cross guard")
     else:
         b.cylinder((0, grip, 0), 0.08, guard * 0.6)
-        words.features.append("a round guard")
     b.part("blade")
     curved = d.real(0.3, 0.8) if d.chance(0.35) else 0.0
     b.box((0, grip + 0.1, 0), (w, blade * 0.55, 0.06), (w * 0.95, 0.05), (curved * 0.3, 0))
-    b.box(
-        (curved * 0.3, grip + 0.1 + blade * 0.55, 0),
-        (w * 0.95, blade * 0.45, 0.05),
-        (0.02, 0.02),
-        (curved, 0),
-    )
-    words.features.append("a curved blade" if curved else "a straight blade")
+    bend = (curved * 0.3, grip + 0.1 + blade * 0.55, 0.0)
+    b.box(bend, (w * 0.95, blade * 0.45, 0.05), (0.02, 0.02), (curved, 0))
+    words.feature(curved, "a curved blade", "a straight blade")
 
 
 @family("guitar", parts=("body", "neck", "head"))
@@ -139,20 +117,15 @@ def guitar(b: Parts, d: Dice, words: Words) -> None:
     b.part("head")
     b.box((0, top + neck, t / 2), (0.24, 0.45, 0.07), (0.3, 0.05), (0, -0.12))
     words.measure(neck, 1.6, "short-necked", 2.0, "long-necked")
-    pegs = d.pick([4, 6])
+    pegs = words.count(d.pick([4, 6]), "peg")
     for i in range(pegs // 2):
+        y = top + neck + 0.1 + i * 0.14
         for sx in (-1, 1):
-            b.rod(
-                (sx * 0.1, top + neck + 0.1 + i * 0.14, t / 2),
-                (sx * 0.26, top + neck + 0.1 + i * 0.14, t / 2),
-                0.03,
-            )
-    words.features.append(f"{NUMBERS[pegs]} pegs")
+            b.rod((sx * 0.1, y, t / 2), (sx * 0.26, y, t / 2), 0.03)
     b.part("body")
     b.box((0, -lower * 0.4, t / 2), (0.35, 0.07, 0.1))
-    if d.chance():
+    if words.feature(d.chance(), "a sound hole"):
         b.ring((0, lower * 0.75, t / 2), 0.2, 0.03, axis=(0, 0, 1))
-        words.features.append("a sound hole")
 
 
 @family("ladder")
@@ -173,7 +146,7 @@ def ladder(b: Parts, d: Dice, words: Words) -> None:
             b.box((0, h * s, lean * (1 - s)), (2 * x, 0.04, 0.16))
         else:
             b.rod((-x, h * s, lean * (1 - s)), (x, h * s, lean * (1 - s)), r * 0.7)
-    words.features.append(f"{NUMBERS[rungs]} {'steps' if step else 'rungs'}")
+    words.count(rungs, "step" if step else "rung")
     if step:
         words.adjectives.insert(0, "folding")
 
@@ -188,13 +161,9 @@ def umbrella(b: Parts, d: Dice, words: Words) -> None:
     else:
         b.cylinder((0, h - rise, 0), rise, r, 0.0, caps=False)
         words.adjectives.append("conical")
-    if d.chance(0.65):
+    if words.feature(d.chance(0.65), "a hooked handle", "a stand"):
         b.ring((0.15, 0, 0), 0.15, 0.035, axis=(0, 0, 1), arc=(0, 190))
-        words.features.append("a hooked handle")
     else:
         b.cylinder((0, -0.05, 0), 0.1, 0.35, 0.25)
-        words.features.append("a stand")
-    ribs = d.whole(4, 8)
-    for a in around(ribs):
-        b.rod((0, h * 0.6, 0), (r * 0.6 * math.cos(a), h - rise * 0.3, r * 0.6 * math.sin(a)), 0.015)
-    words.features.append(f"{NUMBERS[ribs]} ribs")
+    for c, s in around(words.count(d.whole(4, 8), "rib")):
+        b.rod((0, h * 0.6, 0), (r * 0.6 * c, h - rise * 0.3, r * 0.6 * s), 0.015)

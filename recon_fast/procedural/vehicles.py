@@ -2,8 +2,7 @@
 
 import math
 
-from recon_fast.procedural.family import NUMBERS, Dice, Words, family
-from recon_fast.procedural.parts import Parts, around
+from recon_fast.procedural.family import Dice, Parts, Words, around, family
 
 
 def wheels(b: Parts, xs: list[float], track: float, r: float, width: float) -> None:
@@ -43,13 +42,11 @@ def car(b: Parts, d: Dice, words: Words) -> None:
     b.part("wheels")
     wheels(b, [-length * 0.31, length * 0.31], w * 0.95, r, 0.22)
     b.part("body")
-    if d.chance(0.25):
+    if words.feature(d.chance(0.25), "a spoiler"):
         b.box((-length * 0.46, top + 0.15, 0), (0.2, 0.05, w * 0.9))
-        words.features.append("a spoiler")
     b.part("cabin")
-    if d.chance(0.2) and style in ("saloon", "estate", "hatchback"):
+    if words.feature(d.chance(0.2) and style in ("saloon", "estate", "hatchback"), "a roof box"):
         b.box((-0.2, top + cabin + 0.05, 0), (1.0, 0.15, w * 0.6))
-        words.features.append("a roof box")
 
 
 @family("truck")
@@ -74,9 +71,9 @@ def truck(b: Parts, d: Dice, words: Words) -> None:
             b.box((rear, r + 0.3, sz * w / 2), (back, wall, 0.06), shift=(0, sz * 0.2))
         b.box((rear + back / 2, r + 0.3, 0), (0.06, wall, w))
     words.features.append(f"a {style}")
-    axles = d.whole(1, 3)
-    wheels(b, [front] + [-length * 0.4 + i * 2.3 * r for i in range(axles)], w * 0.92, r, 0.3)
-    words.features.append(f"{NUMBERS[axles + 1]} axles")
+    axles = [front, *(-length * 0.4 + i * 2.3 * r for i in range(d.whole(1, 3)))]
+    words.count(len(axles), "axle")
+    wheels(b, axles, w * 0.92, r, 0.3)
 
 
 @family("bus")
@@ -96,21 +93,15 @@ def bus(b: Parts, d: Dice, words: Words) -> None:
             for sz in (-1, 1):
                 b.box((x, y, sz * w * 0.49), (length * 0.8 / count, height * 0.15, 0.06))
     axles = [-length * 0.3, length * 0.34]
-    if d.chance(0.3):
+    if words.feature(d.chance(0.3), "three axles"):
         axles.append(-length * 0.3 + 2.4 * r)
-        words.features.append("three axles")
     wheels(b, axles, w * 0.9, r, 0.3)
-    if d.chance(0.3):
+    if words.feature(d.chance(0.3), "a roof unit"):
         b.box((-length * 0.1, r * 0.8 + height, 0), (length * 0.35, 0.25, w * 0.6))
-        words.features.append("a roof unit")
-    if d.chance(0.4):
+    if words.feature(d.chance(0.4), "wing mirrors"):
         for sz in (-1, 1):
-            b.rod(
-                (length / 2, r + height * 0.7, sz * w * 0.5),
-                (length / 2 + 0.2, r + height * 0.6, sz * w * 0.62),
-                0.06,
-            )
-        words.features.append("wing mirrors")
+            root, end = (length / 2, r + height * 0.7), (length / 2 + 0.2, r + height * 0.6)
+            b.rod((*root, sz * w * 0.5), (*end, sz * w * 0.62), 0.06)
 
 
 @family("tractor")
@@ -118,13 +109,11 @@ def tractor(b: Parts, d: Dice, words: Words) -> None:
     r, small, w = d.real(0.65, 0.95), d.real(0.3, 0.5), d.real(0.6, 0.8)
     b.box((0.7, small * 1.3, 0), (d.real(1.4, 2.0), 0.7, w), top=(1.3, w * 0.8))
     words.measure(r / small, 1.7, "compact", 2.3, "large-wheeled")
-    if d.chance(0.65):
+    if words.feature(d.chance(0.65), "a cab", "an open seat"):
         b.box((-0.6, r, 0), (1.1, d.real(1.0, 1.4), w * 1.5), top=(0.9, w * 1.4))
-        words.features.append("a cab")
     else:
         b.box((-0.7, r, 0), (0.5, 0.12, 0.5))
         b.box((-0.95, r, 0), (0.08, 0.55, 0.5))
-        words.features.append("an open seat")
     b.rod((0.9, small + 1.0, 0.1), (0.9, small + d.real(1.4, 2.0), 0.1), 0.06)
     words.features.append("an exhaust pipe")
     wheels(b, [-0.7], w * 2.1, r, 0.4)
@@ -142,9 +131,7 @@ def aeroplane(b: Parts, d: Dice, words: Words) -> None:
     b.rod((-length * 0.3, 0, 0), (-length * 0.5, r * 0.4, 0), r, r * 0.2)
     y = d.pick([-0.5, 0.0, 0.9]) * r
     words.features.append({-0.5: "low wings", 0.0: "middle wings", 0.9: "high wings"}[round(y / r, 1)])
-    decks = 2 if d.chance(0.12) else 1
-    if decks == 2:
-        words.features.append("two decks of wings")
+    decks = 2 if words.feature(d.chance(0.12), "two decks of wings") else 1
     tip = (chord * d.real(0.35, 0.9), 0.06)
     b.part("wings")
     for deck in range(decks):
@@ -154,15 +141,13 @@ def aeroplane(b: Parts, d: Dice, words: Words) -> None:
         words.adjectives.append("swept-wing")
     b.part("tail")
     tail = length * -0.46
-    high = d.chance(0.35)
+    high = words.feature(d.chance(0.35), "a T-tail")
     fin = length * d.real(0.12, 0.18)
     b.box((tail, r * 0.4, 0), (chord * 0.7, fin, 0.12), (chord * 0.4, 0.06), (-fin * 0.5, 0))
     for sz in (-1, 1):
         root = (tail - fin * 0.5, fin + r * 0.3, 0.0) if high else (tail, r * 0.4, 0.0)
         end = (chord * 0.35, 0.05)
         b.box(root, (chord * 0.6, span * 0.35, 0.1), end, (-sweep * 0.3, 0), axis=(0, 0, sz))
-    if high:
-        words.features.append("a T-tail")
     b.part("engines")
     engine = d.pick(["propeller", "two jets", "four jets", "rear jets"])
     words.features.append({"propeller": "a propeller"}.get(engine, engine))
@@ -188,22 +173,18 @@ def helicopter(b: Parts, d: Dice, words: Words) -> None:
     b.rod((-r, r * 0.3, 0), (-r - tail, r * 0.5, 0), r * 0.3, 0.08)
     b.box((-r - tail, r * 0.5, 0), (0.4, 0.8, 0.08), (0.2, 0.05), (-0.2, 0))
     b.cylinder((0, r * 0.9, 0), 0.5, 0.1)
-    blades, span = d.whole(2, 5), d.real(2.2, 3.6)
-    turn = d.real(0, 1.5)
-    for a in around(blades, turn):
-        b.box((0, r + 0.4, 0), (0.22, span, 0.22), (0.16, 0.04), axis=(math.cos(a), 0, math.sin(a)))
-    words.features.append(f"{NUMBERS[blades]} blades")
-    if d.chance():
+    blades, span = words.count(d.whole(2, 5), "blade"), d.real(2.2, 3.6)
+    for c, s in around(blades, d.real(0, 1.5)):
+        b.box((0, r + 0.4, 0), (0.22, span, 0.22), (0.16, 0.04), axis=(c, 0, s))
+    if words.feature(d.chance(), "skids", "wheels"):
         for sz in (-1, 1):
             b.rod((-r, -r * 1.35, sz * r * 0.8), (r * 1.2, -r * 1.35, sz * r * 0.8), 0.06)
             for x in (-0.5, 0.5):
                 b.rod((x * r, -r * 1.35, sz * r * 0.8), (x * r, -r * 0.6, sz * r * 0.4), 0.05)
-        words.features.append("skids")
     else:
         for x, z in ((r * 0.8, 0.0), (-r * 0.6, r * 0.8), (-r * 0.6, -r * 0.8)):
             b.rod((x, -r * 1.2, z - 0.1), (x, -r * 1.2, z + 0.1), 0.25)
             b.rod((x, -r * 1.2, z), (x, -r * 0.5, z * 0.6), 0.06)
-        words.features.append("wheels")
 
 
 @family("rocket")
@@ -215,18 +196,16 @@ def rocket(b: Parts, d: Dice, words: Words) -> None:
     b.cylinder((0, h * 0.6, 0), h * 0.15, r * waist, r * waist * d.real(0.7, 1.0), caps=False)
     b.cylinder((0, h * 0.75, 0), h * d.real(0.15, 0.35), r * waist * 0.85, 0.02)
     b.cylinder((0, -0.25, 0), 0.25, r * 0.8, r * 0.5, caps=False)
-    fins = d.whole(3, 5)
+    fins = words.count(d.whole(3, 5), "fin")
     reach = r * d.real(0.8, 2.0)
-    for a in around(fins):
-        b.box((r * 0.8 * math.cos(a), h * 0.1, r * 0.8 * math.sin(a)), (0.06, reach, 0.06), (0.04, 0.04),
-              axis=(math.cos(a), -d.real(0.2, 0.9), math.sin(a)))  # fmt: skip
-        b.box((r * math.cos(a), 0, r * math.sin(a)), (0.05, h * 0.2, 0.05))
-    words.features.append(f"{NUMBERS[fins]} fins")
-    if d.chance(0.4):
+    for c, s in around(fins):
+        root, out = r * 0.8, (c, -d.real(0.2, 0.9), s)
+        b.box((root * c, h * 0.1, root * s), (0.06, reach, 0.06), (0.04, 0.04), axis=out)
+        b.box((r * c, 0, r * s), (0.05, h * 0.2, 0.05))
+    if words.feature(d.chance(0.4), "two boosters"):
         for sz in (-1, 1):
             b.cylinder((0, 0, sz * r * 1.5), h * 0.5, r * 0.5)
             b.cylinder((0, h * 0.5, sz * r * 1.5), h * 0.1, r * 0.5, 0.02)
-        words.features.append("two boosters")
 
 
 @family("ship")
@@ -234,34 +213,25 @@ def ship(b: Parts, d: Dice, words: Words) -> None:
     length, w, h = d.real(5, 10), d.real(1.2, 2.2), d.real(0.6, 1.3)
     words.measure(w / length, 0.19, "slender", 0.29, "broad")
     b.box((-length * 0.1, 0, 0), (length * 0.7, h, w * 0.7), (length * 0.8, w))
-    b.box(
-        (length * 0.25, 0, 0), (h, length * 0.25, w * 0.65), (h * 0.9, 0.1), (-h * 0.3, 0), axis=(1, 0.05, 0)
-    )
+    bow, top = (h, length * 0.25, w * 0.65), (h * 0.9, 0.1)
+    b.box((length * 0.25, 0, 0), bow, top, (-h * 0.3, 0), axis=(1, 0.05, 0))
     style = d.pick(["sails", "funnels", "containers"])
     if style == "sails":
-        masts = d.whole(1, 3)
+        masts = words.count(d.whole(1, 3), "sail")
         for i in range(masts):
             x = (i + 0.5) / masts * length * 0.7 - length * 0.4
             tall = d.real(2.5, 4.5)
             b.cylinder((x, h, 0), tall, 0.07)
             b.box((x, h + 0.4, 0), (0.05, tall * 0.75, w * 1.5), top=(0.05, w * d.real(0.05, 1.2)))
-        words.features.append(f"{NUMBERS[masts]} sail{'s' if masts > 1 else ''}")
     else:
-        x = -length * 0.3 if style == "containers" else -length * 0.05
+        x, house = (-length * 0.3, length * 0.2) if style == "containers" else (-length * 0.05, length * 0.45)
         for i in range(d.whole(1, 3)):
-            b.box(
-                (x, h + i * 0.6, 0),
-                (length * (0.2 if style == "containers" else 0.45) * 0.85**i, 0.6, w * 0.75 * 0.9**i),
-            )
+            b.box((x, h + i * 0.6, 0), (house * 0.85**i, 0.6, w * 0.75 * 0.9**i))
         if style == "funnels":
-            funnels = d.whole(1, 3)
+            funnels = words.count(d.whole(1, 3), "funnel")
             for i in range(funnels):
-                b.rod(
-                    (x + (i - (funnels - 1) / 2) * 0.9, h + 0.6, 0),
-                    (x + (i - (funnels - 1) / 2) * 0.9 - 0.2, h + 2.4, 0),
-                    0.25,
-                )
-            words.features.append(f"{NUMBERS[funnels]} funnel{'s' if funnels > 1 else ''}")
+                foot = x + (i - (funnels - 1) / 2) * 0.9
+                b.rod((foot, h + 0.6, 0), (foot - 0.2, h + 2.4, 0), 0.25)
         else:
             for i in range(d.whole(2, 4)):
                 b.box((-length * 0.08 + i * length * 0.13, h, 0), (length * 0.11, d.real(0.4, 1.3), w * 0.8))
@@ -277,26 +247,19 @@ def bicycle(b: Parts, d: Dice, words: Words) -> None:
         b.ring((x, r, 0), r, tube * 0.9, axis=(0, 0, 1))
         for i in range(6):
             a = math.pi * i / 6
-            b.rod(
-                (x - r * math.cos(a), r - r * math.sin(a), 0),
-                (x + r * math.cos(a), r + r * math.sin(a), 0),
-                0.005,
-            )
+            c, s = r * math.cos(a), r * math.sin(a)
+            b.rod((x - c, r - s, 0), (x + c, r + s, 0), 0.005)
     crank, saddle, head = (base * 0.45, r * 0.9, 0.0), (base * 0.3, r * 2.5, 0.0), (base * 0.85, r * 2.5, 0.0)
     step = d.chance(0.35)
     b.rod(crank, saddle, tube)
     b.rod(crank, head, tube)
-    if step:
-        words.features.append("a low frame")
-    else:
+    if words.feature(not step, "a top tube", "a low frame"):
         b.rod((base * 0.32, r * 2.3, 0), (base * 0.86, r * 2.3, 0), tube)
-        words.features.append("a top tube")
     b.rod(head, (base, r, 0), tube)
     b.rod((0, r, 0), crank, tube * 0.8)
     b.rod((0, r, 0), saddle, tube * 0.6)
     b.box((saddle[0] - 0.02, saddle[1], 0), (0.24, 0.05, 0.13), top=(0.2, 0.08))
     bar = d.real(0.2, 0.32)
     b.rod((head[0], head[1] + 0.08, -bar), (head[0], head[1] + 0.08, bar), tube * 0.8)
-    if d.chance(0.3):
+    if words.feature(d.chance(0.3), "a basket"):
         b.box((base + 0.02, r * 2.1, 0), (0.2, 0.2, 0.28), top=(0.26, 0.34))
-        words.features.append("a basket")

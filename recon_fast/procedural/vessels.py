@@ -2,8 +2,7 @@
 
 import math
 
-from recon_fast.procedural.family import Dice, Words, family
-from recon_fast.procedural.parts import Parts, Point, curve
+from recon_fast.procedural.family import Dice, Parts, Point, Words, curve, family
 
 
 def arch(b: Parts, start: Point, end: Point, rise: float, r: float, steps: int = 7) -> None:
@@ -11,13 +10,9 @@ def arch(b: Parts, start: Point, end: Point, rise: float, r: float, steps: int =
     last = start
     for i in range(1, steps + 1):
         t = i / steps
-        lift = rise * math.sin(math.pi * t)
         s = (1 - math.cos(math.pi * t)) / 2
-        now = (
-            start[0] + s * (end[0] - start[0]),
-            start[1] + s * (end[1] - start[1]) + lift,
-            start[2] + s * (end[2] - start[2]),
-        )
+        x, y, z = (a + s * (c - a) for a, c in zip(start, end, strict=True))
+        now = (x, y + rise * math.sin(math.pi * t), z)
         b.rod(last, now, r, caps=False)
         last = now
 
@@ -25,14 +20,12 @@ def arch(b: Parts, start: Point, end: Point, rise: float, r: float, steps: int =
 def side_handle(b: Parts, d: Dice, x: float, y: float, size: float, words: Words) -> None:
     """A handle on the +x side: an ear of a ring, or square."""
     r = size * d.real(0.1, 0.2)
-    if d.chance(0.7):
+    if words.feature(d.chance(0.7), "a round handle", "a square handle"):
         b.ring((x, y, 0), size, r, axis=(0, 0, 1), arc=(-100, 100))
-        words.features.append("a round handle")
     else:
         for sy in (-1, 1):
             b.rod((x - 0.05, y + sy * size, 0), (x + size, y + sy * size, 0), r)
         b.rod((x + size, y - size, 0), (x + size, y + size, 0), r)
-        words.features.append("a square handle")
 
 
 def hollow(b: Parts, profile: list[tuple[float, float]], wall: float) -> None:
@@ -63,7 +56,7 @@ def bucket(b: Parts, d: Dice, words: Words) -> None:
     b.ring((0, h, 0), r, 0.03)
     swing = d.real(0.3, 1.1)
     arch(b, (-r, h, 0), (r, h, 0), swing * r, 0.02)
-    words.features.append("a raised bail" if swing > 0.7 else "a lowered bail")
+    words.feature(swing > 0.7, "a raised bail", "a lowered bail")
 
 
 @family("flower pot")
@@ -73,9 +66,8 @@ def flower_pot(b: Parts, d: Dice, words: Words) -> None:
     hollow(b, [(r * d.real(0.5, 0.8), 0), (r * 0.95, h * 0.8)], 0.04)
     b.cylinder((0, h * 0.78, 0), h * d.real(0.15, 0.25), r * 1.08, caps=False)
     words.features.append("a thick rim")
-    if d.chance():
+    if words.feature(d.chance(), "a saucer"):
         b.cylinder((0, 0, 0), 0.08, r * 0.85, r)
-        words.features.append("a saucer")
 
 
 @family("vase")
@@ -85,10 +77,9 @@ def vase(b: Parts, d: Dice, words: Words) -> None:
     words.measure(radii[1] / h, 0.28, "slender", 0.42, "bulbous")
     words.measure(radii[3], 0.27, "narrow-mouthed", 0.38, "flared")
     hollow(b, curve(18, radii, h), 0.04)
-    if d.chance(0.3):
+    if words.feature(d.chance(0.3), "two ring handles"):
         for sx in (-1, 1):
             b.ring((sx * radii[2] * 1.6, h * 0.68, 0), h * 0.12, 0.03, axis=(0, 0, 1))
-        words.features.append("two ring handles")
 
 
 @family("bottle")
@@ -100,12 +91,10 @@ def bottle(b: Parts, d: Dice, words: Words) -> None:
     slope = [(1 + math.cos(math.pi * t / 6)) / 2 for t in range(7)]
     profile = [(neck + (r - neck) * s, h * (shoulder + t * 0.02)) for t, s in enumerate(slope)]
     b.revolve((0, 0, 0), [(0, 0), (r * 0.95, 0.01), (r, 0.08), *profile, (neck, h)])
-    if d.chance():
+    if words.feature(d.chance(), "a cap"):
         b.cylinder((0, h, 0), 0.12, neck * 1.25)
-        words.features.append("a cap")
-    if d.chance(0.3):
+    if words.feature(d.chance(0.3), "a label"):
         b.cylinder((0, h * 0.15, 0), h * shoulder * 0.5, r * 1.03, caps=False)
-        words.features.append("a label")
 
 
 @family("bowl")
@@ -117,10 +106,9 @@ def bowl(b: Parts, d: Dice, words: Words) -> None:
     profile = [(foot + (r - foot) * math.sin(a), h * (1 - math.cos(a)) + 0.06) for a in angles]
     hollow(b, profile, 0.04)
     b.cylinder((0, 0, 0), 0.08, foot)
-    if d.chance(0.25):
+    if words.feature(d.chance(0.25), "two ears"):
         for sx in (-1, 1):
             b.ring((sx * r, h, 0), 0.12, 0.03, axis=(0, 1, 0))
-        words.features.append("two ears")
 
 
 @family("wine glass")
@@ -176,12 +164,10 @@ def barrel(b: Parts, d: Dice, words: Words) -> None:
     bulge = d.real(1.0, 1.35)
     words.measure(bulge, 1.08, "straight", 1.24, "bulging")
     b.revolve((0, 0, 0), [(0, 0), *curve(8, [r, r * bulge, r], h), (0, h)])
-    hoops = d.whole(2, 4)
+    hoops = words.count(d.whole(2, 4), "hoop")
     for i in range(hoops):
         t = (i + 0.5) / hoops
         b.ring((0, h * t, 0), r * (1 + (bulge - 1) * math.sin(math.pi * t)), 0.03)
-    words.features.append(f"{('two', 'three', 'four')[hoops - 2]} hoops")
-    if d.chance(0.25):
+    if words.feature(d.chance(0.25), "a tap"):
         b.cylinder((r, h * 0.2, 0), 0.1, 0.04)
         b.rod((r * 0.9, h * 0.2, 0), (r * 1.35, h * 0.2, 0), 0.05)
-        words.features.append("a tap")

@@ -16,7 +16,7 @@ from torch import Tensor
 from recon_fast.checkpoint.restore import Restored, restore
 from recon_fast.config import ReConConfig
 from recon_fast.config.frozen import FeatureKind, FrozenConfig
-from recon_fast.console import Meter, say
+from recon_fast.console import ProgressBars, say
 from recon_fast.data.batches.transforms import unit_sphere
 from recon_fast.data.conventions import check_conventions
 from recon_fast.data.readers.clouds import looks_transposed
@@ -327,13 +327,15 @@ def embed_in_turn(
     Raises:
         InputError: as `PointEncoder.embed`, or an encoder whose features are not finite.
     """
-    clouds, size = iter(clouds), _CHUNK * (batch_size or encoder.usual_batch)
-    with Meter(console, "embedding", total) as meter:
+    clouds, size, done = iter(clouds), _CHUNK * (batch_size or encoder.usual_batch), 0
+    with ProgressBars(console) as bars:
+        bars("embedding", done, total)
         while block := list(islice(clouds, size)):
             features = encoder.embed(block, kind, batch_size=batch_size, num_points=num_points, ratio=ratio)
             if not np.isfinite(features).all():
                 raise InputError(f"the encoder must give finite features, got NaN or inf: {encoder.file}")
-            meter.advance(len(block))
+            done += len(block)
+            bars("embedding", done, total)
             yield features
 
 

@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 from recon_fast.data.batches.transforms import unit_sphere
 from recon_fast.errors import InputError
 from recon_fast.kernels import farthest_point_sample, knn
-from recon_fast.procedural.render import render
+from recon_fast.procedural.surface import render
 
 SIDE = 180  # pixels of a thumbnail
 _POINTS = 4096  # drawn of a cloud

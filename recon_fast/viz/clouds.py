@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,11 +14,14 @@ from recon_fast.data.loading import load
 from recon_fast.data.open import open_source
 from recon_fast.data.packed import open_packed
 from recon_fast.data.readers.clouds import FILES, SURFACE_POINTS, read_cloud
-from recon_fast.data.shapes import Shapes
+from recon_fast.data.shapes import Shapes, Source
 from recon_fast.errors import InputError
+from recon_fast.procedural import FAMILIES, procedural_shapes
+from recon_fast.viz.html import packed
 
 PROCEDURAL = "procedural"
 _PROCEDURAL_SEED = 1  # training's default is 0: these are other shapes of the same families
+_THUMBNAIL_POINTS = 300
 
 
 @dataclass(frozen=True)
@@ -30,11 +34,6 @@ class Picked:
     label: str | None = None
 
 
-def is_cloud_file(path: Path) -> bool:
-    """Whether `path` is one cloud rather than a set of them."""
-    return path.suffix.lower() in FILES and not path.is_dir()
-
-
 def spread(rows: NDArray[np.int64], count: int) -> NDArray[np.int64]:
     """At most `count` of the rows, evenly spaced."""
     if len(rows) <= count:
@@ -42,41 +41,55 @@ def spread(rows: NDArray[np.int64], count: int) -> NDArray[np.int64]:
     return rows[np.linspace(0, len(rows) - 1, count).round().astype(np.int64)]
 
 
-def pick_shapes(name: str, count: int, kind: str = "auto", up: StatedUp = "auto") -> tuple[Shapes, list[str]]:
-    """At most `count` shapes of a data set, those that are held out where some are, turned so that y is up.
+def thumbnails(clouds: list[NDArray[np.floating]]) -> dict[str, Any]:
+    """Clouds for thumbs.js: 300 points of each [S, 300, 3], in the unit sphere, in 256 steps a side.
 
-    Only what is picked gets read; shapes that cannot be used are left out.
+    Clouds with fewer points repeat some.
+    """
+    small = np.empty((len(clouds), _THUMBNAIL_POINTS, 3), np.uint8)
+    for i, cloud in enumerate(clouds):
+        rows = np.linspace(0, len(cloud) - 1, _THUMBNAIL_POINTS).round().astype(np.int64)
+        if len(cloud) > _THUMBNAIL_POINTS:  # files often list a mesh part after part, or points row by row
+            rows = np.random.default_rng(0).permutation(len(cloud))[:_THUMBNAIL_POINTS]
+        points = np.asarray(cloud[rows], np.float64)
+        points -= (points.min(0) + points.max(0)) / 2
+        radius = np.sqrt((points**2).sum(1).max()) or 1.0
+        small[i] = np.rint(127.5 + 127.5 * points / radius)
+    return packed(small, "u1")
 
-    Returns:
-        The shapes, and the distinct captions of the whole set.
+
+def open_or_list(name: str, kind: str, count: int, seed: int) -> Shapes | Source:
+    """The shapes of a packed set or of `count` procedural ones; of any other set the list of its files.
 
     Raises:
-        InputError: there is no such set, or nothing in it can be used.
+        InputError: there is no such set.
     """
-    path = Path(name).expanduser()
     if name == PROCEDURAL:
-        from recon_fast.procedural import FAMILIES, procedural_shapes
+        return procedural_shapes(count, seed, pictures=False)
+    path = Path(name).expanduser()
+    shapes = open_packed(path)
+    return open_source(path, kind) if shapes is None else shapes
 
-        # Whole rounds of the families: the last of them are held out.
-        rounds = max(5, -(-count // len(FAMILIES)) * 5)
-        shapes = procedural_shapes(rounds * len(FAMILIES), _PROCEDURAL_SEED, pictures=False)
-    elif (packed := open_packed(path)) is not None:
-        shapes = packed
+
+def _pick_shapes(name: str, count: int, kind: str, up: StatedUp) -> tuple[Shapes, list[str]]:
+    """At most `count` shapes of a set, those that are held out where some are, turned so that y is up, and
+    the captions of the whole set. Only what is picked gets read; shapes that cannot be used are left out.
+    """
+    # Whole rounds of the families: the last of them are held out.
+    rounds = max(5, -(-count // len(FAMILIES)) * 5)
+    found = open_or_list(name, kind, rounds * len(FAMILIES), _PROCEDURAL_SEED)
+    if isinstance(found, Source):
+        held_out = np.array([entry.held_out for entry in found.entries], np.bool_)
+        captions = [entry.caption or "" for entry in found.entries]
     else:
-        source = open_source(path, kind)
-        held = np.array([entry.held_out for entry in source.entries], np.bool_)
-        rows = np.flatnonzero(held) if held.any() else np.arange(len(held))
-        few = replace(source, entries=[source.entries[i] for i in spread(rows, count)], problems=[])
-        captions = [entry.caption for entry in source.entries if entry.caption]
+        held_out, captions = found.held_out, found.captions or []
+    rows = spread(np.flatnonzero(held_out if held_out.any() else ~held_out), count)
+    if isinstance(found, Source):
+        few = replace(found, entries=[found.entries[i] for i in rows], problems=[])
         shapes, _ = load(few, num_points=1, max_points=SURFACE_POINTS, on_problem="skip")
-        return _upright(shapes, up), list(dict.fromkeys(captions))
-    rows = shapes.rows("test") if shapes.held_out.any() else np.arange(len(shapes))
-    captions = list(dict.fromkeys(caption for caption in shapes.captions or [] if caption))
-    return _upright(shapes.take(spread(rows, count)), up), captions
-
-
-def _upright(shapes: Shapes, up: StatedUp) -> Shapes:
-    return turn_up(state_up(shapes, up), "y")
+    else:
+        shapes = found.take(rows)
+    return turn_up(state_up(shapes, up), "y"), [caption for caption in captions if caption]
 
 
 def pick_clouds(
@@ -90,13 +103,13 @@ def pick_clouds(
 
     Args:
         names: files of clouds or meshes, data sets, or "procedural".
-        count: taken of each set.
+        count: taken of each set, of what is held out where something is.
         kind: how to read a folder.
         up: axis that is up in the sets, "auto" for what they state.
         say: gets a line for a set whose up axis is not known.
 
     Returns:
-        The clouds, and the distinct captions of the sets.
+        The clouds, those of sets with y up, and the distinct captions of the sets.
 
     Raises:
         InputError: a file or a set cannot be read.
@@ -105,31 +118,22 @@ def pick_clouds(
     captions: list[str] = []
     for name in names:
         path = Path(name).expanduser()
-        if is_cloud_file(path):
-            picked.append(Picked(path.name, read_cloud(path), _caption_beside(path)))
+        if path.suffix.lower() in FILES and not path.is_dir():
+            text = path.with_suffix(".txt")
+            beside = text != path and text.is_file()
+            caption = text.read_text(encoding="utf-8-sig", errors="replace").strip() if beside else ""
+            picked.append(Picked(path.name, read_cloud(path), caption[:500] or None))
             continue
         if name != PROCEDURAL and not path.exists():
             raise InputError(
                 f"clouds must be files ({' '.join(sorted(FILES))}), data sets or `{PROCEDURAL}`, got {name}"
             )
-        shapes, more = pick_shapes(name, count, kind, up)
+        shapes, more = _pick_shapes(name, count, kind, up)
         if shapes.conventions.up == "unknown":
             say(f"which axis is up in {shapes.name} is not known, its clouds stay as they are: --up says")
         captions += more
         for i, key in enumerate(shapes.keys):
-            picked.append(
-                Picked(
-                    key,
-                    shapes.cloud(i),
-                    None if shapes.captions is None else shapes.captions[i],
-                    None if shapes.labels is None else shapes.class_names[shapes.labels[i]],
-                )
-            )
+            said = None if shapes.captions is None else shapes.captions[i]
+            label = None if shapes.labels is None else shapes.class_names[shapes.labels[i]]
+            picked.append(Picked(key, shapes.cloud(i), said, label))
     return picked, list(dict.fromkeys(captions))
-
-
-def _caption_beside(path: Path) -> str | None:
-    text = path.with_suffix(".txt")
-    if text == path or not text.is_file():
-        return None
-    return text.read_text(encoding="utf-8-sig", errors="replace").strip()[:500] or None

@@ -1,9 +1,12 @@
-"""`recon-fast inspect`: a data set as one page."""
+"""`recon-fast inspect`: sizes, scales, classes, equal shapes, broken files and the up axis of a data set."""
 
-from collections.abc import Sequence
-from html import escape
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,24 +14,43 @@ from rich.console import Console
 
 from recon_fast.config import InspectConfig
 from recon_fast.console import ProgressBars, say
+from recon_fast.data.conventions import radii
+from recon_fast.data.loading import DataProblems, load
 from recon_fast.data.open import say_notes
-from recon_fast.data.shapes import Shapes, turned
-from recon_fast.viz.clouds import spread
-from recon_fast.viz.embedding_map import thumbnails
-from recon_fast.viz.html import page, scrolling, table, write_page
-from recon_fast.viz.inspection import Inspection, class_counts, inspect_data
+from recon_fast.data.shapes import Problem, Shapes, Source, turned
+from recon_fast.errors import InputError
+from recon_fast.viz.clouds import open_or_list, spread, thumbnails
+from recon_fast.viz.html import page, write_page
 
-_HOW = (
-    "each shape votes for the axis along which it is least like its mirror image: {votes}. This is a guess, "
-    "--data.up states it"
-)
+_PROCEDURAL_SHAPES = 2400
+_MESHES = (".off", ".obj", ".ply")
+_BINS = 16
+_VOTERS = 300  # shapes that are asked which axis looks up
+_CLEAR = 0.5  # share of the votes from which a guess is made
 _MOST_ROWS = 200  # of a table
 _BARS = 12  # of a histogram
-_WALL = """
-<h2>Wall</h2><p class="soft">{shown} of {total} shapes. Drag one to turn it, or the arrow keys.</p>
-<div class="controls"><label>class <select id="class"></select></label></div>
-<div class="grid" id="wall" style="--cell:110px"></div>
-"""
+
+
+@dataclass
+class Inspection:
+    """A data set, and what was found in it."""
+
+    shapes: Shapes | None  # those that can be used; None where there is none
+    name: str
+    problems: list[Problem]
+    duplicates: list[list[int]] = field(default_factory=list)  # rows of `shapes` that are equal
+    up: str | None = None  # "x", "y" or "z", a guess; None where the shapes do not agree
+    up_votes: NDArray[np.float64] = field(default_factory=lambda: np.zeros(3))  # share of the shapes, x y z
+    sizes: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))  # [S], points of each
+    radius: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))  # [S]
+    offset: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))  # [S], of the mean, in radii
+
+    def across(self) -> list[list[int]]:
+        """Groups of equal shapes of which some are held out and some are trained on."""
+        if self.shapes is None:
+            return []
+        held = self.shapes.held_out
+        return [group for group in self.duplicates if held[group].any() and not held[group].all()]
 
 
 def inspect(name: str, config: InspectConfig, console: Console) -> Path:
@@ -49,150 +71,208 @@ def inspect(name: str, config: InspectConfig, console: Console) -> Path:
     return written
 
 
+def inspect_data(
+    name: str,
+    kind: str = "auto",
+    workers: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Inspection:
+    """Read a data set whole, no cloud cut, and look at it.
+
+    Args:
+        name: as `--data.path` of pretrain, or "procedural".
+        kind: how to read a folder.
+        workers: threads; None takes one per core.
+        progress: gets (done, total) shapes while files are read.
+
+    Raises:
+        InputError: there is no such data set.
+    """
+    shapes = open_or_list(name, kind, _PROCEDURAL_SHAPES, seed=0)
+    source: Source | None = None
+    problems: list[Problem] = []
+    if isinstance(shapes, Source):
+        source = shapes
+        try:
+            shapes, problems = load(
+                source,
+                num_points=1,
+                max_points=sys.maxsize,
+                on_problem="skip",
+                workers=workers,
+                progress=progress,
+            )
+        except DataProblems as error:
+            return Inspection(None, source.name, error.problems)
+    sizes = np.diff(shapes.offsets)
+    radius = radii(cast(NDArray, shapes.points), sizes)  # what is mapped slices alike
+    means = [np.linalg.norm(np.mean(shapes.cloud(i), 0, dtype=np.float64)) for i in range(len(shapes))]
+    offset = np.array(means) / np.maximum(radius, 1e-12)
+    equal = duplicates(shapes, source)
+    return Inspection(shapes, shapes.name, problems, equal, *guess_up(shapes), sizes, radius, offset)
+
+
+def duplicates(shapes: Shapes, source: Source | None = None) -> list[list[int]]:
+    """Rows of shapes that are equal to the bit: equal mesh files, or else equal points in one order.
+
+    Meshes are compared as files, because the points on them are drawn for each shape by its name.
+    """
+    meshes = {
+        entry.key: entry.cloud
+        for entry in (source.entries if source is not None else [])
+        if entry.row is None and entry.cloud.suffix.lower() in _MESHES
+    }
+    groups: dict[bytes, list[int]] = {}
+    for i, key in enumerate(shapes.keys):
+        try:
+            content = meshes[key].read_bytes() if key in meshes else shapes.cloud(i).tobytes()
+        except OSError as error:
+            raise InputError(f"{meshes[key]} cannot be read: {error.strerror or error}") from error
+        groups.setdefault(blake2b(content, digest_size=16).digest(), []).append(i)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def asymmetry(cloud: NDArray[np.floating]) -> NDArray[np.float64]:
+    """How unlike its mirror image a cloud [N, 3] is along x, y and z, from 0 to 1: the share of its points
+    that lie in other sixteenths of its extent when that axis is turned round.
+    """
+    found = np.zeros(3)
+    for axis in range(3):
+        x = np.asarray(cloud[:, axis], np.float64)
+        if np.ptp(x) > 0:
+            counts = np.histogram(x, _BINS)[0] / len(x)
+            found[axis] = 0.5 * np.abs(counts - counts[::-1]).sum()
+    return found
+
+
+def guess_up(shapes: Shapes) -> tuple[str | None, NDArray[np.float64]]:
+    """The axis along which most shapes are least symmetric, and the share of the shapes for x, y and z.
+
+    Things that stand are alike left and right and often front and back, but not above and below.
+    """
+    rows = spread(np.arange(len(shapes)), _VOTERS)
+    votes = np.bincount([asymmetry(shapes.cloud(int(i))).argmax() for i in rows], minlength=3) / len(rows)
+    return ("xyz"[votes.argmax()] if votes.max() >= _CLEAR else None), votes
+
+
+def class_counts(shapes: Shapes) -> list[tuple[str, int, int]]:
+    """(class, shapes to train on, shapes held out), the largest first; empty without labels."""
+    if shapes.labels is None:
+        return []
+    names, held = shapes.class_names, shapes.held_out
+    train, test = (np.bincount(shapes.labels[held == side], minlength=len(names)) for side in (False, True))
+    rows = zip(names, train.tolist(), test.tolist(), strict=True)
+    return sorted(rows, key=lambda row: -(row[1] + row[2]))
+
+
 def data_page(found: Inspection, most: int = 240) -> str:
     """The HTML of an inspection, with at most `most` thumbnails."""
     shapes = found.shapes
-    parts = [_warnings(found)]
     data: dict[str, Any] = {}
-    if shapes is not None:
-        parts.append(_overview(found))
-    parts += [_problems(found), _duplicates(found)]
-    if shapes is not None:
-        parts += [_classes(shapes), "<h2>Points of a shape</h2>", histogram(found.sizes, "points")]
-        parts += ["<h2>Radius</h2>", '<p class="soft">Distance of the farthest point from the origin.</p>']
-        parts.append(histogram(found.radius, "radius"))
     if shapes is not None and most:
         rows = spread(np.arange(len(shapes)), most)
-        parts.append(_WALL.format(shown=len(rows), total=len(shapes)))
+        up = found.up if shapes.conventions.up == "unknown" else shapes.conventions.up
+        clouds = [np.asarray(shapes.cloud(int(i))) for i in rows]
+        if up in ("x", "z"):
+            clouds = [turned(cloud, "xyz".index(up), 1) for cloud in clouds]
         labels = None if shapes.labels is None else shapes.labels[rows]
         data = {
             "names": [shapes.keys[i] for i in rows],
             "captions": None if shapes.captions is None else [shapes.captions[i] for i in rows],
             "classes": None if labels is None else [shapes.class_names[label] for label in labels],
-            "thumbnails": thumbnails([_upright(found, np.asarray(shapes.cloud(int(i)))) for i in rows]),
+            "thumbnails": thumbnails(clouds),
         }
-    title = f"Data: {found.name}"
-    return page(title, "".join(parts), data=data, scripts=["thumbs.js", "data.js"])
+    return page(
+        "data.html",
+        f"Data: {found.name}",
+        data=data,
+        scripts=["thumbs.js", "data.js"],
+        most=_MOST_ROWS,
+        shares=_shares,
+        shapes=shapes,
+        warnings=_warnings(found),
+        problems=[(problem.key, problem.file, problem.what) for problem in found.problems],
+        overview=[] if shapes is None else _overview(found, shapes),
+        duplicates=[] if shapes is None else _duplicates(found, shapes),
+        classes=[] if shapes is None else class_counts(shapes),
+        sizes=histogram(found.sizes),
+        radius=histogram(found.radius),
+    )
 
 
-def _upright(found: Inspection, cloud: NDArray[np.floating]) -> NDArray[np.floating]:
-    """A cloud with the axis that is up, as stated or else as guessed, turned to y."""
-    stated = found.shapes.conventions.up if found.shapes is not None else "unknown"
-    up = found.up if stated == "unknown" else stated
-    return turned(cloud, "xyz".index(up), 1) if up in ("x", "z") else cloud
-
-
-def _range(values: NDArray[Any]) -> str:
-    return f"{values.min():.6g} to {values.max():.6g}, median {np.median(values):.6g}"
-
-
-def _overview(found: Inspection) -> str:
-    shapes = found.shapes
-    assert shapes is not None
-    validation = 0 if shapes.validation is None else int(shapes.validation.sum())
-    held = int(shapes.held_out.sum())
-    sizes, radius = found.sizes, found.radius
-    shares = zip("xyz", found.up_votes, strict=True)
-    votes = ", ".join(f"{axis} {100 * share:.0f} %" for axis, share in shares)
-    split = f"{len(shapes) - held - validation} to train on, {validation} for validation, {held} held out"
-    middle, most = 100 * np.median(found.offset), 100 * found.offset.max()
-    rows = [
-        ("shapes", f"{len(shapes)}: {split}"),
-        ("points of a shape", _range(sizes)),
-        ("radius", f"{_range(radius)} ({shapes.conventions.scale})"),
-        ("centre", f"off the origin by {middle:.1f} % of the radius (median), at most {most:.0f} %"),
-        ("up axis, stated", shapes.conventions.up),
-        ("up axis, guessed", f"{found.up or 'none, the shapes do not agree'}; {_HOW.format(votes=votes)}"),
-        ("classes", len(shapes.class_names) if shapes.labels is not None else "no labels"),
-        ("captions", "none" if shapes.captions is None else f"{len(set(shapes.captions))} different"),
-        ("pictures", "none" if shapes.pictures is None else "of every shape"),
-        ("parts", "none" if shapes.parts is None else "of every point"),
-    ]
-    return table(("what", "found"), rows)
-
-
-def _warnings(found: Inspection) -> str:
+def _warnings(found: Inspection) -> list[str]:
     """What to look at before training."""
     notes = []
     if found.problems:
         notes.append(f"{len({p.key for p in found.problems})} shapes cannot be used, see below.")
     if across := found.across():
         notes.append(f"{len(across)} groups of equal shapes lie on both sides of the split, see below.")
-    shapes = found.shapes
-    notes += [] if shapes is None else [f"{note[:1].upper()}{note[1:]}." for note in shapes.notes]
-    if shapes is not None and found.up and shapes.conventions.up not in ("unknown", found.up):
-        notes.append(f"{shapes.conventions.up} is stated to be up, the shapes look as if {found.up} were.")
-    if shapes is not None and shapes.conventions.up == "unknown":
+    if found.shapes is None:
+        return notes
+    notes += [f"{note[:1].upper()}{note[1:]}." for note in found.shapes.notes]
+    stated = found.shapes.conventions.up
+    if found.up and stated not in ("unknown", found.up):
+        notes.append(f"{stated} is stated to be up, the shapes look as if {found.up} were.")
+    if stated == "unknown":
         notes.append("Which axis is up is not known; training and checkpoints want to know it: --data.up.")
-    return "".join(f'<p class="note">{escape(note)}</p>' for note in notes)
+    return notes
 
 
-def histogram(values: NDArray[Any], what: str) -> str:
-    """A table of at most 12 ranges with bars; single values where there are few."""
-    values = np.asarray(values)
-    single = np.unique(values)
+def _range(values: NDArray[Any]) -> str:
+    return f"{values.min():.6g} to {values.max():.6g}, median {np.median(values):.6g}"
+
+
+def _overview(found: Inspection, shapes: Shapes) -> list[tuple[str, Any]]:
+    train, val, test = (len(shapes.rows(split)) for split in ("train", "val", "test"))
+    votes = ", ".join(
+        f"{axis} {100 * share:.0f} %" for axis, share in zip("xyz", found.up_votes, strict=True)
+    )
+    how = (
+        f"each shape votes for the axis along which it is least like its mirror image: {votes}. This is a "
+        "guess, --data.up states it"
+    )
+    middle, most = 100 * np.median(found.offset), 100 * found.offset.max()
+    return [
+        ("shapes", f"{len(shapes)}: {train} to train on, {val} for validation, {test} held out"),
+        ("points of a shape", _range(found.sizes)),
+        ("radius", f"{_range(found.radius)} ({shapes.conventions.scale})"),
+        ("centre", f"off the origin by {middle:.1f} % of the radius (median), at most {most:.0f} %"),
+        ("up axis, stated", shapes.conventions.up),
+        ("up axis, guessed", f"{found.up or 'none, the shapes do not agree'}; {how}"),
+        ("classes", len(shapes.class_names) if shapes.labels is not None else "no labels"),
+        ("captions", "none" if shapes.captions is None else f"{len(set(shapes.captions))} different"),
+        ("pictures", "none" if shapes.pictures is None else "of every shape"),
+        ("parts", "none" if shapes.parts is None else "of every point"),
+    ]
+
+
+def histogram(values: NDArray[Any]) -> list[tuple[str, int]]:
+    """At most 12 ranges of values with their counts; single values where there are few."""
+    single, counts = np.unique(values, return_counts=True)
     if len(single) <= _BARS:
-        rows = [(f"{value:.6g}", int((values == value).sum())) for value in single]
+        names = [f"{value:.6g}" for value in single]
     else:
         edges = np.histogram_bin_edges(values, _BARS)
-        if values.min() > 0 and values.max() > 100 * values.min():
-            edges = np.geomspace(values.min(), values.max(), _BARS + 1)
-        edges[0], edges[-1] = values.min(), values.max()
+        if single[0] > 0 and single[-1] > 100 * single[0]:
+            edges = np.geomspace(single[0], single[-1], _BARS + 1)
+        edges[0], edges[-1] = single[0], single[-1]
         counts = np.histogram(values, edges)[0]
-        rows = [
-            (f"{low:.4g} to {high:.4g}", int(count))
-            for low, high, count in zip(edges[:-1], edges[1:], counts, strict=True)
-        ]
-    return bars((what, "shapes"), [(name, (count,)) for name, count in rows])
+        names = [f"{low:.4g} to {high:.4g}" for low, high in pairwise(edges)]
+    return list(zip(names, counts.tolist(), strict=True))
 
 
-def bars(header: Sequence[str], rows: Sequence[tuple[str, Sequence[int]]]) -> str:
-    """A table with a bar for the sum of each row's counts."""
-    most = max((sum(counts) for _, counts in rows), default=1) or 1
-    lines = []
-    for name, counts in rows:
-        cells = "".join(f'<td class="number">{count}</td>' for count in counts)
-        share = sum(counts) / most
-        bar = f'<td><span class="bar" style="width:calc({share:.4f} * var(--wide-bar))"></span></td>'
-        lines.append(f"<tr><td>{escape(name)}</td>{cells}{bar}</tr>")
-    head = "".join(
-        f'<th scope="col"{" class=number" if i else ""}>{escape(text)}</th>' for i, text in enumerate(header)
-    )
-    return scrolling(f"{head}<th></th>", "".join(lines), "table with bars")
+def _shares(rows: Sequence[tuple[Any, ...]]) -> list[float]:
+    """Of each row of a name and counts, its sum over the largest one."""
+    sums = [sum(counts) for _, *counts in rows]
+    return [count / (max(sums) or 1) for count in sums]
 
 
-def _classes(shapes: Shapes) -> str:
-    counts = class_counts(shapes)
-    if not counts:
-        return ""
-    rows = [(name, (train, test)) for name, train, test in counts]
-    return "<h2>Classes</h2>" + bars(("class", "to train on", "held out"), rows)
-
-
-def _more(count: int) -> str:
-    return f"<p>and {count - _MOST_ROWS} more</p>" if count > _MOST_ROWS else ""
-
-
-def _duplicates(found: Inspection) -> str:
-    shapes = found.shapes
-    if shapes is None:
-        return ""
-    if not found.duplicates:
-        return "<h2>Equal shapes</h2><p>None: no two are equal to the bit.</p>"
+def _duplicates(found: Inspection, shapes: Shapes) -> list[tuple[int, str, str]]:
     rows = []
-    for group in found.duplicates[:_MOST_ROWS]:
-        held = {bool(shapes.held_out[i]) for i in group}
-        side = "both sides of the split" if len(held) > 1 else "held out" if True in held else "to train on"
+    for group in found.duplicates:
+        held = shapes.held_out[group]
+        side = "held out" if held.all() else "both sides of the split" if held.any() else "to train on"
         names = ", ".join(shapes.keys[i] for i in group[:8])
         more = f" and {len(group) - 8} more" if len(group) > 8 else ""
         rows.append((len(group), side, names + more))
-    head = f"<h2>Equal shapes</h2><p>{len(found.duplicates)} groups that are equal to the bit.</p>"
-    return head + table(("shapes", "where", "which"), rows, numbers=(0,)) + _more(len(found.duplicates))
-
-
-def _problems(found: Inspection) -> str:
-    if not found.problems:
-        return "<h2>Broken files</h2><p>None.</p>"
-    rows = [(problem.key, problem.file, problem.what) for problem in found.problems[:_MOST_ROWS]]
-    head = f"<h2>Broken files</h2><p>{len(found.problems)} problems.</p>"
-    return head + table(("shape", "file", "problem"), rows) + _more(len(found.problems))
+    return rows

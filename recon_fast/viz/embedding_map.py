@@ -10,27 +10,8 @@ from numpy.typing import NDArray
 from recon_fast.config import ReportConfig
 from recon_fast.errors import InputError
 from recon_fast.tasks.embed import load
-from recon_fast.viz.clouds import Picked, pick_clouds
+from recon_fast.viz.clouds import Picked, pick_clouds, thumbnails
 from recon_fast.viz.html import packed
-
-THUMBNAIL_POINTS = 300
-
-
-def thumbnails(clouds: list[NDArray[np.floating]]) -> dict[str, Any]:
-    """Clouds for thumbs.js: 300 points of each [S, 300, 3], in the unit sphere, in 256 steps a side.
-
-    Clouds with fewer points repeat some.
-    """
-    small = np.empty((len(clouds), THUMBNAIL_POINTS, 3), np.uint8)
-    for i, cloud in enumerate(clouds):
-        rows = np.linspace(0, len(cloud) - 1, THUMBNAIL_POINTS).round().astype(np.int64)
-        if len(cloud) > THUMBNAIL_POINTS:  # files often list a mesh part after part, or points row by row
-            rows = np.random.default_rng(0).permutation(len(cloud))[:THUMBNAIL_POINTS]
-        points = np.asarray(cloud[rows], np.float64)
-        points -= (points.min(0) + points.max(0)) / 2
-        radius = np.sqrt((points**2).sum(1).max()) or 1.0
-        small[i] = np.rint(127.5 + 127.5 * points / radius)
-    return packed(small, "u1")
 
 
 def layouts(features: NDArray[np.floating]) -> tuple[dict[str, NDArray[np.float64]], str]:

@@ -9,9 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recon_fast.errors import InputError
-from recon_fast.viz.attention import TOKENS
 from recon_fast.viz.clouds import Picked, spread
-from recon_fast.viz.reconstruction import Seen
+from recon_fast.viz.reconstruction import TOKENS, Seen
 
 _BLOCKS = 4  # rows of the picture of the attention, at most
 _SIDE = 2.4  # inches of a view

@@ -1,20 +1,22 @@
-"""What a pretrained model makes of single clouds: groups, masking, rebuilt points, attention."""
+"""What a model makes of single clouds: groups, masking, rebuilt points, weights of the cross-attention."""
 
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from recon_fast.data.batches.transforms import unit_sphere
 from recon_fast.errors import InputError
 from recon_fast.kernels import chamfer_distance, farthest_point_sample
-from recon_fast.models import AnyModel, PretrainModel
+from recon_fast.models import AnyModel, Encoding, PretrainModel
+from recon_fast.models.blocks import CrossAttention, split_heads
 from recon_fast.models.recon import group_points
 from recon_fast.models.tokenizer import take_groups
 from recon_fast.tasks.embed import POINTS_PER_GROUP
-from recon_fast.viz.attention import encode_and_attend
+
+TOKENS = ("cls", "img", "text")
 
 
 @dataclass
@@ -28,6 +30,51 @@ class Seen:
     chamfer: NDArray[np.float32] | None  # [M]: squared Chamfer distance of each rebuilt group
     attention: NDArray[np.float32] | None  # [blocks, H, 3, G], nothing masked
     text: NDArray[np.float32] | None  # [D]: the text token in the text teacher's space, nothing masked
+
+
+def attention_weights(attention: CrossAttention, queries: Tensor, x: Tensor) -> Tensor:
+    """Weights of one cross-attention, which its own forward pass never forms.
+
+    Args:
+        attention: with H heads of width D.
+        queries: [B, Q, C], as the module gets them (normalised).
+        x: local tokens [B, S, C], likewise.
+
+    Returns:
+        softmax(q k^T / sqrt(D)), float32 [B, H, Q, S]; sums to 1 over S.
+    """
+    H = attention.num_heads
+    query = split_heads(attention.q(queries), H)  # [B, H, Q, D]
+    key = split_heads(attention.kv(x).chunk(2, dim=-1)[0], H)  # [B, H, S, D]
+    return (query @ key.transpose(2, 3) * query.shape[-1] ** -0.5).float().softmax(-1)
+
+
+@torch.inference_mode()
+def encode_and_attend(model: AnyModel, points: Tensor) -> tuple[Encoding, Tensor | None]:
+    """Encode whole clouds, and keep the weights of the cross-attention in all blocks.
+
+    Args:
+        model: in evaluation mode.
+        points: [B, N, 3] float32, on the model's device.
+
+    Returns:
+        What `model.encode` gives, and float32 [blocks, B, H, 3, G] for the queries cls, img and text, groups
+        in the order of `group_points`; None for a model without cross-attention (the two towers).
+    """
+    modules = [module for module in model.modules() if isinstance(module, CrossAttention)]
+    found: list[Tensor] = []
+
+    def keep(module: nn.Module, arguments: tuple[Tensor, Tensor]) -> None:
+        assert isinstance(module, CrossAttention)
+        found.append(attention_weights(module, *arguments))
+
+    handles = [module.register_forward_pre_hook(keep) for module in modules]
+    try:
+        encoding = model.encode(points)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return encoding, torch.stack(found) if found else None
 
 
 def sampled(cloud: NDArray, model: AnyModel, name: str) -> Tensor:
@@ -69,7 +116,9 @@ def look(model: AnyModel, points: Tensor, seed: int = 0) -> Seen:
     masked = rebuilt = chamfer = text = None
     if isinstance(model, PretrainModel):
         noise = torch.rand(1, model.config.num_group, generator=torch.Generator().manual_seed(seed))
-        output = model(points, mask_noise=noise.to(points.device), label=_no_label(model, points))
+        # A label is for a loss which is not looked at.
+        label = torch.zeros(1, dtype=torch.int64, device=points.device) if model.config.single_modal else None
+        output = model(points, mask_noise=noise.to(points.device), label=label)
         picked = output.masking.masked
         centers = take_groups(output.groups.centers, picked)  # [1, M, 3]
         target = take_groups(output.groups.neighborhoods, picked)[0]  # [M, K, 3]
@@ -88,8 +137,3 @@ def look(model: AnyModel, points: Tensor, seed: int = 0) -> Seen:
         attention=None if weights is None else weights[:, 0].cpu().numpy(),
         text=text,
     )
-
-
-def _no_label(model: PretrainModel, points: Tensor) -> Tensor | None:
-    """A label for models that want one for a loss which is not looked at."""
-    return torch.zeros(1, dtype=torch.int64, device=points.device) if model.config.single_modal else None

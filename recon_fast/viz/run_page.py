@@ -1,40 +1,179 @@
-"""`recon-fast report`: runs as one page, which can follow them while they go on."""
+"""`recon-fast report`: runs as one page, which can follow them while they go on.
 
+A run's folder is read as far as it goes: a file that is cut off or absent tells less.
+"""
+
+import csv
 import time
 from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from html import escape
 from pathlib import Path
-from typing import Any
+from statistics import median_high
+from typing import Any, TypedDict
 
+import yaml
 from rich.console import Console
 
 from recon_fast.checkpoint.training import list_checkpoints
 from recon_fast.config import ReportConfig
 from recon_fast.console import say
 from recon_fast.errors import InputError
+from recon_fast.schema import parse_json, read_json
 from recon_fast.tasks.table import read_result
+from recon_fast.training.folder import flatten
 from recon_fast.viz.embedding_map import embedding_map
-from recon_fast.viz.html import page, table, write_page
-from recon_fast.viz.run_log import Run, curve, curve_names, differences, read_run
+from recon_fast.viz.html import page, write_page
 
+_FILES = ("metrics.jsonl", "run.json", "config.yaml", "result.json")
+_MOST_POINTS = 2000  # of a curve; more are averaged
+_FIRST = ("loss", "mdm", "csc_img", "csc_text", "smc")
+_LAST = ("lr", "grad_norm", "step_ms", "data_ms", "clouds_per_s", "skipped")
 _SILENT = 900  # seconds without a line after which a run may be dead
-_CURVES = """
-<div class="controls"><span id="legend"></span>
-<label><input type="checkbox" id="log"> logarithmic</label>
-<label>smoothing <input type="range" id="smooth" min="0" max="0.95" step="0.05" value="0"></label></div>
-<div class="grid" id="curves" style="--cell:340px;--tall:230px"></div>
-"""
-_MAP = """
-<h2>Map of embeddings</h2><p class="soft" id="map-note"></p>
-<div class="controls"><label>layout <select id="layout"></select></label>
-<label>class <select id="class"></select></label>
-<label>shape <input type="range" id="shape" min="0" value="0" step="1"></label></div>
-<div class="card">
-<div class="plot" id="map" style="--tall:520px" role="img" aria-label="map of embeddings"></div></div>
-<p id="shape-name" aria-live="polite"></p>
-<figure class="card float" id="hover" aria-hidden="true"><canvas></canvas><figcaption></figcaption></figure>
-"""
+
+
+class _Row(TypedDict):
+    step: int
+
+
+class _Machine(TypedDict, total=False):
+    gpus: list[dict[str, Any]] | None
+
+
+class _Start(TypedDict, total=False):
+    """What of a start in run.json is shown, where it is there."""
+
+    began: str
+    end: str | None
+    wall_seconds: float | None
+    energy_joules: dict[str, float | None] | None
+    peak_memory_mib: float | None
+    versions: dict[str, Any] | None
+    git: dict[str, Any] | None
+    machine: _Machine | None
+    data: dict[str, Any]
+    teacher: dict[str, Any]
+
+
+class _Record(TypedDict):
+    starts: list[_Start]
+
+
+@dataclass
+class Run:
+    """One run, read once."""
+
+    name: str
+    path: Path
+    rows: list[dict[str, Any]] = field(default_factory=list)  # of metrics.jsonl, whole lines only
+    config: dict[str, Any] = field(default_factory=dict)  # flat: {"optim.lr": ...}
+    starts: list[dict[str, Any]] = field(default_factory=list)  # of run.json
+    result: dict[str, Any] | None = None
+    classes: list[str] = field(default_factory=list)  # of the confusion matrix
+    confusion: list[list[int]] = field(default_factory=list)  # [C][C]: row = class, column = predicted
+    age: float | None = None  # seconds since the last line
+    unread: list[str] = field(default_factory=list)  # files that are there and damaged
+
+    @property
+    def ended(self) -> str | None:
+        """How the newest start ended; None while it goes on, or where the process was killed."""
+        return self.starts[-1].get("end") if self.starts else ("finished" if self.result else None)
+
+    @property
+    def last(self) -> dict[str, Any]:
+        """The newest start."""
+        return self.starts[-1] if self.starts else {}
+
+
+def read_run(path: Path) -> Run:
+    """All that can be read of a run's folder.
+
+    Raises:
+        InputError: it is no folder of a run.
+    """
+    path = path.expanduser()
+    log, record, settings, result = files = [path / name for name in _FILES]
+    if not any(file.is_file() for file in files):
+        raise InputError(f"run must be a folder with {', '.join(_FILES[:-1])} or {_FILES[-1]}, got {path}")
+    run = Run(path.resolve().name, path, rows=read_metrics(log))
+    with suppress(OSError, ValueError, RecursionError, yaml.YAMLError):
+        config = yaml.safe_load(settings.read_text(encoding="utf-8"))
+        run.config = flatten(config) if isinstance(config, dict) else {}
+    with suppress(InputError):
+        run.starts = read_json(record, _Record, "a record")["starts"]
+    with suppress(InputError):
+        run.result = read_json(result, dict[str, Any], "a record")
+    found = ((record, run.starts), (result, run.result))
+    run.unread = [file.name for file, content in found if not content and file.is_file()]
+    with suppress(OSError):
+        run.age = time.time() - log.stat().st_mtime
+    with suppress(OSError, ValueError, StopIteration, csv.Error):
+        run.classes, run.confusion = _read_confusion(path / "confusion.csv")
+    return run
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Lines of a log that have a step, each with its numbers; one that is being written is left out."""
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return []
+    rows = []
+    for line in text.splitlines():
+        with suppress(InputError):
+            row = parse_json(line, _Row, "a line of the log")
+            rows.append({key: value for key, value in row.items() if value is None or _is_number(value)})
+    return rows
+
+
+def _is_number(value: Any) -> bool:
+    """Whether a value is a number that a real one can stand for."""
+    return isinstance(value, float) or (type(value) is int and abs(value) < 2**53)
+
+
+def _read_confusion(path: Path) -> tuple[list[str], list[list[int]]]:
+    """Class names and counts [C][C] of a confusion.csv.
+
+    Raises:
+        OSError, ValueError, StopIteration, csv.Error: there is none that can be read.
+    """
+    with path.open(encoding="utf-8", newline="") as file:
+        lines = csv.reader(file)
+        classes = next(lines)[1:]
+        counts = [[int(cell) for cell in line[1:]] for line in lines]
+    if [len(line) for line in counts] != [len(classes)] * len(classes):
+        raise ValueError(f"{path} must have a row and a column for each class")
+    return classes, counts
+
+
+def curve_names(runs: Sequence[Run]) -> list[str]:
+    """Names of everything that was logged: losses first, speed last."""
+    rows = [row for run in runs for row in run.rows]
+    names = dict.fromkeys(name for row in rows for name, value in row.items() if value is not None)
+    middle = [name for name in names if name not in ("step", "epoch", *_FIRST, *_LAST)]
+    return [*(n for n in _FIRST if n in names), *middle, *(n for n in _LAST if n in names)]
+
+
+def curve(run: Run, name: str) -> tuple[list[int], list[float]]:
+    """Steps and values of one curve, neighbours averaged where there are more than 2000."""
+    points = [(row["step"], float(row[name])) for row in run.rows if row.get(name) is not None]
+    width = -(-len(points) // _MOST_POINTS)
+    if width > 1:
+        parts = [points[i : i + width] for i in range(0, len(points), width)]
+        points = [(part[-1][0], sum(value for _, value in part) / len(part)) for part in parts]
+    return [step for step, _ in points], [float(f"{value:.6g}") for _, value in points]
+
+
+def differences(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
+    """Settings that are not the same in all runs, with the value of each; "" where a run has none."""
+    keys = dict.fromkeys(key for run in runs for key in run.config)
+    rows = [(key, [_text(run.config.get(key, "")) for run in runs]) for key in keys if key != "out"]
+    return [(key, values) for key, values in rows if len(set(values)) > 1]
+
+
+def _text(setting: Any) -> str:
+    return "null" if setting is None else str(setting)
 
 
 def report(paths: Sequence[Path], config: ReportConfig, console: Console) -> Path:
@@ -43,42 +182,29 @@ def report(paths: Sequence[Path], config: ReportConfig, console: Console) -> Pat
     Raises:
         InputError: a folder is of no run, or the page cannot be written.
     """
-    maps = _Maps(paths[0].expanduser(), config, console)
+    places: dict[str, Any] | None = None
+    problem: str | None = None
+    mapped: Path | None = None
     while True:
         runs = [read_run(path) for path in paths]
-        going = [run.name for run in runs if run.ended is None]
-        reload = config.follow if going else 0
-        written = write_page(config.out, run_page(runs, maps.newest(), maps.problem, reload))
+        checkpoints = list_checkpoints(runs[0].path) if config.data is not None else []
+        if config.data is not None and not checkpoints:
+            problem = "No map of embeddings: the run has no checkpoint yet."
+        elif checkpoints and checkpoints[-1] != mapped:
+            mapped = checkpoints[-1]
+            say(console, f"embedding shapes of {config.data} by {mapped}")
+            try:
+                places, problem = embedding_map(mapped, config), None
+            except InputError as error:
+                places, problem = None, f"No map of embeddings: {error}"
+                say(console, problem, style="yellow")
+        reload = config.follow if any(run.ended is None for run in runs) else 0
+        written = write_page(config.out, run_page(runs, places, problem, reload))
         if not reload:
             return written
-        steps = ", ".join(f"{run.name} at step {run.step}" for run in runs)
+        steps = ", ".join(f"{run.name} at step {_step(run)}" for run in runs)
         say(console, f"wrote {written}: {steps}; again in {config.follow:g} s, Ctrl-C ends")
         time.sleep(config.follow)
-
-
-class _Maps:
-    """The map of embeddings by a run's newest checkpoint, made again when there is a newer one."""
-
-    def __init__(self, run: Path, config: ReportConfig, console: Console) -> None:
-        self.run, self.config, self.console = run, config, console
-        self.checkpoint: Path | None = None
-        self.data: dict[str, Any] | None = None
-        self.problem: str | None = None
-
-    def newest(self) -> dict[str, Any] | None:
-        """Data for run.js; None without `data`, or where there is a `problem`."""
-        checkpoints = list_checkpoints(self.run) if self.config.data is not None else []
-        if self.config.data is not None and not checkpoints:
-            self.problem = "No map of embeddings: the run has no checkpoint yet."
-        elif checkpoints and checkpoints[-1] != self.checkpoint:
-            self.checkpoint = checkpoints[-1]
-            say(self.console, f"embedding shapes of {self.config.data} by {self.checkpoint}")
-            try:
-                self.data, self.problem = embedding_map(self.checkpoint, self.config), None
-            except InputError as error:
-                self.data, self.problem = None, f"No map of embeddings: {error}"
-                say(self.console, self.problem, style="yellow")
-        return self.data
 
 
 def run_page(
@@ -95,18 +221,7 @@ def run_page(
     names = curve_names(runs)
     curves = {name: [curve(run, name) for run in runs] for name in names}
     curves = {name: found for name, found in curves.items() if any(len(steps) > 1 for steps, _ in found)}
-    now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-    parts = [f'<p class="soft">Written {now}. <span id="reload"></span></p>', _overview(runs)]
-    parts += ["<h2>Curves</h2>", _CURVES if curves else "<p>Nothing is logged yet.</p>"]
-    parts += [_probes(runs, names), _results(runs)]
-    if places is not None:
-        parts.append(_MAP)
-    elif problem is not None:
-        parts.append(f'<p class="note">{escape(problem)}</p>')
     confused = [run for run in runs if run.classes]
-    if confused:
-        parts += ["<h2>Confusion</h2>", '<div class="grid" id="confusion" style="--cell:460px"></div>']
-    parts += [_settings(runs), _hardware(runs)]
     data = {
         "runs": [run.name for run in runs],
         "curves": curves,
@@ -114,9 +229,25 @@ def run_page(
         "reload": reload,
         "confusion": [{"run": run.name, "classes": run.classes, "counts": run.confusion} for run in confused],
     }
-    title = "Run " + runs[0].name if len(runs) == 1 else f"{len(runs)} runs"
-    scripts = ["thumbs.js", "run.js"]
-    return page(title, "".join(parts), data=data, scripts=scripts, plotly=True)
+    return page(
+        "run.html",
+        "Run " + runs[0].name if len(runs) == 1 else f"{len(runs)} runs",
+        data=data,
+        scripts=["thumbs.js", "run.js"],
+        plotly=True,
+        now=datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC"),
+        problem=problem,
+        overview=_overview(runs),
+        probes=_probes(runs, [name for name in names if name.startswith("probe_")]),
+        results=_results(runs),
+        settings=[(run.name, [(key, _text(value)) for key, value in run.config.items()]) for run in runs],
+        differences=[(key, *values) for key, values in differences(runs)],
+        hardware=_hardware(runs),
+    )
+
+
+def _step(run: Run) -> int:
+    return max((int(row["step"]) for row in run.rows), default=0)
 
 
 def _seconds(value: float) -> str:
@@ -136,77 +267,52 @@ def _state(run: Run) -> str:
     return "going on" if run.age is None or run.age < _SILENT else f"silent for {_seconds(run.age)}"
 
 
-def _overview(runs: Sequence[Run]) -> str:
+def _overview(runs: Sequence[Run]) -> list[tuple[Any, ...]]:
     rows = []
     for run in runs:
-        last = run.starts[-1] if run.starts else {}
-        losses = [row["loss"] for row in run.rows if isinstance(row.get("loss"), int | float)]
+        losses = [row["loss"] for row in run.rows if row.get("loss") is not None]
         speed = [row["clouds_per_s"] for row in run.rows if "clouds_per_s" in row]
         rows.append(
             (
                 run.name,
                 _state(run),
-                run.step,
+                _step(run),
                 f"{losses[-1]:.4g}" if losses else "",
-                f"{sorted(speed)[len(speed) // 2]:.0f}" if speed else "",
+                f"{median_high(speed):.0f}" if speed else "",
                 _seconds(sum(start.get("wall_seconds") or 0 for start in run.starts)) if run.starts else "",
-                last.get("data", {}).get("name", ""),
-                "random" if last.get("teacher", {}).get("weights") == "random" else "",
+                run.last.get("data", {}).get("name", ""),
+                "random" if run.last.get("teacher", {}).get("weights") == "random" else "",
             )
         )
-    header = ("run", "state", "step", "loss", "clouds/s, median", "time", "data", "teachers")
-    return table(header, rows, numbers=(2, 3, 4))
+    return rows
 
 
-def _probes(runs: Sequence[Run], names: Sequence[str]) -> str:
-    names = [name for name in names if name.startswith("probe_")]
-    if not names:
-        return ""
+def _probes(runs: Sequence[Run], names: Sequence[str]) -> list[tuple[Any, ...]]:
+    """A header, and a line for each step that has a probe."""
+    header = ("run", "step", *(f"{name.removeprefix('probe_').replace('_', ' ')}, %" for name in names))
     rows = [
         (run.name, row["step"], *(f"{row[n]:.1f}" if row.get(n) is not None else "" for n in names))
         for run in runs
         for row in run.rows
         if any(name in row for name in names)
     ]
-    header = ("run", "step", *(f"{name.removeprefix('probe_').replace('_', ' ')}, %" for name in names))
-    return "<h2>Probes over time</h2>" + table(header, rows, numbers=range(1, len(header)))
+    return [header, *rows] if names else []
 
 
-def _results(runs: Sequence[Run]) -> str:
-    rows = []
+def _results(runs: Sequence[Run]) -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]] = []
     for run in runs:
-        if run.result is not None:
-            try:
-                rows += [(row.task, *row.cells) for row in read_result(run.path)]
-            except InputError:  # of another version, or being written
-                continue
-    header = ("task", "data", "result", "chosen by", "note", "run")
-    return "<h2>Results</h2>" + table(header, rows, numbers=(2,)) if rows else ""
+        with suppress(InputError):  # none yet, of another version, or being written
+            rows += [(row.task, *row.cells) for row in read_result(run.path)]
+    return rows
 
 
-def _settings(runs: Sequence[Run]) -> str:
-    names = [run.name for run in runs]
-    parts = ["<h2>Settings</h2>"]
-    if len(runs) > 1:
-        rows = [(key, *values) for key, values in differences(runs)]
-        parts.append(table(("differs", *names), rows) if rows else "<p>All runs have the same settings.</p>")
-    for run in runs:
-        rows = [(key, "null" if value is None else value) for key, value in run.config.items()]
-        parts.append(
-            f"<details><summary>all settings of {escape(run.name)}</summary>"
-            f"{table(('setting', 'value'), rows)}</details>"
-        )
-    return "".join(parts)
-
-
-def _hardware(runs: Sequence[Run]) -> str:
+def _hardware(runs: Sequence[Run]) -> list[tuple[Any, ...]]:
     columns = []
     for run in runs:
-        last = run.starts[-1] if run.starts else {}
-        machine, git = last.get("machine") or {}, last.get("git") or {}
-        energy = last.get("energy_joules") or {}
+        machine, git = run.last.get("machine") or {}, run.last.get("git") or {}
+        energy = run.last.get("energy_joules") or {}
         gpus = [f"{gpu.get('name')}, {gpu.get('memory_gib')} GiB" for gpu in machine.get("gpus") or []]
-        commit = str(git.get("commit", ""))[:12] + (" with changes" if git.get("changed") else "")
         columns.append(
             {
                 "device": machine.get("device"),
@@ -215,10 +321,10 @@ def _hardware(runs: Sequence[Run]) -> str:
                 "cores, threads": f"{machine.get('cores')}, {machine.get('threads')}",
                 "processes": machine.get("processes"),
                 "system": machine.get("system"),
-                "peak memory, MiB": last.get("peak_memory_mib"),
+                "peak memory, MiB": run.last.get("peak_memory_mib"),
                 "energy, J": "; ".join(f"{k} {v:.0f}" for k, v in energy.items() if v is not None) or None,
-                "versions": ", ".join(f"{k} {v}" for k, v in (last.get("versions") or {}).items() if v),
-                "commit": commit,
+                "versions": ", ".join(f"{k} {v}" for k, v in (run.last.get("versions") or {}).items() if v),
+                "commit": str(git.get("commit", ""))[:12] + (" with changes" if git.get("changed") else ""),
                 "starts": "; ".join(
                     f"{start.get('began', '')[:19]} steps {start.get('from_step')} to {start.get('to_step')}"
                     f" ({start.get('end') or 'going on'})"
@@ -226,5 +332,4 @@ def _hardware(runs: Sequence[Run]) -> str:
                 ),
             }
         )
-    rows = [(key, *(column[key] for column in columns)) for key in columns[0]]
-    return "<h2>Hardware and versions</h2>" + table(("", *(run.name for run in runs)), rows)
+    return [(key, *(column[key] for column in columns)) for key in columns[0]]

@@ -1,56 +1,30 @@
 """`recon-fast show`: what a model rebuilds of clouds and what its queries look at, as a page and as PNGs."""
 
-from html import escape
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 
 from recon_fast.config import ShowConfig
+from recon_fast.config.frozen import QueryTeacherConfig
 from recon_fast.console import ProgressBars, say
 from recon_fast.errors import InputError
+from recon_fast.files import read_lines
 from recon_fast.tasks.embed import PointEncoder, load
-from recon_fast.viz.attention import TOKENS
-from recon_fast.viz.captions import MOST, nearest_captions
+from recon_fast.tasks.searched import unit
+from recon_fast.tasks.text_space import is_standardized, query_teacher, text_features
 from recon_fast.viz.clouds import Picked, pick_clouds, spread
 from recon_fast.viz.html import packed, page, write_page
-from recon_fast.viz.reconstruction import Seen, look, sampled
+from recon_fast.viz.reconstruction import TOKENS, Seen, look, sampled
 
-_CONTROLS = """
-<div class="controls">
-<label>cloud <select id="cloud"></select></label>
-<button id="previous" type="button">previous</button><button id="next" type="button">next</button>
-<span role="group" aria-label="camera of all views">
-<button type="button" data-turn="left" aria-label="turn left">&#9664;</button>
-<button type="button" data-turn="right" aria-label="turn right">&#9654;</button>
-<button type="button" data-turn="up" aria-label="tilt up">&#9650;</button>
-<button type="button" data-turn="down" aria-label="tilt down">&#9660;</button>
-<button type="button" data-turn="in" aria-label="nearer">+</button>
-<button type="button" data-turn="out" aria-label="farther">&#8722;</button>
-<button type="button" data-turn="reset">reset</button>
-</span></div>
-<p id="caption" aria-live="polite"></p>
-"""
-_REBUILT = """
-<section id="rebuilding"><h2>Reconstruction</h2>
-<p class="soft">Drag to turn, or take the buttons or the keys; all views turn together. Colour of the last
-two views: squared Chamfer distance of a rebuilt group to the true one,
-<span id="chamfer-low"></span>
-<span class="ramp" role="img" aria-label="from blue to yellow"></span> <span id="chamfer-high"></span>.
-<span id="chamfer-mean"></span></p>
-<div class="grid pairs" id="views"></div></section>
-"""
-_ATTENTION = """
-<section id="attention"><h2>What the global queries look at</h2>
-<p class="soft">Weight of the cross-attention on each group, nothing masked; a point has the highest weight of
-its groups. Colour from 0 <span class="ramp" role="img" aria-label="from blue to yellow"></span> to the
-highest weight of the view.</p>
-<div class="controls"><label>block <input id="block" type="range" min="1" value="1" step="1">
-<output id="block-value" for="block"></output></label>
-<label>head <select id="head"></select></label></div>
-<div class="grid" id="queries" style="--cell:300px;--tall:300px"></div></section>
-"""
+Captions = list[tuple[str, float]]  # with their cosine, the nearest first
+
+_MOST_CAPTIONS = 500  # that are encoded
+_PROMPTS = 4  # of each caption, at most
+_ENOUGH = 8  # clouds whose mean prediction says something
 
 
 def show(checkpoint: Path, names: list[str], config: ShowConfig, console: Console) -> Path:
@@ -72,8 +46,16 @@ def show(checkpoint: Path, names: list[str], config: ShowConfig, console: Consol
             seen.append(look(encoder.model, points.to(encoder.device), config.seed))
             bars("looking at clouds", i + 1, len(picked))
     notes = _notes(encoder)
-    texts, note = _captions_of(encoder, seen, captions, console)
-    notes += [note] if note else []
+    tokens = [one.text for one in seen if one.text is not None]
+    texts = None
+    if captions and tokens:
+        try:
+            texts, centred = nearest_captions(np.stack(tokens), captions, encoder, console)
+        except InputError as error:
+            notes.append(f"No nearest captions: {error}")
+        else:
+            note = "Nearest captions: the mean of all clouds was taken off each, as the zero-shot probe does."
+            notes += [note] if centred else []
     for note in notes:
         say(console, note, style="yellow")
     if config.png is not None:
@@ -86,11 +68,7 @@ def show(checkpoint: Path, names: list[str], config: ShowConfig, console: Consol
 
 def read_captions(path: Path) -> list[str]:
     """Distinct captions of a text file, one a line. Raises InputError if there are none."""
-    try:
-        lines = path.expanduser().read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"captions must be a text file in UTF-8, one a line, got {path}: {error}") from error
-    captions = list(dict.fromkeys(line.strip() for line in lines if line.strip()))
+    captions = list(dict.fromkeys(read_lines(path.expanduser(), "captions")))
     if not captions:
         raise InputError(f"captions must be a text file with one a line, got {path}, which is empty")
     return captions
@@ -109,27 +87,46 @@ def _notes(encoder: PointEncoder) -> list[str]:
     return notes
 
 
-def _captions_of(
-    encoder: PointEncoder, seen: list[Seen], captions: list[str], console: Console
-) -> tuple[list[list[tuple[str, float]]] | None, str | None]:
-    """The captions nearest to each cloud's text token, None for none, and what to know of that."""
-    tokens = [one.text for one in seen if one.text is not None]
-    if not captions or not tokens:
-        return None, None
-    captions = [captions[i] for i in spread(np.arange(len(captions)), MOST)]
-    try:
-        texts, centred = nearest_captions(np.stack(tokens), captions, encoder, console)
-    except InputError as error:
-        return None, f"No nearest captions: {error}"
-    note = "Nearest captions: the mean of all clouds was taken off each, as the zero-shot probe does."
-    return texts, note if centred else None
+def nearest_captions(
+    tokens: NDArray[np.float32], captions: Sequence[str], encoder: PointEncoder, console: Console
+) -> tuple[list[Captions], bool]:
+    """The captions nearest to each text token; of more than 500 captions, evenly spaced ones.
+
+    Args:
+        tokens: [B, D], in the text teacher's space.
+        captions: distinct ones.
+        encoder: the checkpoint that the tokens are of.
+        console: where lines go.
+
+    Returns:
+        Of each token its captions with their cosine, and whether the tokens' mean was taken off them: it is
+        error where features were standardised in training, once there are clouds enough to know it.
+
+    Raises:
+        InputError: the text teacher's weights are not on this machine, or are others than the checkpoint's.
+    """
+    captions = [captions[i] for i in spread(np.arange(len(captions)), _MOST_CAPTIONS)]
+    prompts = min(int((encoder.teacher or {}).get("prompts") or _PROMPTS), _PROMPTS)
+    teacher = query_teacher(QueryTeacherConfig(prompts=prompts), encoder)
+    features = text_features(captions, teacher, encoder, console)
+    centred = is_standardized(encoder) and len(tokens) >= _ENOUGH
+    return nearest(tokens - tokens.mean(0) if centred else tokens, features, captions), centred
+
+
+def nearest(
+    tokens: NDArray[np.float32], features: NDArray[np.float32], captions: Sequence[str], count: int = 5
+) -> list[Captions]:
+    """The `count` captions with the highest cosine to each token [B, D], and the cosine."""
+    similarity = unit(tokens) @ unit(features).T
+    order = np.argsort(-similarity, axis=1, kind="stable")[:, :count]
+    return [[(captions[i], float(row[i])) for i in best] for row, best in zip(similarity, order, strict=True)]
 
 
 def show_page(
     checkpoint: str,
     picked: list[Picked],
     seen: list[Seen],
-    texts: list[list[tuple[str, float]]] | None,
+    texts: list[Captions] | None,
     notes: list[str],
 ) -> str:
     """The HTML of clouds and what was seen of them; coordinates are rounded to 1/32767 of their range."""
@@ -137,20 +134,21 @@ def show_page(
         _cloud(cloud, one, None if texts is None else texts[i])
         for i, (cloud, one) in enumerate(zip(picked, seen, strict=True))
     ]
-    parts = [f'<p class="soft">{escape(checkpoint)}</p>']
-    parts += [f'<p class="note">{escape(note)}</p>' for note in notes]
-    parts.append(_CONTROLS)
-    if seen[0].rebuilt is not None:
-        parts.append(_REBUILT)
-    if seen[0].attention is not None:
-        parts.append(_ATTENTION)
-    if texts is not None:
-        parts.append('<section><h2>Nearest captions of the text token</h2><ol id="nearest"></ol></section>')
-    data = {"clouds": clouds, "tokens": list(TOKENS)}
-    return page("What the model sees", "".join(parts), data=data, scripts=["show.js"], plotly=True)
+    return page(
+        "show.html",
+        "What the model sees",
+        data={"clouds": clouds, "tokens": list(TOKENS)},
+        scripts=["show.js"],
+        plotly=True,
+        checkpoint=checkpoint,
+        notes=notes,
+        rebuilt=seen[0].rebuilt is not None,
+        attention=seen[0].attention is not None,
+        nearest=texts is not None,
+    )
 
 
-def _cloud(cloud: Picked, seen: Seen, texts: list[tuple[str, float]] | None) -> dict[str, Any]:
+def _cloud(cloud: Picked, seen: Seen, texts: Captions | None) -> dict[str, Any]:
     data: dict[str, Any] = {
         "name": cloud.name,
         "caption": cloud.caption,

@@ -13,7 +13,7 @@ from recon_fast.data.open import open_source
 from recon_fast.data.packed import read_packed
 from recon_fast.data.packing import pack
 from recon_fast.data.readers.clouds import BadFile, check_points, read_cloud
-from recon_fast.viz.inspection import inspect_data
+from recon_fast.viz.data_page import inspect_data
 
 PLACE = np.array([4.5e5, 5.4e6, 100.0])  # metres of a map
 PLY = "ply\nformat {} 1.0\nelement vertex 200\nproperty double x\nproperty double y\nproperty double z\n"

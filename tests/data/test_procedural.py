@@ -13,8 +13,7 @@ from sklearn.svm import LinearSVC
 from recon_fast.config import DataConfig
 from recon_fast.data.open import prepare_shapes
 from recon_fast.procedural import FAMILIES, procedural_shapes
-from recon_fast.procedural.family import Dice, Words
-from recon_fast.procedural.parts import BALL, BOX, CONE, RING, ROW, Parts
+from recon_fast.procedural.family import BALL, BOX, CONE, RING, ROW, Dice, Parts, Words
 from recon_fast.procedural.surface import sample_shapes
 
 

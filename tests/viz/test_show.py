@@ -15,11 +15,9 @@ from recon_fast.errors import InputError
 from recon_fast.kernels import chamfer_distance
 from recon_fast.models import Classifier, TwoTower, build_model
 from recon_fast.models.blocks import CrossAttention, merge_heads, split_heads
-from recon_fast.viz.attention import attention_weights, encode_and_attend
-from recon_fast.viz.captions import nearest
 from recon_fast.viz.clouds import pick_clouds, spread
-from recon_fast.viz.reconstruction import look, sampled
-from recon_fast.viz.show_page import read_captions, show
+from recon_fast.viz.reconstruction import attention_weights, encode_and_attend, look, sampled
+from recon_fast.viz.show_page import nearest, read_captions, show
 
 
 @pytest.fixture
