@@ -67,7 +67,7 @@ def test_two_processes_are_one(tmp_path, name):
     for result in results:
         result.pop("versions")
     assert results[0].keys() == results[1].keys()
-    # AdamW moves biases before batch norms, which have no gradient, by rounding: of the segmenter's 640 tested
+    # AdamW moves biases before batch norms, which have no gradient, by rounding: of the 640 tested
     # points, one or two may change sides.
     tolerance = 0.5 if name == "partseg" else 1e-5
     for key, value in results[0].items():
