@@ -49,14 +49,3 @@ def seed_step(seed: int, step: int) -> None:
     the data is so in any case; see `recon_fast.data.batches.counter`.
     """
     torch.manual_seed((seed * 1_000_003 + step + 1) % (1 << 63))
-
-
-@contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Seed the CPU's global generator for the block, then put its state back; CUDA's is not touched."""
-    state = torch.random.get_rng_state()
-    torch.default_generator.manual_seed(seed)
-    try:
-        yield
-    finally:
-        torch.random.set_rng_state(state)

@@ -1,6 +1,8 @@
-"""Files: written whole or not at all, and lists read from them."""
+"""Files and folders: written whole or not at all, told apart, and lists read from them."""
 
 import os
+import shutil
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -27,6 +29,38 @@ def whole_file(path: Path, aside: Path | None = None) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             aside.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """A new folder to write files into, which then go to disk and take the place of `path`.
+
+    At any moment `path` is whole or absent. Where writing fails, nothing is left of the new folder.
+    """
+    aside, old = (path.with_name(f".{path.name}{suffix}") for suffix in (".tmp", ".old.tmp"))
+    shutil.rmtree(aside, ignore_errors=True)
+    try:
+        aside.mkdir(parents=True)
+        yield aside
+        for file in aside.iterdir():
+            with file.open("r+b") as written:  # Windows flushes only what is open for writing
+                os.fsync(written.fileno())
+        if path.exists():
+            shutil.rmtree(old, ignore_errors=True)
+            path.rename(old)
+        aside.rename(path)
+    finally:
+        for folder in (aside, old):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def is_torchscript(file: Path) -> bool:
+    """Whether a file is a TorchScript archive: loading one runs the code it holds."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            return any("/code/" in name or name.endswith("/constants.pkl") for name in archive.namelist())
+    except (OSError, zipfile.BadZipFile):
+        return False
 
 
 def names_in(folder: Path) -> set[str] | None:

@@ -78,7 +78,7 @@ def test_another_architecture(config):
     ):
         load_official(official_state(config), model)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
-    with pytest.raises(InputError, match="must hold ReCon weights such as"):
+    with pytest.raises(InputError, match="must hold weights such as"):
         load_official({"fc.weight": torch.zeros(1)}, model)
     with pytest.raises(InputError, match="must hold a state dict, got dict without tensors"):
         load_official({"epoch": 3}, model)
@@ -118,7 +118,7 @@ def test_a_torchscript_archive_is_refused(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.jit.trace(module, torch.zeros(1)).save(tmp_path / "ckpt.pth")
-    with pytest.raises(InputError, match=r"ckpt\.pth must hold only tensors, got a TorchScript archive"):
+    with pytest.raises(InputError, match=r"ckpt\.pth must hold only tensors; it is a TorchScript archive"):
         load_official(tmp_path / "ckpt.pth", ReCon(ReConConfig.tiny(depth=1)))
 
 

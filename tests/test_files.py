@@ -1,7 +1,7 @@
 import pytest
 
 from recon_fast.errors import InputError
-from recon_fast.files import names_in, read_lines, whole_file
+from recon_fast.files import names_in, read_lines, whole_file, whole_folder
 
 
 def test_a_file_is_whole_or_as_it_was(tmp_path):
@@ -16,6 +16,26 @@ def test_a_file_is_whole_or_as_it_was(tmp_path):
         assert path.read_text() == "older"
     assert path.read_text() == "newer"
     assert names_in(tmp_path) == {"a.txt"}
+
+
+def test_a_folder_is_whole_or_as_it_was(tmp_path):
+    path = tmp_path / "new" / "best"
+    with whole_folder(path) as aside:
+        (aside / "a.txt").write_text("older")
+        assert not path.exists()
+
+    def fail():
+        with whole_folder(path) as aside:
+            (aside / "a.txt").write_text("half of it")
+            raise OSError("the disk is full")
+
+    with pytest.raises(OSError, match="full"):
+        fail()
+    assert (path / "a.txt").read_text() == "older"
+    with whole_folder(path) as aside:
+        (aside / "b.txt").write_text("newer")
+    assert names_in(path) == {"b.txt"}
+    assert names_in(path.parent) == {"best"}
 
 
 def test_lists(tmp_path):

@@ -223,7 +223,7 @@ def test_wrong_encoders_are_refused_and_leave_the_model_alone(tmp_path):
     }
     words = {
         "wide": "must be",
-        "deep": "unknown to the encoder",
+        "deep": "unknown to the model",
         "shallow": "it has no",
         "towers": "it has no",
     }

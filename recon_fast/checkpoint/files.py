@@ -1,12 +1,12 @@
-"""Reading weights from disk without running code from it."""
+"""Weights on disk: written as safetensors, read without running code, matched with a model by name."""
 
 import json
 import pickle
 import re
-import zipfile
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from recon_fast.errors import InputError, first_line
+from recon_fast.files import is_torchscript
 from recon_fast.models import AnyModel
 from recon_fast.schema import instead
 
@@ -33,20 +34,12 @@ _NUMPY_SCALARS: list[Any] = [
 def weights_metadata(
     model: AnyModel, teacher: Mapping[str, Any] | None, conventions: Mapping[str, Any] | None = None
 ) -> dict[str, str]:
-    """What a model.safetensors of ours says of itself: architecture, task, teachers, clouds.
-
-    Args:
-        model: whose weights they are.
-        teacher: what is known of the frozen teachers; None if nothing.
-        conventions: of the clouds that it was trained on, see `training_conventions`; None if unknown.
+    """What a model.safetensors of ours states: its model and task, what is known of the frozen teachers, and
+    the conventions of the clouds that it was trained on (see `training_conventions`).
     """
-    return {
-        "format": "recon-fast",
-        "model": json.dumps(asdict(model.config)),
-        "task": json.dumps(model.task),
-        "teacher": json.dumps(teacher),
-        "conventions": json.dumps(conventions),
-    }
+    names = ("model", "task", "teacher", "conventions")
+    values = (asdict(model.config), model.task, teacher, conventions)
+    return {"format": "recon-fast"} | dict(zip(names, map(json.dumps, values), strict=True))
 
 
 def save_weights(model: nn.Module, path: Path, metadata: Mapping[str, str]) -> None:
@@ -74,45 +67,21 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
 
 
-def load_weights(path: Path, model: nn.Module) -> None:
-    """Load a model.safetensors of ours; every name and shape must match, or nothing is changed."""
-    tensors, own = read_tensors(path), model.state_dict()
-    for name, value in own.items():
-        if name not in tensors:
-            raise InputError(f"{path} is of another architecture: it must hold {name}, which is missing")
-        if tensors[name].shape != value.shape:
-            want, got = tuple(value.shape), tuple(tensors[name].shape)
-            raise InputError(f"{path} is of another architecture: {name} must be {want}, got {got}")
-    extra = sorted(tensors.keys() - own.keys())
-    if extra:
-        raise InputError(f"{path} is of another architecture: it holds {extra[0]}, unknown to this model")
-    model.load_state_dict(tensors)
-
-
-def is_torchscript(file: Path) -> bool:
-    """Whether a file is a TorchScript archive: loading one runs the code it holds."""
-    try:
-        with zipfile.ZipFile(file) as archive:
-            return any("/code/" in name or name.endswith("/constants.pkl") for name in archive.namelist())
-    except (OSError, zipfile.BadZipFile):
-        return False
-
-
 def read_torch_file(path: str | Path) -> Any:
-    """Contents of a torch or safetensors file, without running code from it. Raises InputError."""
+    """The contents of a torch or safetensors file, without running code from it. Raises InputError."""
     path = Path(path)
     if not path.is_file():
         raise InputError(f"checkpoint must be a file, got {path}")
     if path.suffix == ".safetensors":
         return read_tensors(path)
+    hint = instead(path)
     if is_torchscript(path):
-        raise InputError(f"checkpoint {path} must hold only tensors, got a TorchScript archive, with code")
-    if hint := instead(path):
-        raise InputError(f"checkpoint {path} must hold tensors{hint}")
-    if path.stat().st_size == 0:
-        raise InputError(f"checkpoint {path} must hold tensors, got an empty file")
+        hint = "; it is a TorchScript archive, which holds code: take the .safetensors file of the same model"
+    if hint or path.stat().st_size == 0:
+        raise InputError(f"checkpoint {path} must hold only tensors{hint or '; it is empty'}")
     try:
-        with torch.serialization.safe_globals(_NUMPY_SCALARS):
+        with torch.serialization.safe_globals(_NUMPY_SCALARS), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Detected pickle protocol")  # the outcome says what matters
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         reason = re.search(r"GLOBAL (\S+)", str(error))
@@ -120,3 +89,69 @@ def read_torch_file(path: str | Path) -> Any:
         raise InputError(f"checkpoint {path} must hold only tensors and plain values, got {what}") from error
     except Exception as error:  # zip, tensor and format errors of a damaged file have no common type
         raise InputError(f"checkpoint {path} cannot be read: {first_line(error)}") from error
+
+
+@dataclass
+class LoadReport:
+    """What became of the tensors of a checkpoint, by the names that they have in it."""
+
+    loaded: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)  # wanted by the model, absent from the checkpoint
+    unexpected: list[str] = field(default_factory=list)  # in the checkpoint, unknown to models of its kind
+    other: list[str] = field(default_factory=list)  # of parts that this model has not, such as the decoder
+    teachers: int = 0  # tensors of frozen teachers that were passed over
+
+    def __str__(self) -> str:
+        text = f"{len(self.loaded)} loaded, {len(self.missing)} missing, {len(self.unexpected)} unexpected"
+        text += f", {len(self.other)} of parts that the model has not" if self.other else ""
+        return text + (f", {self.teachers} of frozen teachers passed over" if self.teachers else "")
+
+
+def match(
+    where: str,
+    tensors: Mapping[str, Tensor],
+    model: nn.Module,
+    names: Mapping[str, str],
+    is_other: Callable[[str], bool],
+) -> tuple[dict[str, Tensor], LoadReport]:
+    """The tensors of a checkpoint for a model, under the model's names, and the report on all of them.
+
+    Errors call the checkpoint `where`. `names` has what is wanted: its name there -> its name in the model.
+    What is not wanted counts as unexpected, unless `is_other` says that it is of another part. Raises
+    InputError for no wanted tensor at all, or one of another shape.
+    """
+    own, report = model.state_dict(), LoadReport()
+    for key, name in names.items():
+        (report.loaded if key in tensors else report.missing).append(key)
+        if key in tensors and tensors[key].shape != own[name].shape:
+            want, got = tuple(own[name].shape), tuple(tensors[key].shape)
+            raise InputError(f"{key} of {where} must be {want} for this model, got {got}")
+    for key in tensors:
+        if key not in names:
+            (report.other if is_other(key) else report.unexpected).append(key)
+    if not report.loaded:
+        first = next(iter(tensors), "none")
+        raise InputError(f"{where} must hold weights such as {next(iter(names))}, got {first}")
+    return {names[key]: tensors[key] for key in report.loaded}, report
+
+
+def refuse_unfit(where: str | Path, missing: Sequence[str], unknown: Sequence[str]) -> None:
+    """Raise InputError where a checkpoint lacks tensors of a model, or has some that the model has not."""
+    missing = [name for name in missing if not name.endswith("num_batches_tracked")]  # without effect
+    for names, what in ((missing, "has no {}"), (unknown, "has {}, unknown to the model")):
+        if names:
+            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            raise InputError(f"{where} is no checkpoint of this model: it {what.format(names[0] + more)}")
+
+
+def match_own(path: Path, model: nn.Module, only: str = "") -> tuple[dict[str, Tensor], LoadReport]:
+    """As `match`, for a model.safetensors of ours; wanted are the names that start with `only`."""
+    names = {name: name for name in model.state_dict() if name.startswith(only)}
+    return match(str(path), read_tensors(path), model, names, lambda name: not name.startswith(only))
+
+
+def load_weights(path: Path, model: nn.Module) -> None:
+    """Load a model.safetensors of ours; every name and shape must match, or nothing is changed."""
+    tensors, report = match_own(path, model)
+    refuse_unfit(path, report.missing, report.unexpected)
+    model.load_state_dict(tensors, strict=False)

@@ -1,17 +1,17 @@
-"""Checkpoints of a run: weights, optimizer and position, written aside and renamed, never a pickle.
+"""Checkpoints of a run: folders of weights, optimizer and position, whole or absent, never a pickle.
 
 <run>/config.yaml                     the resolved configuration
 <run>/checkpoints/step-00001200/
     model.safetensors                 weights and running statistics; metadata: architecture, task, teachers
     optimizer.safetensors             AdamW moments, by parameter name
     state.json                        step, what was trained on, versions, probe results so far, checksums
+<run>/best/model.safetensors          the weights that the result of a downstream run is of
 
 A checkpoint that was found damaged is called damaged-step-00001200 from then on.
 """
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from contextlib import suppress
@@ -25,9 +25,10 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from recon_fast.checkpoint import open_tensors, read_tensors, save_weights, weights_metadata
+from recon_fast.checkpoint.files import open_tensors, read_tensors, save_weights, weights_metadata
 from recon_fast.console import say
 from recon_fast.errors import InputError
+from recon_fast.files import whole_folder
 from recon_fast.models import AnyModel
 from recon_fast.schema import read_json
 
@@ -85,31 +86,38 @@ def save_checkpoint(
     final = checkpoint_folder(run, state["step"])
     if final.is_dir():  # a step's checkpoint is always the same
         return final
-    aside = final.with_name(f".{final.name}.tmp")
     metadata = weights_metadata(model, state["teacher"], state.get("conventions"))
     try:
         for abandoned in final.parent.glob(".step-*.tmp"):
             shutil.rmtree(abandoned, ignore_errors=True)
-        aside.mkdir(parents=True)
-        save_weights(model, aside / "model.safetensors", metadata)
-        save_file(named_optimizer_state(model, optimizer), aside / "optimizer.safetensors")
-        sums = {file: _sha256(aside / file) for file in _FILES[:2]}
-        text = json.dumps({**state, "sha256": sums}, indent=1)
-        (aside / "state.json").write_text(text, encoding="utf-8")
-        for file in _FILES:
-            with (aside / file).open("r+b") as written:  # Windows flushes only what is open for writing
-                os.fsync(written.fileno())
-        aside.rename(final)
+        with whole_folder(final) as aside:
+            save_weights(model, aside / "model.safetensors", metadata)
+            save_file(named_optimizer_state(model, optimizer), aside / "optimizer.safetensors")
+            sums = {file: _sha256(aside / file) for file in _FILES[:2]}
+            text = json.dumps({**state, "sha256": sums}, indent=1)
+            (aside / "state.json").write_text(text, encoding="utf-8")
     except (OSError, SafetensorError) as error:
-        shutil.rmtree(aside, ignore_errors=True)
-        if not any(final.parent.glob("*")):
-            shutil.rmtree(final.parent, ignore_errors=True)
+        with suppress(OSError):
+            final.parent.rmdir()  # where it holds no other checkpoint
         raise SaveFailed(f"checkpoint {final} cannot be written: {error}") from error
     for old in list_checkpoints(run)[:-keep]:
         with suppress(OSError):
             gone = old.rename(old.with_name(f".{old.name}.tmp"))  # half of one would look damaged
             shutil.rmtree(gone, ignore_errors=True)
     return final
+
+
+def save_best(run: Path, model: AnyModel, conventions: Mapping[str, Any]) -> None:
+    """Put the weights of a downstream run into best/; `conventions` are those of its clouds.
+
+    Raises:
+        SaveFailed: the disk is full or cannot be written.
+    """
+    try:
+        with whole_folder(run / "best") as aside:
+            save_weights(model, aside / "model.safetensors", weights_metadata(model, None, conventions))
+    except OSError as error:
+        raise SaveFailed(f"{run / 'best'} cannot be written: {error}") from error
 
 
 def check_space(run: Path, model: nn.Module, keep: int, console: Console, best: bool = False) -> str:

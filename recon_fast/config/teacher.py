@@ -68,11 +68,6 @@ class TeacherConfig(Settings):
                 "teacher.weights random takes no weight file, got teacher.image_weights or text_weights"
             )
 
-    @property
-    def precision(self) -> str:
-        """What the teachers compute in. Features of random ones differ by little from their mean: fp32."""
-        return "fp32" if self.weights == "random" else "auto"
-
 
 def random_teacher_config(**changes: Any) -> TeacherConfig:
     """Cheap seeded random teachers, for the procedural set and for trying things out.

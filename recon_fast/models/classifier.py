@@ -62,7 +62,7 @@ class Classifier(nn.Module):
         return self.encoder.encode(points)
 
     def features(self, points: Tensor) -> Tensor:
-        """points [B, N, 3] -> what the head sees [B, 4 C]."""
+        """points [B, N, 3] -> the input of the head [B, 4 C]."""
         return classification_feature(self.encode(points))
 
     def forward(self, points: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """ReCon: contrast guided by reconstruction (Qi, Dong et al., ICML 2023, arXiv 2302.02318)."""
 
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from recon_fast.models.tokenizer import Masking, Tokenizer, take_groups
 
 
 class Encoding(NamedTuple):
-    """What the encoder makes of a cloud: img and text are the last two of the global tokens."""
+    """Output of an encoder; the image and the text token are the last two of the global tokens."""
 
     global_tokens: Tensor  # [B, Q, C]
     local_tokens: Tensor  # [B, S, C]
@@ -32,7 +33,7 @@ class Encoding(NamedTuple):
 
 @dataclass
 class PretrainOutput:
-    """Losses of one batch by name, and the values on the way to them."""
+    """Losses of one batch by name, and the intermediate values they were computed from."""
 
     losses: dict[str, Tensor]  # of mdm, csc_img, csc_text, smc: those that apply
     masking: Masking
@@ -69,9 +70,12 @@ class Encoder(nn.Module):
         self.apply(init_transformer)
 
     def layers(self, tokens: Tensor, centers: Tensor, stop_gradient: bool) -> Iterator[Encoding]:
-        """What each block makes of tokens [B, S, C] of groups around centers [B, S, 3], before the norm.
+        """The output of each block, before the norm.
 
-        `stop_gradient` keeps the contrastive losses from reaching the local stream, as in pretraining.
+        Args:
+            tokens: [B, S, C] of groups.
+            centers: [B, S, 3] of these groups.
+            stop_gradient: keeps the contrastive losses from reaching the local stream, as in pretraining.
         """
         B = tokens.shape[0]
         queries = torch.cat([self.cls_token, self.img_token, self.text_token], 1).expand(B, -1, -1)
@@ -83,7 +87,7 @@ class Encoder(nn.Module):
             yield Encoding(queries, x)
 
     def forward(self, tokens: Tensor, centers: Tensor, stop_gradient: bool) -> Encoding:
-        """What the last block makes of the tokens, normalised; arguments as of `layers`."""
+        """The output of the last block, normalised; arguments as of `layers`."""
         (last,) = deque(self.layers(tokens, centers, stop_gradient), maxlen=1)  # keeps no other in memory
         return Encoding(self.norm(last.global_tokens), self.norm(last.local_tokens))
 
@@ -119,8 +123,8 @@ class Reconstruction(nn.Module):
         return decoded, self.head(decoded).view(B, M, self.group_size, 3)
 
 
-def projection(dim: int, out_dim: int | None) -> nn.Linear | None:
-    """Head from a global token to a teacher's feature space."""
+def feature_head(dim: int, out_dim: int | None) -> nn.Linear | None:
+    """Head from a global token to a teacher's feature space; None where there is no such teacher."""
     if out_dim is None:
         return None
     head = nn.Linear(dim, out_dim)
@@ -129,38 +133,59 @@ def projection(dim: int, out_dim: int | None) -> nn.Linear | None:
     return head
 
 
-class PretrainModel(nn.Module):
-    """What ReCon and TwoTower share: grouping, masking, reconstruction and cross-modal contrast."""
+class PretrainModel(nn.Module, ABC):
+    """What ReCon and TwoTower share: grouping, masking, reconstruction and contrast.
+
+    Subclasses add the `encoder`, which has a tokenizer, and say how it encodes tokens.
+    """
 
     task: ClassVar[dict[str, Any]] = {"kind": "pretrain"}
+    encoder: Any  # `Encoder` or `Tower`
 
     def __init__(self, config: ReConConfig) -> None:
         super().__init__()
         self.config = config
         self.reconstruction = Reconstruction(config)
-        self.img_proj = projection(config.dim, config.image_dim)
-        self.text_proj = projection(config.dim, config.text_dim)
+        self.img_proj = feature_head(config.dim, config.image_dim)
+        self.text_proj = feature_head(config.dim, config.text_dim)
+        self.cls_proj: nn.Module | None = None  # head of the single-modal contrast
+
+    @abstractmethod
+    def encode_tokens(
+        self, tokens: Tensor, centers: Tensor, groups: PointGroups, stop_gradient: bool
+    ) -> Encoding:
+        """Global and local tokens of clouds.
+
+        Args:
+            tokens: [B, S, C] of the groups that the local stream sees.
+            centers: [B, S, 3] of these groups.
+            groups: all groups of the clouds.
+            stop_gradient: keeps the contrastive losses from reaching the local stream, as in pretraining.
+        """
 
     def group(self, points: Tensor) -> PointGroups:
         """points [B, N, 3] -> groups; N must be at least num_group and group_size."""
         return group_points(points, self.config)
 
-    def tokenize(self, tokenizer: Tokenizer, groups: PointGroups, masking: Masking) -> Tensor:
-        """Tokens [B, S, C] of the visible groups.
-
-        The batch norms' statistics are over all groups, unless the config says otherwise.
-        """
-        if self.config.tokenize_visible:
-            return tokenizer(take_groups(groups.neighborhoods, masking.visible))
-        return tokenizer(groups.neighborhoods, masking.visible)
-
     def encode(self, points: Tensor) -> Encoding:
         """Encode whole clouds, points [B, N, 3], nothing masked: what downstream tasks use."""
-        raise NotImplementedError
+        groups = self.group(points)
+        tokens = self.encoder.tokenizer(groups.neighborhoods)
+        return self.encode_tokens(tokens, groups.centers, groups, stop_gradient=False)
 
     def encode_visible(self, groups: PointGroups, masking: Masking) -> tuple[Encoding, Tensor]:
-        """Encode for pretraining; returns the encoding and the visible centers [B, S, 3]."""
-        raise NotImplementedError
+        """Encode for pretraining; returns the encoding and the visible centers [B, S, 3].
+
+        Batch norms of the tokenizer take their statistics over all groups, or over the visible ones where
+        `tokenize_visible` is set.
+        """
+        tokenizer = self.encoder.tokenizer
+        if self.config.tokenize_visible:
+            tokens = tokenizer(take_groups(groups.neighborhoods, masking.visible))
+        else:
+            tokens = tokenizer(groups.neighborhoods, masking.visible)
+        centers = take_groups(groups.centers, masking.visible)
+        return self.encode_tokens(tokens, centers, groups, stop_gradient=True), centers
 
     def forward(
         self,
@@ -178,12 +203,14 @@ class PretrainModel(nn.Module):
             image_feature: frozen image teacher's features [B, image_dim]; None leaves csc_img out.
             text_feature: frozen text teacher's features [B, text_dim]; None leaves csc_text out.
             label: [B] integer, wanted for `single_modal`.
-            mask: [B, G] bool, True = masked; drawn at random unless given.
-            mask_noise: [B, G] uniform in [0, 1), which a mask that is not given is drawn from.
+            mask: [B, G] bool, True = masked; random unless given.
+            mask_noise: [B, G] uniform in [0, 1), of which a mask that is not given is a function.
         """
+        if self.cls_proj is not None and label is None:
+            raise ValueError("label must be given for a model with single_modal=True, got None")
         groups = self.group(points)
         if mask is None:
-            masking = Masking.draw(groups.centers, self.config, mask_noise)
+            masking = Masking.sample(groups.centers, self.config, mask_noise)
         else:
             masking = Masking.from_mask(mask)
         encoding, visible_centers = self.encode_visible(groups, masking)
@@ -191,7 +218,7 @@ class PretrainModel(nn.Module):
         decoded, rebuilt = self.reconstruction(encoding.local_tokens, visible_centers, masked_centers)
 
         target = take_groups(groups.neighborhoods, masking.masked)
-        terms = {
+        found = {
             "mdm": chamfer_distance(rebuilt.flatten(0, 1), target.flatten(0, 1), norm=self.config.chamfer)
         }
         for name, head, feature, token in (
@@ -205,8 +232,10 @@ class PretrainModel(nn.Module):
                 raise ValueError(
                     f"feature for {name} must be {want} by the model's config, got {tuple(feature.shape)}"
                 )
-            terms[name] = losses.cross_modal(head(token), feature)
-        return PretrainOutput(terms, masking, groups, encoding, decoded, rebuilt)
+            found[name] = losses.cross_modal(head(token), feature)
+        if self.cls_proj is not None and label is not None:
+            found["smc"] = losses.single_modal(self.cls_proj(encoding.global_tokens[:, 0]), label)
+        return PretrainOutput(found, masking, groups, encoding, decoded, rebuilt)
 
 
 class ReCon(PretrainModel):
@@ -215,42 +244,16 @@ class ReCon(PretrainModel):
     def __init__(self, config: ReConConfig) -> None:
         super().__init__(config)
         self.encoder = Encoder(config)
-        self.cls_proj = (
-            nn.Sequential(
+        if config.single_modal:
+            self.cls_proj = nn.Sequential(
                 nn.Linear(config.dim, 128),
                 nn.BatchNorm1d(128),
                 nn.ReLU(),
                 nn.Linear(128, 128),
                 nn.BatchNorm1d(128),
             )
-            if config.single_modal
-            else None
-        )
 
-    def encode(self, points: Tensor) -> Encoding:
-        return self.encoder.encode(points)
-
-    def encode_visible(self, groups: PointGroups, masking: Masking) -> tuple[Encoding, Tensor]:
-        tokens = self.tokenize(self.encoder.tokenizer, groups, masking)
-        centers = take_groups(groups.centers, masking.visible)
-        return self.encoder(tokens, centers, stop_gradient=True), centers
-
-    def forward(
-        self,
-        points: Tensor,
-        image_feature: Tensor | None = None,
-        text_feature: Tensor | None = None,
-        label: Tensor | None = None,
-        mask: Tensor | None = None,
-        mask_noise: Tensor | None = None,
-    ) -> PretrainOutput:
-        if self.cls_proj is not None and label is None:
-            raise ValueError("label must be given for a model with single_modal=True, got None")
-        output = super().forward(points, image_feature, text_feature, label, mask, mask_noise)
-        if self.cls_proj is not None and label is not None:
-            output.losses["smc"] = losses.single_modal(
-                self.cls_proj(output.encoding.global_tokens[:, 0]), label
-            )
-        return output
-
-    forward.__doc__ = PretrainModel.forward.__doc__
+    def encode_tokens(
+        self, tokens: Tensor, centers: Tensor, groups: PointGroups, stop_gradient: bool
+    ) -> Encoding:
+        return self.encoder(tokens, centers, stop_gradient)

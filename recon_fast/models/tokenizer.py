@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from recon_fast.config import ReConConfig
 from recon_fast.kernels import linear_max
+from recon_fast.kernels.transformer import without_autocast
 
 
 class FoldedNorm(nn.BatchNorm1d):
@@ -129,7 +130,7 @@ class Tokenizer(nn.Module):
             mean, cov, _ = Moments.apply(points, 1)
             return weight @ mean + bias, ((weight @ cov) * weight).sum(1)
 
-        with torch.autocast(points.device.type, enabled=False):
+        with without_autocast(points):
             factor, offset = self.lift_norm.fold(len(points), statistics)
             return factor[:, None] * weight, factor * bias + offset
 
@@ -148,7 +149,7 @@ class Tokenizer(nn.Module):
             covs = weight @ cov + 2 * with_group
             return weight @ mean + shared.mean(0), (covs * weight).sum(1) + spread.square().mean(0)
 
-        with torch.autocast(lifted.device.type, enabled=False):
+        with without_autocast(lifted):
             weight = weight_local @ self.local.weight
             bias = self.mix.bias + weight_local @ self.local.bias
             shared = F.linear(whole, weight_whole.to(low), bias.to(low)).to(bias.dtype)  # [BG, 512]
@@ -174,14 +175,18 @@ class Masking(NamedTuple):
         return cls(order[:, :split], order[:, split:])
 
     @classmethod
-    def draw(cls, centers: Tensor, config: ReConConfig, noise: Tensor | None = None) -> "Masking":
+    def sample(cls, centers: Tensor, config: ReConConfig, noise: Tensor | None = None) -> "Masking":
         """A random masking of the groups around `centers` [B, G, 3].
 
-        It is a function of `noise` [B, G], uniform in [0, 1); of torch's default generator without.
+        Args:
+            centers: of the groups; block masking hides those that are nearest to one of them.
+            config: its `mask_type` and `mask_ratio` count.
+            noise: [B, G] uniform in [0, 1), of which the masking is a function; torch's default generator
+                makes it unless given.
         """
-        B, G, _ = centers.shape
+        G = centers.shape[1]
         if noise is None:
-            noise = torch.rand(B, G, device=centers.device)
+            noise = torch.rand_like(centers[..., 0])
         if config.mask_type == "rand":
             score = noise
         else:

@@ -10,7 +10,7 @@ from recon_fast.config import ReConConfig
 from recon_fast.kernels import PointGroups
 from recon_fast.models.blocks import Block, StochasticDepth, init_transformer, position_mlp
 from recon_fast.models.recon import Encoding, PretrainModel
-from recon_fast.models.tokenizer import Masking, Tokenizer, take_groups
+from recon_fast.models.tokenizer import Tokenizer
 
 
 class Tower(nn.Module):
@@ -57,23 +57,17 @@ class ContrastTower(Tower):
 
 
 class TwoTower(PretrainModel):
-    """Reconstruction and contrast in separate transformers; `smc` does not exist here."""
+    """Reconstruction and contrast in separate transformers, without the single-modal contrast."""
 
     def __init__(self, config: ReConConfig) -> None:
         super().__init__(config)
         self.encoder = Tower(config)
         self.contrast_encoder = ContrastTower(config)
 
-    def _contrast(self, groups: PointGroups) -> Tensor:
-        tokens = self.contrast_encoder.tokenizer(groups.neighborhoods)
-        return self.contrast_encoder(tokens, groups.centers)
-
-    def encode(self, points: Tensor) -> Encoding:
-        groups = self.group(points)
-        local = self.encoder(self.encoder.tokenizer(groups.neighborhoods), groups.centers)
-        return Encoding(self._contrast(groups), local)
-
-    def encode_visible(self, groups: PointGroups, masking: Masking) -> tuple[Encoding, Tensor]:
-        tokens = self.tokenize(self.encoder.tokenizer, groups, masking)
-        centers = take_groups(groups.centers, masking.visible)
-        return Encoding(self._contrast(groups), self.encoder(tokens, centers)), centers
+    def encode_tokens(
+        self, tokens: Tensor, centers: Tensor, groups: PointGroups, stop_gradient: bool
+    ) -> Encoding:
+        """As of `PretrainModel`; no gradient needs stopping, because the contrast tower is one of its own."""
+        all_tokens = self.contrast_encoder.tokenizer(groups.neighborhoods)
+        global_tokens = self.contrast_encoder(all_tokens, groups.centers)
+        return Encoding(global_tokens, self.encoder(tokens, centers))

@@ -10,14 +10,22 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from recon_fast.config.teacher import TeacherConfig
-from recon_fast.device import autocast, resolve_precision, seeded
+from recon_fast.device import autocast, resolve_precision
 from recon_fast.errors import InputError
-from recon_fast.teachers import augment
+from recon_fast.teachers.augment import view
 from recon_fast.teachers.weights import OPEN_CLIP, Weights, image_weights, load_state, read_state
 
-# the official code normalises with these for its timm ViT too, whose weights were trained with 0.5 and 0.5
+# The official code normalises with these for its timm ViT too, whose weights were trained with 0.5 and 0.5
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
+
+
+def teacher_dtype(config: TeacherConfig, device: torch.device) -> torch.dtype:
+    """bfloat16 where the hardware multiplies it fast, float32 elsewhere.
+
+    Random teachers always run in float32: the differences between their features are small against the mean.
+    """
+    return torch.float32 if config.weights == "random" else resolve_precision("auto", device)
 
 
 class ImageTeacher:
@@ -26,7 +34,7 @@ class ImageTeacher:
     Args:
         config: which model, weights, input size and seed.
         device: where it runs.
-        weights: the result of `image_weights(config)`; looked up if None.
+        weights: the result of looking for them; looked up if None.
     """
 
     def __init__(
@@ -36,29 +44,33 @@ class ImageTeacher:
         self.device = torch.device(device)
         found = (weights or image_weights(config)).require()
         self.clip = (config.image or "").startswith(OPEN_CLIP)
-        build = _clip_tower if self.clip else _timm_model
-        with seeded(config.seed):
+        self.dtype = teacher_dtype(config, self.device)
+        with torch.random.fork_rng(devices=[]):  # CUDA's generators are not touched
+            torch.default_generator.manual_seed(config.seed)
             try:
-                self.model, self.size = build(config, found)
+                self.model, self.size = (_clip_tower if self.clip else _timm_model)(config, found)
             except InputError:
                 raise
             except (AssertionError, RuntimeError, TypeError, ValueError) as error:
                 raise InputError(f"teacher.image {config.image!r} cannot be built: {error}") from error
         self.model.eval().requires_grad_(False).to(self.device).to(memory_format=torch.channels_last)
-        mean, std = _clip_normalisation(config, found) if self.clip else IMAGENET
+        mean, std = IMAGENET
+        if self.clip:
+            trained = clip_settings(config, found)
+            mean, std = trained.get("mean") or CLIP[0], trained.get("std") or CLIP[1]
         self.mean = torch.tensor(mean, device=self.device).view(3, 1, 1)
         self.std = torch.tensor(std, device=self.device).view(3, 1, 1)
 
     def view(self, picture: NDArray[np.uint8], digest: bytes, index: int) -> NDArray[np.uint8]:
         """View `index` of a picture uint8 [H, W, 3]: uint8 [size, size, 3]. Threads may call it at once."""
-        return augment.view(picture, self.size, index, digest, self.config.seed, bicubic=self.clip)
+        return view(picture, self.size, index, digest, self.config.seed, bicubic=self.clip)
 
     @torch.inference_mode()
     def __call__(self, views: NDArray[np.uint8]) -> Tensor:
         """Features of views uint8 [B, size, size, 3], RGB: float32 [B, D] on the CPU."""
         x = torch.from_numpy(views).to(self.device).permute(0, 3, 1, 2)  # [B, 3, size, size], channels last
         x = (x.float() / 255 - self.mean) / self.std
-        with autocast(self.device, resolve_precision(self.config.precision, self.device)):
+        with autocast(self.device, self.dtype):
             return self.model(x).float().cpu()
 
 
@@ -72,22 +84,17 @@ def _timm_model(config: TeacherConfig, found: Weights) -> tuple[nn.Module, int]:
     model: Any = timm.create_model(found.model, pretrained=False, num_classes=0, **options)
     if found.file is None:
         return model, size
-    if found.file.suffix == ".npz":
-        if not hasattr(model, "load_pretrained"):
-            raise InputError(f"weight file {found.file}: timm reads no .npz for {found.model}")
-        try:
-            model.load_pretrained(str(found.file))  # numpy refuses pickled arrays by default
-        except (KeyError, OSError, ValueError, RuntimeError, AssertionError) as error:
-            raise InputError(f"weight file {found.file} does not fit {found.model}: {error}") from error
-        return model, size
-    state: Any = read_state(found.file)
     # timm's own renaming and resampling for this family, where it has one
     adapt = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
-    if adapt is not None:
-        try:
+    state: Any = None if found.file.suffix == ".npz" else read_state(found.file)
+    try:
+        if state is None:
+            model.load_pretrained(str(found.file))  # numpy refuses pickled arrays by default
+            return model, size
+        if adapt is not None:
             state = adapt(state, model) if len(inspect.signature(adapt).parameters) > 1 else adapt(state)
-        except (KeyError, RuntimeError, ValueError, AssertionError, AttributeError) as error:
-            raise InputError(f"weight file {found.file} does not fit {found.model}: {error!r}") from error
+    except (KeyError, OSError, RuntimeError, ValueError, AssertionError, AttributeError) as error:
+        raise InputError(f"weight file {found.file} does not fit {found.model}: {error!r}") from error
     classifier = pretrained.classifier or ()
     heads = (classifier,) if isinstance(classifier, str) else tuple(classifier)
     load_state(model, state, found.file, found.model, spare=[f"{head}." for head in heads] + ["pre_logits."])
@@ -116,16 +123,13 @@ def _clip_tower(config: TeacherConfig, found: Weights) -> tuple[nn.Module, int]:
     return model, size
 
 
-def _clip_normalisation(config: TeacherConfig, found: Weights) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def clip_settings(config: TeacherConfig, found: Weights) -> dict[str, Any]:
+    """What open_clip says of the weights' training: normalisation, activation; empty for random weights."""
     from open_clip.pretrained import get_pretrained_cfg
 
-    pretrained = {} if found.random else get_pretrained_cfg(found.model, config.text_pretrained)
-    return pretrained.get("mean") or CLIP[0], pretrained.get("std") or CLIP[1]
+    return {} if found.random else get_pretrained_cfg(found.model, config.text_pretrained)
 
 
 def quick_gelu(settings: dict[str, Any], config: TeacherConfig, found: Weights) -> bool:
     """Whether an open_clip model's activation is QuickGELU, as OpenAI's weights were trained with."""
-    from open_clip.pretrained import get_pretrained_cfg
-
-    pretrained = {} if found.random else get_pretrained_cfg(found.model, config.text_pretrained)
-    return bool(settings.get("quick_gelu", False) or pretrained.get("quick_gelu", False))
+    return bool(settings.get("quick_gelu") or clip_settings(config, found).get("quick_gelu"))

@@ -1,16 +1,9 @@
 """ReCon's prompts: 20 prefixes and 3 suffixes around a caption."""
 
 _KINDS = (
-    "model",
-    "image",
-    "3D model",
-    "rendering model",
-    "point cloud",
-    "point cloud model",
-    "3D rendering model",
-    "rendering image",
-    "3D rendering image",
-)
+    "model", "image", "3D model", "rendering model", "point cloud", "point cloud model", "3D rendering model",
+    "rendering image", "3D rendering image",
+)  # fmt: skip
 PREFIXES = ("", "A ", *(f"A {kind} of {article}" for kind in _KINDS for article in ("", "a ")))
 SUFFIXES = (".", " with white background.", " with black context.")
 COUNT = len(PREFIXES) * len(SUFFIXES)  # 60

@@ -8,6 +8,7 @@ import json
 import os
 import uuid
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -29,19 +30,37 @@ def _checksum(keys: NDArray[np.uint8], features: NDArray[np.float16]) -> str:
     return state.hexdigest()
 
 
-class FeatureShards:
-    """Rows of features [A, D] float16 under keys of 16 bytes, for one teacher.
+def _read_shard(file: Path, per_key: int, width: int | None) -> tuple[NDArray[np.uint8], NDArray[np.float16]]:
+    """Keys [n, 16] and features [n, per_key, D] of a shard, with D = `width` unless that is None.
 
-    Args:
-        folders: read in this order; they need not exist.
-        writable: the folder that gets new rows; None keeps nothing.
-        log: gets one line for anything unexpected.
+    Raises SafetensorError, OSError or ValueError, which say what is wrong with it.
     """
+    with safe_open(file, framework="numpy") as content:
+        keys, features = content.get_tensor("keys"), content.get_tensor("features")
+        stated = (content.metadata() or {}).get("checksum")
+    if (keys.dtype, features.dtype, features.ndim) != (np.uint8, np.float16, 3) or (
+        keys.shape != (len(features), KEY_BYTES)
+        or features.shape[1] != per_key
+        or width not in (None, features.shape[2])
+    ):
+        want = f"keys uint8 [n, {KEY_BYTES}], features float16 [n, {per_key}, {width or 'D'}]"
+        got = f"{keys.dtype} {list(keys.shape)} and {features.dtype} {list(features.shape)}"
+        raise ValueError(f"{want} wanted, {got} found")
+    if stated != _checksum(keys, features):
+        raise ValueError("its checksum does not match")
+    if not np.isfinite(features).all():
+        raise ValueError("its features are not finite")
+    return keys, features
 
-    def __init__(self, folders: Sequence[Path], writable: Path | None, log: Log) -> None:
-        self.folders = list(folders)
-        self.writable = writable
-        self.log = log
+
+@dataclass
+class FeatureShards:
+    """Rows of features [A, D] float16 under keys of 16 bytes, for one teacher."""
+
+    folders: Sequence[Path]  # read in this order; they need not exist
+    writable: Path | None  # the folder that gets new rows; None keeps nothing
+    teacher: dict[str, Any]  # what the features depend on; a teacher.json beside the shards tells people
+    log: Log  # gets one line for anything unexpected
 
     def read(
         self, keys: Sequence[bytes], per_key: int
@@ -49,46 +68,22 @@ class FeatureShards:
         """Features [U, per_key, D] of U distinct keys (None if no shard has any), and which are filled."""
         row = {key: i for i, key in enumerate(keys)}
         filled = np.zeros(len(keys), np.bool_)
-        features: NDArray[np.float16] | None = None
+        table: NDArray[np.float16] | None = None
         for file in (f for folder in self.folders for f in sorted(folder.glob("part-*.safetensors"))):
-            part = self._read_part(file, per_key)
-            if part is None:
+            try:
+                found, features = _read_shard(file, per_key, None if table is None else table.shape[-1])
+            except (SafetensorError, OSError, ValueError) as error:
+                if file.exists():
+                    self._put_away(file, str(error))
                 continue
-            if features is not None and part[1].shape[1:] != features.shape[1:]:
-                self._put_away(file, f"features {list(part[1].shape)} among others of another width")
-                continue
-            wanted = [(row[key], i) for i, key in enumerate(part[0]) if key in row]
-            if not wanted:
-                continue
-            if features is None:
-                features = np.zeros((len(keys), *part[1].shape[1:]), np.float16)
-            target, source = np.array(wanted).T
-            features[target] = part[1][source]
-            filled[target] = True
-        return features, filled
-
-    def _read_part(self, file: Path, per_key: int) -> tuple[list[bytes], NDArray[np.float16]] | None:
-        try:
-            with safe_open(file, framework="numpy") as content:
-                keys, features = content.get_tensor("keys"), content.get_tensor("features")
-                stated = (content.metadata() or {}).get("checksum")
-        except (SafetensorError, OSError, ValueError) as error:
-            if file.exists():
-                self._put_away(file, str(error))
-            return None
-        why = None
-        if features.ndim != 3 or features.shape[1] != per_key or features.dtype != np.float16:
-            why = f"features [n, {per_key}, D] float16 wanted, {features.dtype} {list(features.shape)} found"
-        elif keys.shape != (len(features), KEY_BYTES) or keys.dtype != np.uint8:
-            why = f"keys [{len(features)}, {KEY_BYTES}] uint8 wanted, {keys.dtype} {list(keys.shape)} found"
-        elif stated != _checksum(keys, features):
-            why = "its checksum does not match"
-        elif not np.isfinite(features).all():
-            why = "its features are not finite"
-        if why is not None:
-            self._put_away(file, why)
-            return None
-        return [key.tobytes() for key in keys], features
+            wanted = [(row[key], i) for i, key in enumerate(map(bytes, found)) if key in row]
+            if wanted:
+                if table is None:
+                    table = np.zeros((len(keys), *features.shape[1:]), np.float16)
+                target, source = np.array(wanted).T
+                table[target] = features[source]
+                filled[target] = True
+        return table, filled
 
     def _put_away(self, file: Path, why: str) -> None:
         self.log(f"feature shard {file} is damaged ({why}); its features are computed again")
@@ -103,26 +98,16 @@ class FeatureShards:
             return
         packed = np.frombuffer(b"".join(keys), np.uint8).reshape(len(keys), KEY_BYTES)
         content = save({"keys": packed, "features": features}, {"checksum": _checksum(packed, features)})
-        self._write(f"part-{uuid.uuid4().hex}.safetensors", content)
-
-    def describe(self, teacher: dict[str, Any]) -> None:
-        """Say in a teacher.json beside the shards, for people, which teacher made them."""
-        if self.writable is not None and not (self.writable / "teacher.json").exists():
-            self._write("teacher.json", json.dumps(teacher, indent=2).encode())
-
-    def _write(self, name: str, content: bytes) -> None:
-        if self.writable is not None:
-            try:
-                write_aside(self.writable / name, content)
-            except OSError as error:
-                self.log(f"features are no longer kept: {self.writable} cannot be written ({error.strerror})")
-                self.writable = None
-
-
-def write_aside(file: Path, content: bytes) -> None:
-    """Write a file, whole or absent at any moment, under a name that no other writer has until then."""
-    with whole_file(file, file.with_name(f".{file.name}.{uuid.uuid4().hex}")) as aside:
-        aside.write_bytes(content)
+        files = {f"part-{uuid.uuid4().hex}.safetensors": content}
+        if not (self.writable / "teacher.json").exists():
+            files["teacher.json"] = json.dumps(self.teacher, indent=2).encode()
+        try:
+            for name, data in files.items():  # aside under a name that no other writer has
+                with whole_file(self.writable / name, self.writable / f".{uuid.uuid4().hex}.tmp") as aside:
+                    aside.write_bytes(data)
+        except OSError as error:
+            self.log(f"features are no longer kept: {self.writable} cannot be written ({error.strerror})")
+            self.writable = None
 
 
 def user_store() -> Path:
@@ -130,33 +115,27 @@ def user_store() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "recon-fast" / "features"
 
 
-def open_shards(store: Path | None, name: str, log: Log) -> FeatureShards:
+def folder_name(teacher: dict[str, Any]) -> str:
+    """Name of the folder of features that depend on what `teacher` says."""
+    model = "".join(c if c.isalnum() else "_" for c in teacher["model"])
+    digest = blake2b(json.dumps(teacher, sort_keys=True).encode(), digest_size=8).hexdigest()
+    return f"{teacher['kind']}-{model}-{digest}"
+
+
+def open_shards(store: Path | None, teacher: dict[str, Any], log: Log) -> FeatureShards:
     """Shards of one teacher in `store`; if it cannot be written, the user's cache takes what is new."""
     if store is None:
-        return FeatureShards([], None, log)
-    folders = []
-    for root in (store, user_store()):
-        folder = root / name
-        folders.append(folder)
-        reason = _not_writable(folder)
-        if reason is None:
-            if root != store:
-                log(f"new features are kept in {root}")
-            return FeatureShards(folders, folder, log)
-        log(
-            f"feature store {root} cannot be written ({reason})"
-            + (f"; using {user_store()}" if root == store else "")
-        )
-    log("features are kept in memory only")
-    return FeatureShards(folders, None, log)
-
-
-def _not_writable(folder: Path) -> str | None:
-    probe = folder / f".probe-{uuid.uuid4().hex}"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        return error.strerror or str(error)
-    return None
+        return FeatureShards([], None, teacher, log)
+    folders = [root / folder_name(teacher) for root in (store, user_store())]
+    for i, folder in enumerate(folders):
+        probe = folder / f".probe-{uuid.uuid4().hex}"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            log(f"feature store {folder.parent} cannot be written ({error.strerror or error})")
+            log("features are kept in memory only" if i else f"new features are kept in {user_store()}")
+        else:
+            return FeatureShards(folders[: i + 1], folder, teacher, log)
+    return FeatureShards(folders, None, teacher, log)

@@ -7,26 +7,21 @@ import torch
 from torch import Tensor, nn
 
 from recon_fast.config.teacher import TeacherConfig
-from recon_fast.device import autocast, resolve_precision, seeded
+from recon_fast.device import autocast
 from recon_fast.errors import InputError
-from recon_fast.teachers.image import quick_gelu
+from recon_fast.teachers.image import quick_gelu, teacher_dtype
 from recon_fast.teachers.weights import Weights, load_state, read_state, text_weights
 
 TINY = {"embed_dim": 256, "text_cfg": {"context_length": 32, "width": 192, "heads": 3, "layers": 2}}
-# of token embeddings. At open_clip's 0.02 the variance between captions over that between the prompts of one
-# is 0.44, at 1 it is 0.87, and the nearest of 80 captions shares the noun for 42 % rather than 32 %
+# Standard deviation of token embeddings. At open_clip's 0.02 the variance between captions over that between
+# the prompts of one is 0.44, at 1 it is 0.87, and the nearest of 80 captions shares the noun for 42 % rather
+# than 32 %.
 _TINY_STD = 1.0
 _PARTS = ("positional_embedding", "text_projection", "token_embedding.", "transformer.", "ln_final.")
 
 
 class TextTeacher:
-    """Features of texts, by open_clip's own tokenizer and text tower.
-
-    Args:
-        config: which model, weights and seed.
-        device: where it runs.
-        weights: the result of `text_weights(config)`; looked up if None.
-    """
+    """Features of texts, by open_clip's own tokenizer and text tower; arguments as of `ImageTeacher`."""
 
     def __init__(
         self, config: TeacherConfig, device: str | torch.device = "cpu", weights: Weights | None = None
@@ -46,12 +41,13 @@ class TextTeacher:
                 "teacher.text must be an open_clip model with open_clip's own BPE tokenizer, got "
                 f"{found.model!r}, whose tokenizer {foreign or 'SigLIP'} would have to be downloaded"
             )
-        self.tokenizer = (
-            open_clip.SimpleTokenizer(context_length=text["context_length"])
-            if tiny
-            else open_clip.get_tokenizer(found.model)
-        )
-        with seeded(config.seed):
+        if tiny:
+            self.tokenizer = open_clip.SimpleTokenizer(context_length=text["context_length"])
+        else:
+            self.tokenizer = open_clip.get_tokenizer(found.model)
+        self.dtype = teacher_dtype(config, self.device)
+        with torch.random.fork_rng(devices=[]):  # CUDA's generators are not touched
+            torch.default_generator.manual_seed(config.seed)
             activation = quick_gelu(settings, config, found)
             self.model: nn.Module = _build_text_tower(settings["embed_dim"], CLIPTextCfg(**text), activation)
             if tiny:
@@ -59,11 +55,9 @@ class TextTeacher:
         if found.file is not None:
             load_state(self.model, _text_part(read_state(found.file)), found.file, found.model)
         self.model.eval().requires_grad_(False).to(self.device)
-        mask = getattr(self.model, "attn_mask", None)
-        # with a causal mask nothing after a text's end reaches its feature, so padding can be cut off
-        self.mask: Tensor | None = (
-            mask if self.model.pool_type == "argmax" and self.model.cls_emb is None else None
-        )
+        # With a causal mask nothing after a text's end reaches its feature, so that padding can be cut off.
+        causal = self.model.pool_type == "argmax" and self.model.cls_emb is None
+        self.mask: Tensor | None = getattr(self.model, "attn_mask", None) if causal else None
 
     @torch.inference_mode()
     def __call__(self, texts: Sequence[str]) -> Tensor:
@@ -73,7 +67,7 @@ class TextTeacher:
             length = int(tokens.argmax(1).max()) + 1  # the end token has the highest number
             tokens = tokens[:, :length]
             self.model.attn_mask = self.mask[:length, :length]
-        with autocast(self.device, resolve_precision(self.config.precision, self.device)):
+        with autocast(self.device, self.dtype):
             return self.model(tokens.to(self.device)).float().cpu()
 
 

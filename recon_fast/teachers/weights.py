@@ -1,16 +1,15 @@
 """Where teachers' weights lie on this machine, and how a file becomes a state dict, without any network."""
 
 import hashlib
-import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from recon_fast.config.teacher import TeacherConfig
 from recon_fast.errors import InputError
-from recon_fast.schema import instead
+from recon_fast.files import is_torchscript
 
 if TYPE_CHECKING:
     import torch
@@ -55,8 +54,9 @@ def image_weights(config: TeacherConfig) -> Weights:
     """Look for the image teacher's weights."""
     name = config.image or ""
     if name.startswith(OPEN_CLIP):
-        return _open_clip(config, name.removeprefix(OPEN_CLIP), "teacher.image", config.image_weights)
+        return _open_clip(config, "image", name.removeprefix(OPEN_CLIP))
     import timm
+    import torch
 
     if not timm.is_model(name):
         raise InputError(f"teacher.image must be a timm model or {OPEN_CLIP}NAME, got {name!r}")
@@ -67,22 +67,16 @@ def image_weights(config: TeacherConfig) -> Weights:
         raise InputError(
             f"teacher.image must be a model and tag that timm knows, got {name!r}: {error}"
         ) from error
-    if config.weights == "random":
-        return Weights("teacher.image", name, None, random=True)
-    own = pretrained.hf_hub_filename
+    own, url = pretrained.hf_hub_filename, str(pretrained.url or "")
     files = [own] if own else ["model.safetensors", "pytorch_model.bin"]
-    url = str(pretrained.url) if pretrained.url else None
-    return _find("teacher.image", name, config.image_weights, pretrained.hf_hub_id, files, url, _torch_hub)
+    cache = Path(torch.hub.get_dir()) / "checkpoints"
+    return _find(config, "image", name, pretrained.hf_hub_id, files, url, cache)
 
 
 def text_weights(config: TeacherConfig) -> Weights:
     """Look for the text teacher's weights."""
     name = config.text or ""
-    if name == "tiny":
-        if config.weights == "random":
-            return Weights("teacher.text", name, None, random=True)
-        return _find("teacher.text", name, config.text_weights, None, [], None, _clip_cache)
-    return _open_clip(config, name, "teacher.text", config.text_weights)
+    return _find(config, "text", name) if name == "tiny" else _open_clip(config, "text", name)
 
 
 def describe_weights(config: TeacherConfig) -> list[tuple[str, str]]:
@@ -96,16 +90,14 @@ def describe_weights(config: TeacherConfig) -> list[tuple[str, str]]:
     return rows
 
 
-def _open_clip(config: TeacherConfig, name: str, argument: str, file: str | None) -> Weights:
+def _open_clip(config: TeacherConfig, kind: str, name: str) -> Weights:
     import open_clip
     from open_clip.pretrained import get_pretrained_cfg
 
     if ":" in name or open_clip.get_model_config(name) is None:
-        raise InputError(f"{argument} must name an open_clip model, got {name!r}")
-    if config.weights == "random":
-        return Weights(argument, name, None, random=True)
+        raise InputError(f"teacher.{kind} must name an open_clip model, got {name!r}")
     pretrained = get_pretrained_cfg(name, config.text_pretrained)
-    if not pretrained and not file:
+    if not pretrained and config.weights == "local" and not getattr(config, f"{kind}_weights"):
         tags = ", ".join(open_clip.list_pretrained_tags_by_model(name)) or "none"
         raise InputError(
             f"teacher.text_pretrained of {name} must be one of {tags}; got {config.text_pretrained!r}"
@@ -113,41 +105,26 @@ def _open_clip(config: TeacherConfig, name: str, argument: str, file: str | None
     repository, _, filename = (pretrained.get("hf_hub") or "").rpartition("/")
     filename = filename or "open_clip_pytorch_model.bin"
     safe = "open_clip_model" if filename == "open_clip_pytorch_model.bin" else Path(filename).stem
-    return _find(
-        argument,
-        name,
-        file,
-        repository,
-        [f"{safe}.safetensors", filename],
-        pretrained.get("url"),
-        _clip_cache,
-    )
-
-
-def _torch_hub() -> Path:
-    import torch
-
-    return Path(torch.hub.get_dir()) / "checkpoints"
-
-
-def _clip_cache() -> Path:
-    return Path("~/.cache/clip").expanduser()
+    return _find(config, kind, name, repository, [f"{safe}.safetensors", filename], pretrained.get("url"))
 
 
 def _find(
-    argument: str,
+    config: TeacherConfig,
+    kind: str,
     model: str,
-    file: str | None,
-    repository: str | None,
-    filenames: list[str],
-    url: str | None,
-    url_cache: Callable[[], Path],
+    repository: str | None = None,
+    filenames: Sequence[str] = (),
+    url: str | None = None,
+    url_cache: Path = Path("~/.cache/clip"),  # open_clip's
 ) -> Weights:
     """A file the user named, else the Hugging Face cache, else the cache of files that came from a URL."""
+    argument, file = f"teacher.{kind}", getattr(config, f"{kind}_weights")
+    if config.weights == "random":
+        return Weights(argument, model, None, random=True)
     if file is not None:
         path = Path(file).expanduser()
         if not path.is_file():
-            raise InputError(f"{argument}_weights must be a file, got {file}, which is {_kind(path)}")
+            raise InputError(f"{argument}_weights must be a file, got {file}, which is no file at all")
         return Weights(argument, model, path, (str(path),))
     looked, get = [], ""
     if repository:
@@ -161,54 +138,29 @@ def _find(
         folder = Path(constants.HF_HUB_CACHE) / f"models--{repository.replace('/', '--')}"
         looked.append(f"{folder} ({' or '.join(filenames)})")
     if url:
-        from recon_fast.checkpoint import is_torchscript  # imported here: it loads torch
-
-        path = url_cache() / url.rsplit("/", 1)[-1]
+        path = url_cache.expanduser() / url.rsplit("/", 1)[-1]
         get = get or f"fetch {url}, "
         if path.is_file() and not is_torchscript(path):
             return Weights(argument, model, path, (str(path),))
-        looked.append(
-            f"{path} (a TorchScript archive, which holds code: not used)" if path.is_file() else str(path)
-        )
+        looked.append(f"{path}{' (a TorchScript archive, which holds code: not used)' * path.is_file()}")
     return Weights(argument, model, None, tuple(looked), get)
 
 
-def _kind(path: Path) -> str:
-    return "a folder" if path.is_dir() else "no file at all" if not path.exists() else "something else"
-
-
 def read_state(file: Path) -> dict[str, "torch.Tensor"]:
-    """State dict of a .safetensors file or of a torch file that holds only tensors.
+    """State dict of a .safetensors file or of a torch file that holds only tensors; no code of it runs.
 
     Wrappers of training checkpoints ("state_dict", "model", EMA copies first) and prefixes ("module.",
-    "_orig_mod.") are taken off. Objects other than tensors and plain containers are refused, so no code of
-    the file runs.
+    "_orig_mod.") are taken off.
     """
     import torch
-    from safetensors.torch import load_file
 
-    from recon_fast.checkpoint import is_torchscript
+    from recon_fast.checkpoint.files import read_torch_file
 
+    wanted = f"weight file {file} must be a whole .safetensors file or a torch file of tensors only"
     try:
-        if file.suffix == ".safetensors":
-            return load_file(file)
-        if is_torchscript(file):
-            raise InputError(
-                f"weight file {file} must hold only tensors, got a TorchScript archive, which holds code; "
-                "use the .safetensors file of the same model"
-            )
-        with warnings.catch_warnings():
-            # torch's note about newer pickles says nothing that the outcome does not
-            warnings.filterwarnings("ignore", "Detected pickle protocol")
-            content: Any = torch.load(file, map_location="cpu", weights_only=True)
-    except InputError:
-        raise
-    except Exception as error:  # zip, tensor and format errors of a damaged file have no common type
-        first = str(error).strip().split("\n")[0].split(". ")[0] or type(error).__name__
-        raise InputError(
-            f"weight file {file} must be a whole .safetensors file or a torch file of tensors only: "
-            f"{first}{instead(file)}"
-        ) from error
+        content = read_torch_file(file)
+    except InputError as error:
+        raise InputError(f"{wanted}: {error}") from error
     for key in ("state_dict_ema", "model_ema", "state_dict", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
@@ -216,9 +168,7 @@ def read_state(file: Path) -> dict[str, "torch.Tensor"]:
     if not isinstance(content, Mapping) or not all(
         isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in content.items()
     ):
-        raise InputError(
-            f"weight file {file} must hold a state dict of tensors, got {type(content).__name__}"
-        )
+        raise InputError(f"{wanted}, got {type(content).__name__} of other things")
     return {key.removeprefix("module.").removeprefix("_orig_mod."): value for key, value in content.items()}
 
 
@@ -227,22 +177,15 @@ def load_state(
     state: Mapping[str, "torch.Tensor"],
     file: Path,
     name: str,
-    spare: Iterable[str] = (),
+    spare: Sequence[str] = (),
 ) -> None:
     """Fill a model from a state dict, or raise an `InputError` that names the first key that does not fit.
 
     Keys that start with one of `spare` (a classifier that the teacher does without) may be left over.
     """
-    wanted = model.state_dict()
-    prefix = f"weight file {file} does not fit {name}"
-    for key, value in wanted.items():
-        if key not in state:
-            if key.endswith("num_batches_tracked"):
-                continue
-            raise InputError(f"{prefix}: {key} {list(value.shape)} is wanted, and not in the file")
-        if state[key].shape != value.shape:
-            raise InputError(f"{prefix}: {key} must be {list(value.shape)}, got {list(state[key].shape)}")
-    for key in state:
-        if key not in wanted and not key.startswith(tuple(spare)):
-            raise InputError(f"{prefix}: {key} {list(state[key].shape)} is in the file, and not wanted")
-    model.load_state_dict({key: state[key] for key in wanted if key in state}, strict=False)
+    from recon_fast.checkpoint.files import match, refuse_unfit
+
+    where, names = f"weight file {file} of {name}", {key: key for key in model.state_dict()}
+    update, report = match(where, state, model, names, lambda key: key.startswith(tuple(spare)))
+    refuse_unfit(where, report.missing, report.unexpected)
+    model.load_state_dict(update, strict=False)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from recon_fast.models.blocks import Linear
+from recon_fast.models.blocks import Block, ReConBlock
 
 
 class AdamW(torch.optim.AdamW):
@@ -35,16 +35,35 @@ class AdamW(torch.optim.AdamW):
         self.grad_scale = self.found_inf = None
 
     def multiply_copies(self, model: nn.Module) -> None:
-        """Give the `Linear` layers of the model that this optimizer trains copies to compute with."""
+        """Let the blocks' linear layers that this optimizer trains compute with copies in training passes.
+
+        The copies stand in for the parameters while `model` runs forward, and only then: the model's state,
+        and what it computes in evaluation mode, stay those of the parameters.
+        """
         trained = {id(parameter) for parameter in self._trained() if parameter.requires_grad}
+        stand_ins: list[tuple[nn.Module, str, nn.Parameter, nn.Parameter]] = []
+        for block in model.modules():
+            if not isinstance(block, Block | ReConBlock):
+                continue
+            for layer in block.modules():
+                if isinstance(layer, nn.Linear):
+                    for name, parameter in layer.named_parameters():
+                        if id(parameter) in trained:
+                            copy = nn.Parameter(parameter.detach().to(torch.bfloat16))
+                            self.copies[parameter] = copy
+                            stand_ins.append((layer, name, parameter, copy))
 
-        def copy_of(parameter: Tensor) -> Tensor:
-            return self.copies.setdefault(parameter, parameter.detach().to(torch.bfloat16).requires_grad_())
+        def put_copies(module: nn.Module, *_: Any) -> None:
+            if module.training:
+                for layer, name, _parameter, copy in stand_ins:
+                    layer._parameters[name] = copy
 
-        for module in model.modules():
-            if isinstance(module, Linear) and id(module.weight) in trained:
-                bias = module.bias
-                module.copies = copy_of(module.weight), None if bias is None else copy_of(bias)
+        def put_parameters(*_: Any) -> None:
+            for layer, name, parameter, _copy in stand_ins:
+                layer._parameters[name] = parameter
+
+        model.register_forward_pre_hook(put_copies)
+        model.register_forward_hook(put_parameters, always_call=True)
 
     def clip(self, limit: float | None) -> Tensor:
         """The norm of all gradients, 0-d; the next step takes them divided by what it exceeds `limit` by."""

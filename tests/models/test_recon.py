@@ -24,18 +24,18 @@ def batch(B=3, N=50):
 def test_masking_is_a_partition_of_fixed_size(mask_type):
     config = small(mask_type=mask_type)
     centers = torch.randn(50, 10, 3)
-    masking = Masking.draw(centers, config)
+    masking = Masking.sample(centers, config)
     assert masking.masked.shape == (50, 6)
     assert torch.cat(masking, 1).sort(1).values.equal(torch.arange(10).expand(50, -1))
     assert masking.masked.eq(masking.masked.sort(1).values).all()
     # every group is masked about as often as every other
-    counts = Masking.draw(torch.randn(4000, 10, 3), config).masked.flatten().bincount(minlength=10) / 4000
+    counts = Masking.sample(torch.randn(4000, 10, 3), config).masked.flatten().bincount(minlength=10) / 4000
     assert (counts - 0.6).abs().max() < 0.06
 
 
 def test_block_masks_the_groups_nearest_to_one():
     centers = torch.randn(20, 10, 3)
-    masked = Masking.draw(centers, small(mask_type="block")).masked
+    masked = Masking.sample(centers, small(mask_type="block")).masked
     dist = torch.cdist(centers, centers)
     for cloud in range(20):
         sets = [set(dist[cloud, g].argsort()[:6].tolist()) for g in range(10)]
@@ -171,7 +171,7 @@ def test_single_modal_loss_of_one_label_is_zero():
 def test_compiles_without_graph_breaks():
     model = ReCon(small())
     points = batch()[0]
-    mask = Masking.draw(model.group(points).centers, model.config)
+    mask = Masking.sample(model.group(points).centers, model.config)
     compiled = torch.compile(model.encode_visible, fullgraph=True, backend="eager")
     torch.testing.assert_close(
         compiled(model.group(points), mask)[0].local_tokens,

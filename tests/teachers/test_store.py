@@ -10,7 +10,8 @@ import pytest
 from recon_fast.data.shapes import ArrayPictures, Shapes
 from recon_fast.errors import InputError
 from recon_fast.teachers import compute_features, random_teacher_config
-from recon_fast.teachers.store import _folder, _image_key
+from recon_fast.teachers.shards import folder_name
+from recon_fast.teachers.store import _key
 
 CONFIG = random_teacher_config(prompts=3, batch_size=4)  # 2 pictures or 1 caption a batch
 
@@ -163,10 +164,10 @@ def test_nowhere_to_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_a_full_disk_costs_only_the_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(file: Path, content: bytes) -> None:
+    def full(file: Path, aside: Path) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("recon_fast.teachers.shards.write_aside", full)
+    monkeypatch.setattr("recon_fast.teachers.shards.whole_file", full)
     lines: list[str] = []
     features = compute_features(replace(shapes(), pictures=None), CONFIG, store=tmp_path, log=lines.append)
     assert features is not None
@@ -199,7 +200,7 @@ def test_the_key_covers_what_changes_features() -> None:
 
     variants = [CONFIG] + [replace(CONFIG, **c) for c in ({"seed": 1}, {"views": 3}, {"image_size": 96})]
     variants += [replace(CONFIG, image="resnet18")]
-    keys = {_folder("image", _image_key(c, image_weights(c))) for c in variants}
+    keys = {folder_name(_key("image", c, image_weights(c))) for c in variants}
     assert len(keys) == len(variants)
     same = replace(CONFIG, batch_size=1, text=None, store="elsewhere")
-    assert _folder("image", _image_key(same, image_weights(same))) in keys
+    assert folder_name(_key("image", same, image_weights(same))) in keys

@@ -11,16 +11,17 @@ from torch import nn
 
 from recon_fast.checkpoint.training import list_checkpoints, named_optimizer_state
 from recon_fast.config import OptimConfig
-from recon_fast.models.blocks import Linear, Mlp
+from recon_fast.models.blocks import Block, ReConBlock
 from recon_fast.training.adamw import AdamW
+from recon_fast.training.memory import recompute_blocks
 from recon_fast.training.optim import build_optimizer, parameter_groups
 from recon_fast.training.pretrain import pretrain
 
 
 def two_models(width=200):
-    """The same two linear layers twice, 40,000 values a weight: more than one item of the kernel's work."""
+    """The same block twice, 40,000 values a weight or more: more than one item of the kernel's work."""
     torch.manual_seed(0)
-    model = Mlp(width, 1)
+    model = Block(width, 2)
     return model, copy.deepcopy(model)
 
 
@@ -47,7 +48,7 @@ def test_updates_are_those_of_torch(copies, limit):
     torch_optimizer = torch.optim.AdamW(parameter_groups(theirs, 0.1), lr=1e-2, betas=(0.9, 0.95))
     if copies:
         optimizer.multiply_copies(ours)
-    assert len(optimizer.copies) == 4 * copies
+    assert len(optimizer.copies) == 7 * copies
     for scale in (1.0, 1e-3, 30.0):
         norms = step_both(ours, theirs, optimizer, torch_optimizer, limit, scale)
         torch.testing.assert_close(*norms, rtol=1e-5, atol=0)
@@ -75,15 +76,55 @@ def test_a_step_that_is_not_finite_changes_nothing():
     assert not optimizer.clip(None)
 
 
-def test_only_trained_layers_multiply_copies_and_only_in_training():
-    model = nn.Sequential(Linear(8, 8), Linear(8, 8), nn.Linear(8, 8))
-    model[1].weight.requires_grad_(False)
+def test_only_trained_layers_of_blocks_multiply_copies_and_only_in_training():
+    model = nn.Sequential(Block(8, 2), nn.Linear(8, 8))
+    block = model[0]
+    frozen = block.attn.qkv.weight.requires_grad_(False)
+    names = {name for name, _ in model.named_parameters()}
     optimizer = AdamW([{"params": list(model.parameters())}], betas=(0.9, 0.999))
     optimizer.multiply_copies(model)
-    assert set(optimizer.copies) == {model[0].weight, model[0].bias}
-    assert model[0].in_use() is model[0].copies
-    assert set(model.state_dict()) == set(dict(model.named_parameters()))
-    assert model.eval()[0].in_use() == (model[0].weight, model[0].bias)
+    layers = block.attn.proj, block.mlp.fc1, block.mlp.fc2
+    assert set(optimizer.copies) == {p for layer in layers for p in (layer.weight, layer.bias)}
+    seen = []
+    block.mlp.register_forward_pre_hook(lambda mlp, _: seen.append((mlp.fc1.weight, block.attn.qkv.weight)))
+    x = torch.ones(1, 3, 8)
+    with torch.autocast("cpu", torch.bfloat16):
+        model(x).sum().backward()
+        model.eval()(x)
+    assert seen[0][0] is optimizer.copies[block.mlp.fc1.weight]
+    assert seen[1][0] is block.mlp.fc1.weight
+    assert seen[0][1] is seen[1][1] is frozen
+    assert {name for name, _ in model.named_parameters()} == names == set(model.state_dict())
+    for parameter, kept in optimizer.copies.items():
+        assert parameter.grad is None
+        assert kept.grad.dtype == torch.bfloat16
+    model.train()
+    with pytest.raises(RuntimeError):
+        model(torch.ones(1, 3, 5))
+    assert block.mlp.fc1.weight in optimizer.copies  # the parameters are back after an error too
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize("kind", [Block, ReConBlock])
+def test_values_and_gradients_are_those_of_autocast_to_the_bit(kind, recompute):
+    torch.manual_seed(0)
+    ours = kind(64, 2)
+    theirs = copy.deepcopy(ours)
+    optimizer = AdamW([{"params": list(ours.parameters())}], betas=(0.9, 0.999))
+    optimizer.multiply_copies(ours)
+    outputs = []
+    for block in (ours, theirs):
+        whole = nn.Sequential(block)
+        if recompute:
+            recompute_blocks(whole)
+        queries, x = torch.linspace(-1, 1, 256).view(2, 2, 64), torch.linspace(2, -3, 640).view(2, 5, 64)
+        with torch.autocast("cpu", torch.bfloat16):
+            output = block(x) if kind is Block else torch.cat(block(queries, x, True), 1)
+        (output * torch.linspace(-1, 2, output.numel()).view_as(output)).sum().backward()
+        outputs.append(output)
+    assert torch.equal(*outputs)
+    for (name, a), b in zip(ours.named_parameters(), theirs.parameters(), strict=True):
+        assert torch.equal(optimizer.copies.get(a, a).grad.float(), b.grad), name
 
 
 def losses(run):
