@@ -172,15 +172,12 @@ def _print_sections(_command: str, result: dict[str, list[tuple[str, str]]]) -> 
 def find_shapes(clouds: str, text: str | None, config: RetrieveConfig, captions: bool) -> Any:
     """What `recon-fast retrieve` does: nearest shapes to a query, or scores of captions."""
     from recon_fast.errors import InputError
+    from recon_fast.tasks.retrieve import caption_recall, retrieve
 
     if captions == (text is not None):
         raise InputError("retrieve takes a query or --captions, one of both")
     if text is None:
-        from recon_fast.tasks.captions import caption_recall
-
         return caption_recall(clouds, config)
-    from recon_fast.tasks.retrieve import retrieve
-
     return retrieve(clouds, text, config)
 
 

@@ -1,7 +1,6 @@
 """Which device, which precision, and randomness that depends on the step alone."""
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 

@@ -1,16 +1,31 @@
-"""Processes that train together: which one this is, and a batch that they hold between them in equal parts.
+"""Processes that torchrun started, one device each, and a batch that they hold between them in equal parts.
 
 With one process, or without torch.distributed, everything here is the identity.
 """
 
-from collections.abc import Callable
+import gc
+import importlib
+import os
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from recon_fast.device import resolve_device
+from recon_fast.errors import InputError, first_line
+
 T = TypeVar("T")
+_PATIENCE = timedelta(hours=1)  # the others wait while the first process computes teacher features or probes
+_LOST = re.compile(r"gloo|NCCL|[Cc]onnection|[Tt]imed? ?out|ProcessGroup|[Ss]ocket|recvValue")
+
+
+class RankLost(InputError):
+    """Another process of the job is gone, or cannot be reached."""
 
 
 def rank() -> int:
@@ -67,3 +82,83 @@ def broadcast_buffers(model: nn.Module) -> None:
     if world_size() > 1:
         for buffer in model.buffers():
             dist.broadcast(buffer, 0)
+
+
+def _processes() -> int:
+    """How many processes torchrun has started."""
+    given = os.environ.get("WORLD_SIZE", "1")
+    if not given.isdecimal() or int(given) < 1:
+        raise InputError(f"WORLD_SIZE must be a number of processes, as torchrun sets it, got {given!r}")
+    return int(given)
+
+
+@contextmanager
+def process_group(device: str) -> Iterator[torch.device]:
+    """The device to train on; under torchrun it is this process's own, and the processes are connected."""
+    if _processes() == 1 or dist.is_initialized():
+        yield resolve_device(device)
+        return
+    if device in ("auto", "cuda") and torch.cuda.is_available():
+        device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+    own = resolve_device(device)
+    if own.type == "cuda":
+        torch.cuda.set_device(own)
+    from torch.distributed.rendezvous import rendezvous
+
+    # DistributedDataParallel imports it, and its functions keep the group that is the default one by then.
+    importlib.import_module("torch.distributed.nn")
+    try:
+        with lost_ranks(lambda: "before the first step"):
+            store, number, count = next(rendezvous("env://", timeout=_PATIENCE))
+            if os.environ.get("GROUP_WORLD_SIZE") == "1":
+                # torchrun keeps its store over restarts, with the addresses of processes that are gone.
+                store = dist.PrefixStore(f"start {os.environ.get('TORCHELASTIC_RESTART_COUNT')}", store)
+            backend = "nccl" if own.type == "cuda" else "gloo"
+            dist.init_process_group(backend, store=store, rank=number, world_size=count, timeout=_PATIENCE)
+            yield own
+    finally:
+        if dist.is_initialized():
+            with suppress(RuntimeError):
+                dist.destroy_process_group()
+            # An interpreter that ends while a group still has threads may end with SIGABRT.
+            gc.collect()
+
+
+@contextmanager
+def lost_ranks(where: Callable[[], str]) -> Iterator[None]:
+    """Turn what torch.distributed raises when a process is gone into a `RankLost` that says where."""
+    try:
+        yield
+    except RuntimeError as error:
+        if _processes() == 1 or not (isinstance(error, dist.DistError) or _LOST.search(str(error))):
+            raise
+        reason = first_line(error)
+        raise RankLost(f"process {rank()} lost another process of the job {where()}: {reason}") from error
+
+
+def from_first(make: Callable[[], T]) -> T:
+    """What `make` gives in the first process, in all of them; where it raises InputError, all of them end."""
+    if world_size() == 1:
+        return make()
+    told: list[Any] = [None, None]
+    error = None
+    if rank() == 0:
+        try:
+            told = [True, make()]
+        except InputError as raised:
+            told, error = [False, None], raised
+    dist.broadcast_object_list(told)
+    if error is not None:
+        raise error
+    if not told[0]:
+        raise SystemExit(2)  # the first process says why
+    return told[1]
+
+
+def mean_and_any(values: Tensor, flag: bool) -> Tensor:
+    """Means over processes of values [V], then a number above 0 if `flag` holds in one of them: [V + 1]."""
+    both = torch.cat([values, values.new_full((1,), float(flag))])
+    if world_size() > 1:
+        dist.all_reduce(both)
+        both /= world_size()
+    return both

@@ -14,7 +14,7 @@ import torch
 from rich.console import Console
 
 from recon_fast.errors import InputError
-from recon_fast.training import loop as loop_module
+from recon_fast.training.loop import Loop
 from recon_fast.training.pretrain import pretrain
 
 _context = multiprocessing.get_context("forkserver")
@@ -50,14 +50,14 @@ def train(config, shapes, die_at=None, log=None):
         file = Path(f"{log}-{os.environ.get('RANK', 0)}").open("w", encoding="utf-8")  # noqa: SIM115
         os.dup2(file.fileno(), 2)
     if die_at is not None and int(os.environ.get("RANK", 0)) == die_at[0]:
-        real = loop_module.train_step
+        real = Loop.advance
 
-        def dying(*arguments):
-            if arguments[4] == die_at[1]:
+        def dying(loop, *rest):
+            if loop.step == die_at[1]:
                 os.kill(os.getpid(), signal.SIGKILL)
-            return real(*arguments)
+            return real(loop, *rest)
 
-        loop_module.train_step = dying
+        Loop.advance = dying
     pretrain(config, "auto", Console(quiet=True), shapes)
 
 

@@ -18,8 +18,7 @@ from recon_fast.cli import main
 from recon_fast.config.frozen import EmbedConfig
 from recon_fast.errors import InputError
 from recon_fast.models import Classifier, ReCon
-from recon_fast.tasks.embed_files import embed_files
-from recon_fast.tasks.feature_file import is_feature_file, read_features
+from recon_fast.tasks.embed_files import embed_files, is_feature_file, read_features
 from recon_fast.tasks.table import read_result
 from recon_fast.teachers.weights import read_state
 from recon_fast.training.pretrain import pretrain

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from recon_fast.checkpoint.files import open_tensors, read_tensors, save_weights, weights_metadata
 from recon_fast.console import say
 from recon_fast.errors import InputError
-from recon_fast.files import whole_folder
+from recon_fast.files import whole_file, whole_folder
 from recon_fast.models import AnyModel
 from recon_fast.schema import read_json
 
@@ -113,11 +113,13 @@ def save_best(run: Path, model: AnyModel, conventions: Mapping[str, Any]) -> Non
     Raises:
         SaveFailed: the disk is full or cannot be written.
     """
+    file = run / "best" / "model.safetensors"
     try:
-        with whole_folder(run / "best") as aside:
-            save_weights(model, aside / "model.safetensors", weights_metadata(model, None, conventions))
-    except OSError as error:
-        raise SaveFailed(f"{run / 'best'} cannot be written: {error}") from error
+        file.parent.mkdir(exist_ok=True)
+        with whole_file(file) as aside:
+            save_weights(model, aside, weights_metadata(model, None, conventions))
+    except (OSError, SafetensorError) as error:
+        raise SaveFailed(f"{file.parent} cannot be written: {error}") from error
 
 
 def check_space(run: Path, model: nn.Module, keep: int, console: Console, best: bool = False) -> str:

@@ -15,10 +15,11 @@ from torch import Tensor
 
 from recon_fast.checkpoint.restore import Restored, restore
 from recon_fast.config import ReConConfig
-from recon_fast.config.frozen import FeatureKind, FrozenConfig
+from recon_fast.config.frozen import EmbedConfig, FeatureKind, RetrieveConfig, SvmConfig, ZeroShotConfig
 from recon_fast.console import ProgressBars, say
 from recon_fast.data.batches.transforms import unit_sphere
 from recon_fast.data.conventions import check_conventions
+from recon_fast.data.open import prepare_shapes
 from recon_fast.data.readers.clouds import looks_transposed
 from recon_fast.data.shapes import Shapes
 from recon_fast.device import autocast, resolve_device, resolve_precision
@@ -27,10 +28,8 @@ from recon_fast.kernels import farthest_point_sample
 from recon_fast.models import Encoding, PretrainModel, build_model
 from recon_fast.models.classifier import classification_feature
 from recon_fast.models.tokenizer import take_groups
-from recon_fast.schema import write_json
-from recon_fast.tasks.evaluate import Scores, write_confusion
 from recon_fast.training.probe import RATIO, svm_feature, zero_shot_feature
-from recon_fast.training.record import versions
+from recon_fast.training.scores import Scores
 
 KINDS: tuple[FeatureKind, ...] = get_args(FeatureKind)
 Cloud = NDArray | Tensor
@@ -118,14 +117,19 @@ class PointEncoder:
         clouds, place = _clouds(points)
         num_points = _count("num_points", num_points, self.usual_points)
         batch_size = _count("batch_size", batch_size, self.usual_batch)
-        self._check(clouds, place, num_points)
+        if num_points < self.least_points:
+            text = f"num_points must be at least {self.least_points} for this model"
+            raise InputError(f"{text}, got {num_points}")
+        for i, cloud in enumerate(clouds):
+            self._check(cloud, place.format(i))
         sizes = [min(len(cloud), num_points) for cloud in clouds]
         order = sorted(range(len(clouds)), key=lambda i: sizes[i])
         features = []
         with torch.inference_mode(), autocast(self.device, self.dtype):
-            for rows in _batches(order, sizes, batch_size):
-                batch = self._batch([clouds[i] for i in rows], num_points, normalize)
-                features.append(head(self.model.encode(batch)).float().cpu())
+            for _, same in groupby(order, key=lambda i: sizes[i]):
+                while rows := list(islice(same, batch_size)):
+                    batch = self._batch([clouds[i] for i in rows], num_points, normalize)
+                    features.append(head(self.model.encode(batch)).float().cpu())
         out = torch.cat(features)[torch.tensor(order).argsort()]  # outside: an ordinary tensor
         if isinstance(points, np.ndarray | Tensor) and points.ndim == 2:
             out = out[0]
@@ -157,30 +161,32 @@ class PointEncoder:
         aligned = self.aligned and kind == "zeroshot"
         return lambda encoding: cast(Tensor, zero_shot_feature(model, encoding, aligned, ratio))
 
-    def _check(self, clouds: Sequence[Cloud], place: str, num_points: int) -> None:
-        """Raise InputError unless all clouds can be encoded; `place` is their name in messages."""
+    def _check(self, cloud: Cloud, name: str) -> None:
+        """Raise InputError unless a cloud can be encoded; `name` is what messages call it."""
+        if cloud.ndim != 2 or cloud.shape[1] != 3:
+            hint = ""
+            if cloud.ndim == 2 and looks_transposed(*cloud.shape):
+                hint = ": it looks transposed"
+            elif cloud.ndim == 2 and cloud.shape[1] > 3:
+                hint = "; its first three columns are [:, :3]"
+            raise InputError(f"{name} must be [N, 3], got {tuple(cloud.shape)}{hint}")
         least = self.least_points
-        if num_points < least:
-            raise InputError(f"num_points must be at least {least} for this model, got {num_points}")
-        for i, cloud in enumerate(clouds):
-            name = place.format(i)
-            if cloud.ndim != 2 or cloud.shape[1] != 3:
-                hint = ""
-                if cloud.ndim == 2 and looks_transposed(*cloud.shape):
-                    hint = ": it looks transposed"
-                elif cloud.ndim == 2 and cloud.shape[1] > 3:
-                    hint = "; its first three columns are [:, :3]"
-                raise InputError(f"{name} must be [N, 3], got {tuple(cloud.shape)}{hint}")
-            if len(cloud) < least:
-                raise InputError(f"{name} must have at least {least} points for this model, got {len(cloud)}")
-            values = _tensor(cloud, name)
-            finite = values.isfinite().all(1)
-            if not finite.all():
-                bad = int((~finite).sum())
-                raise InputError(f"{name} must be finite, got NaN or inf in {bad} of {len(cloud)} points")
-            if not values.float().isfinite().all():
-                largest = float(values.abs().max())
-                raise InputError(f"{name} must fit into float32, got coordinates up to {largest:.3g}")
+        if len(cloud) < least:
+            raise InputError(f"{name} must have at least {least} points for this model, got {len(cloud)}")
+        if isinstance(cloud, Tensor):
+            real = cloud.dtype != torch.bool and not cloud.is_complex()
+        else:
+            real = cloud.dtype.kind in "fiu"
+        if not real:
+            raise InputError(f"{name} must be real numbers, got {cloud.dtype}")
+        values = _tensor(cloud)
+        finite = values.isfinite().all(1)
+        if not finite.all():
+            bad = int((~finite).sum())
+            raise InputError(f"{name} must be finite, got NaN or inf in {bad} of {len(cloud)} points")
+        if not values.float().isfinite().all():
+            largest = float(values.abs().max())
+            raise InputError(f"{name} must fit into float32, got coordinates up to {largest:.3g}")
 
     def _batch(self, clouds: Sequence[Cloud], num_points: int, normalize: bool) -> Tensor:
         """The clouds, normalised and reduced: [B, N, 3] float32 on the device."""
@@ -212,29 +218,15 @@ def _clouds(points: Any) -> tuple[Sequence[Cloud], str]:
     return list(points), "points[{}]"
 
 
-def _tensor(cloud: Cloud, name: str = "points") -> Tensor:
+def _tensor(cloud: Cloud) -> Tensor:
     """A cloud in float64, so that coordinates far from the origin survive its centring."""
-    if isinstance(cloud, Tensor):
-        if cloud.dtype == torch.bool or cloud.is_complex():
-            raise InputError(f"{name} must be real numbers, got {cloud.dtype}")
-        return cloud.detach().double()
-    if cloud.dtype.kind not in "fiu":
-        raise InputError(f"{name} must be real numbers, got {cloud.dtype}")
-    return torch.from_numpy(np.array(cloud, np.float64))
+    return cloud.detach().double() if isinstance(cloud, Tensor) else torch.from_numpy(cloud.astype(float))
 
 
 def _count(name: str, value: int | None, default: int) -> int:
     if value is not None and value < 1:
         raise InputError(f"{name} must be at least 1, got {value}")
     return default if value is None else value
-
-
-def _batches(order: Sequence[int], sizes: Sequence[int], batch_size: int) -> Iterator[list[int]]:
-    """Consecutive parts of `order`, each of at most `batch_size` clouds of one size."""
-    for _, same in groupby(order, key=lambda i: sizes[i]):
-        rows = list(same)
-        for start in range(0, len(rows), batch_size):
-            yield rows[start : start + batch_size]
 
 
 def load(
@@ -269,69 +261,52 @@ def load(
 
 
 _CHUNK = 4  # batches that are handed to the encoder at once, which sorts their clouds by size
+EncodingConfig = SvmConfig | ZeroShotConfig | EmbedConfig | RetrieveConfig
 
 
-def open_encoder(
-    checkpoint: str | None,
-    model: FrozenConfig,
-    device: str,
-    precision: Any,
-    console: Console,
-    seed: int = 0,
-) -> PointEncoder:
+def open_encoder(checkpoint: str | None, config: EncodingConfig, console: Console) -> PointEncoder:
     """The encoder of a checkpoint, or one at random for None, which is said.
 
     Raises:
         InputError: as `recon_fast.tasks.embed.load`.
     """
+    given = {name: getattr(config.model, name) for name in ("num_heads", "num_group", "group_size")}
     if checkpoint is not None:
-        return load(
-            checkpoint,
-            device,
-            precision,
-            num_heads=model.num_heads,
-            num_group=model.num_group,
-            group_size=model.group_size,
-        )
-    say(
-        console,
-        "NO CHECKPOINT: the encoder is at random, its numbers are what training has to beat",
-        "yellow",
-    )
-    config = getattr(ReConConfig, model.size)()
-    config = replace(
-        config,
-        num_heads=model.num_heads or config.num_heads,
-        num_group=model.num_group or config.num_group,
-        group_size=model.group_size or config.group_size,
-    )
-    where = resolve_device(device)
-    torch.manual_seed(seed)
-    restored = Restored(build_model(config), None, None, None, {})
-    return PointEncoder(restored, where, resolve_precision(precision, where))
+        return load(checkpoint, config.device, config.precision, **given)
+    text = "NO CHECKPOINT: the encoder is at random, its numbers are what training has to beat"
+    say(console, text, "yellow")
+    architecture = getattr(ReConConfig, config.model.size)()
+    architecture = replace(architecture, **{name: value for name, value in given.items() if value})
+    device = resolve_device(config.device)
+    torch.manual_seed(config.seed if isinstance(config, SvmConfig) else 0)
+    restored = Restored(build_model(architecture), None, None, None, {})
+    return PointEncoder(restored, device, resolve_precision(config.precision, device))
 
 
 def embed_in_turn(
     encoder: PointEncoder,
     clouds: Iterable[NDArray],
     total: int,
+    config: EncodingConfig,
     console: Console,
     kind: FeatureKind = "svm",
-    *,
     num_points: int | None = None,
-    batch_size: int | None = None,
     ratio: float = RATIO,
 ) -> Iterator[NDArray[np.float32]]:
-    """Features of clouds [N_i, 3] in order, in blocks [n, D], with a bar; a few batches are held at a time.
+    """Features of `total` clouds [N_i, 3] in order, in blocks [n, D], with a bar; a few batches are held at a
+    time. `config` says how they are encoded; `num_points`, where given, overrides it.
 
     Raises:
         InputError: as `PointEncoder.embed`, or an encoder whose features are not finite.
     """
-    clouds, size, done = iter(clouds), _CHUNK * (batch_size or encoder.usual_batch), 0
+    clouds, size, done = iter(clouds), _CHUNK * (config.batch_size or encoder.usual_batch), 0
+    points = num_points or config.data.num_points
     with ProgressBars(console) as bars:
         bars("embedding", done, total)
         while block := list(islice(clouds, size)):
-            features = encoder.embed(block, kind, batch_size=batch_size, num_points=num_points, ratio=ratio)
+            features = encoder.embed(
+                block, kind, batch_size=config.batch_size, num_points=points, ratio=ratio
+            )
             if not np.isfinite(features).all():
                 raise InputError(f"the encoder must give finite features, got NaN or inf: {encoder.file}")
             done += len(block)
@@ -361,18 +336,42 @@ def describe_encoder(encoder: PointEncoder) -> dict[str, Any]:
     }
 
 
-def labelled(shapes: Shapes) -> tuple[NDArray[np.int64], list[str]]:
-    """Labels [S] and class names. Raises InputError where there are none."""
+def open_labelled(
+    config: SvmConfig | ZeroShotConfig, shapes: Shapes | None, encoder: PointEncoder, console: Console
+) -> tuple[Shapes, NDArray[np.int64]]:
+    """The shapes that were given, or those that the settings name, and their labels [S].
+
+    Raises:
+        InputError: broken shapes, or shapes without labels.
+    """
+    if shapes is None:
+        shapes = prepare_shapes(config.data.reading(encoder.least_points), config.seed, console)
     if shapes.labels is None:
         raise InputError(f"data must have labels, got none in {shapes.name}")
-    return shapes.labels, shapes.class_names
+    warn_of_conventions(shapes, encoder, console)
+    return shapes, shapes.labels
 
 
-def write_result(run: Path, result: dict[str, Any], class_names: list[str], scores: Scores | None) -> None:
-    """RUN/result.json with versions, confusion.csv and confusion.png. Raises InputError where it cannot."""
-    try:
-        if scores is not None:
-            write_confusion(scores, class_names, run / "confusion")
-        write_json(run / "result.json", {**result, "versions": versions()})
-    except OSError as error:
-        raise InputError(f"the result cannot be written to {run}: {error.strerror or error}") from error
+def describe_scores(
+    config: SvmConfig | ZeroShotConfig,
+    encoder: PointEncoder,
+    shapes: Shapes,
+    class_names: list[str],
+    scores: Scores,
+    warnings: list[str],
+) -> dict[str, Any]:
+    """What a result says of any classification of shapes by their features."""
+    tested = scores.confusion.sum(1).tolist()
+    return {
+        "task": config.command,
+        "data": shapes.name,
+        **describe_encoder(encoder),
+        "seed": config.seed,
+        "num_points": config.data.num_points or encoder.usual_points,
+        "classes": len(class_names),
+        "test": sum(tested),
+        "warnings": warnings,
+        **scores.summary(),
+        "by_class": scores.by_class_name(class_names),
+        "test_by_class": dict(zip(class_names, tested, strict=True)),
+    }

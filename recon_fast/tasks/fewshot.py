@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import NotRequired, TypedDict
 
@@ -22,10 +23,11 @@ from recon_fast.data.open import prepare_shapes
 from recon_fast.data.readers.few_shot import draw_episode, few_shot_folds, is_few_shot, read_fold
 from recon_fast.data.shapes import Shapes
 from recon_fast.errors import InputError
-from recon_fast.schema import read_json, read_yaml, write_json
+from recon_fast.schema import read_json, read_yaml
 from recon_fast.tasks.finetune import build_classifier, finetune
-from recon_fast.training.folder import check_same_config, open_run, owned, run_folder
-from recon_fast.training.record import versions
+from recon_fast.training.downstream import start_model
+from recon_fast.training.folder import check_same_config, keep_config, locked, open_run
+from recon_fast.training.record import write_result
 
 
 class _Fold(TypedDict):
@@ -65,10 +67,11 @@ def fewshot(
         accuracies: dict[tuple[int, int], list[float]] = {}
         warnings: list[str] = []
         settings = [(way, shot) for way in config.ways for shot in config.shots]
-        with run_folder(run, config) if resume is None else nullcontext():
+        with keep_config(run, config) if resume is None else nullcontext():
             for way, shot in settings:  # what cannot be drawn or built leaves no folder
                 episode(way, shot, 0)
-            build_classifier(config, max(config.ways), Console(quiet=True))
+            make = partial(build_classifier, config, max(config.ways))
+            start_model(config, make, Console(quiet=True))
         say(console, f"few-shot on {name}: {len(settings)} settings of {config.folds} folds | run {run}")
         with ProgressBars(console) as bars:
             for way, shot in settings:
@@ -86,27 +89,54 @@ def fewshot(
                         for weights in ("checkpoints", "best"):
                             shutil.rmtree(folder / weights, ignore_errors=True)
                     ended = read_json(folder / "result.json", _Fold, "the result of a fold")
-                done.append(ended["accuracy"])
-                warnings += [f"{folder.relative_to(run)}: {line}" for line in ended.get("warnings", [])]
+                    done.append(ended["accuracy"])
+                    warnings += [f"{folder.relative_to(run)}: {line}" for line in ended.get("warnings", [])]
                 bars(f"{way} way, {shot} shot", config.folds, config.folds)
                 say(console, f"{way} way, {shot} shot: {mean_and_deviation(done)}")
         for line in warnings:
             say(console, line, style="yellow")
-        _write(run, config, name, accuracies, warnings)
-        _show(console, config, accuracies)
-        return FewshotResult(run, accuracies)
+        report = {
+            "task": "fewshot",
+            "protocol": config.protocol,
+            "data": name,
+            "checkpoint": config.checkpoint,
+            "seed": config.seed,
+            "selected_on": "test" if config.official_protocol else "last epoch",
+            "settings": [
+                {
+                    "way": way,
+                    "shot": shot,
+                    "mean": float(np.mean(found)),
+                    "deviation": float(np.std(found)),
+                    "accuracies": found,
+                }
+                for (way, shot), found in accuracies.items()
+            ],
+            "warnings": warnings,
+        }
+        write_result(run, report)
+    table = Table("accuracy, %", *(f"{shot} shot" for shot in config.shots))
+    for way in config.ways:
+        table.add_row(f"{way} way", *(mean_and_deviation(accuracies[way, shot]) for shot in config.shots))
+    console.print(table)
+    if config.official_protocol:
+        say(console, "official protocol: the test set chose the epoch, so this is optimistic", style="yellow")
+    return FewshotResult(run, accuracies)
 
 
 @contextmanager
 def _run(config: FewshotConfig, resume: Path | str | None, console: Console) -> Iterator[Path]:
-    """The folder of the run, owned meanwhile; one that is continued must be of the same settings."""
+    """The folder of the run, locked meanwhile; one that is continued must be of the same settings."""
     if resume is None:
         with open_run(config, None, console) as (run, _):
             yield run
     else:
-        _check_resumed(Path(resume), config)
-        with owned(Path(resume)):
-            yield Path(resume)
+        run = Path(resume)
+        if not (run / "config.yaml").is_file():
+            raise InputError(f"resume must name the folder of a few-shot run, got {run}")
+        check_same_config(read_yaml(run / "config.yaml"), config.to_dict(), run)
+        with locked(run):
+            yield run
 
 
 def mean_and_deviation(accuracies: list[float]) -> str:
@@ -143,53 +173,3 @@ def _fold_config(config: FewshotConfig, folder: Path) -> FinetuneConfig:
     kept = {field.name: getattr(config, field.name) for field in fields(FinetuneConfig)}
     never = replace(config.save, every=config.optim.epochs + 2, keep=1, tensorboard=False)
     return FinetuneConfig(**{**kept, "out": str(folder), "save": never})
-
-
-def _check_resumed(run: Path, config: FewshotConfig) -> None:
-    file = run / "config.yaml"
-    if not file.is_file():
-        raise InputError(f"resume must name the folder of a few-shot run, got {run}")
-    check_same_config(read_yaml(file), config.to_dict(), run)
-
-
-def _write(
-    run: Path,
-    config: FewshotConfig,
-    name: str,
-    accuracies: dict[tuple[int, int], list[float]],
-    warnings: list[str],
-) -> None:
-    rows = [
-        {
-            "way": way,
-            "shot": shot,
-            "mean": float(np.mean(found)),
-            "deviation": float(np.std(found)),
-            "accuracies": found,
-        }
-        for (way, shot), found in accuracies.items()
-    ]
-    result = {
-        "task": "fewshot",
-        "protocol": config.protocol,
-        "data": name,
-        "checkpoint": config.checkpoint,
-        "seed": config.seed,
-        "selected_on": "test" if config.official_protocol else "last epoch",
-        "settings": rows,
-        "warnings": warnings,
-        "versions": versions(),
-    }
-    try:
-        write_json(run / "result.json", result)
-    except OSError as error:
-        raise InputError(f"the result cannot be written to {run}: {error.strerror or error}") from error
-
-
-def _show(console: Console, config: FewshotConfig, accuracies: dict[tuple[int, int], list[float]]) -> None:
-    table = Table("accuracy, %", *(f"{shot} shot" for shot in config.shots))
-    for way in config.ways:
-        table.add_row(f"{way} way", *(mean_and_deviation(accuracies[way, shot]) for shot in config.shots))
-    console.print(table)
-    if config.official_protocol:
-        say(console, "official protocol: the test set chose the epoch, so this is optimistic", style="yellow")

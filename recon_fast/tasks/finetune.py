@@ -3,71 +3,49 @@
 A run leaves what `recon_fast.training.downstream` says, and confusion.csv and confusion.png.
 """
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from rich.console import Console
 from torch import Tensor, nn
 
+from recon_fast.config import ReConConfig
 from recon_fast.config.downstream import FinetuneConfig
 from recon_fast.data.batches.labelled import Change, SampledShapes
 from recon_fast.data.shapes import Shapes
-from recon_fast.errors import InputError
+from recon_fast.device import autocast
 from recon_fast.models import Classifier
-from recon_fast.tasks.evaluate import Scores, predict, score, vote, write_confusion
-from recon_fast.training.downstream import (
-    DownstreamResult,
-    DownstreamTask,
-    Losses,
-    restore_trained,
-    start_model,
-)
+from recon_fast.training.downstream import DownstreamResult, DownstreamTask
 from recon_fast.training.run import run_task
+from recon_fast.training.scores import Scores, count, write_confusion
 
+_BATCH = {"cpu": 32, "cuda": 256}  # clouds that are tested at once
 FinetuneResult = DownstreamResult[Scores]
 
 
-class _Loss(nn.Module):
-    """A classifier with its loss, called as a pretraining model is."""
-
-    def __init__(self, model: Classifier) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, points: Tensor, _image: None, _text: None, label: Tensor, *_: None) -> Losses:
-        """points [B, N, 3] and label [B] -> the cross-entropy by name."""
-        return Losses({"ce": nn.functional.cross_entropy(self.model(points).float(), label)})
-
-
-def build_classifier(
-    config: FinetuneConfig, num_classes: int, console: Console
-) -> tuple[Classifier, dict[str, Any]]:
-    """The classifier to train, and what the checkpoint was trained on (see `training_conventions`)."""
-    head: Literal["mlp3", "linear"] = "linear" if config.protocol == "linear" else "mlp3"
-    return start_model(config, lambda encoder: Classifier(encoder, num_classes, head), console)
+def build_classifier(config: FinetuneConfig, num_classes: int, architecture: ReConConfig) -> Classifier:
+    """The classifier of the protocol."""
+    return Classifier(architecture, num_classes, "linear" if config.protocol == "linear" else "mlp3")
 
 
 class Classification(DownstreamTask[FinetuneConfig, Classifier, SampledShapes, Scores]):
     """A classifier of whole shapes."""
 
     metric = "accuracy"
+    kind = Classifier, "classifier"
 
     def __init__(self, config: FinetuneConfig, console: Console | None, shapes: Shapes | None) -> None:
         change = Change(config.augment.scales, config.augment.translate, config.data.rotate)
         super().__init__(config, console, shapes, change)
         self.frozen = config.protocol != "full"
 
-    def build(self) -> tuple[Classifier, dict[str, Any]]:
-        return build_classifier(self.config, len(self.shapes.class_names), self.console)
-
-    def restore(self) -> tuple[Classifier, dict[str, Any]]:
-        model, restored = restore_trained(self.config, Classifier, "classifier", self.console)
-        known, classes = model.task["num_classes"], len(self.shapes.class_names)
-        if known != classes:
-            raise InputError(f"{restored.file} tells {known} classes apart, the data has {classes}")
-        return model, restored.conventions
+    def make(self, architecture: ReConConfig) -> Classifier:
+        return build_classifier(self.config, len(self.shapes.class_names), architecture)
 
     def gather(self, rows: NDArray[np.int64]) -> SampledShapes:
         config = self.config
@@ -81,14 +59,24 @@ class Classification(DownstreamTask[FinetuneConfig, Classifier, SampledShapes, S
             self.model.config.skip_near_origin,
         )
 
-    def losses(self) -> nn.Module:
-        return _Loss(self.model)
+    @staticmethod
+    def losses(
+        model: Classifier, points: Tensor, _image: None, _text: None, label: Tensor, *_: None
+    ) -> dict[str, Tensor]:
+        return {"ce": nn.functional.cross_entropy(model(points).float(), label)}
 
-    def measure(self, shapes: SampledShapes) -> Scores:
-        return score(predict(self.model, shapes, self.dtype), shapes.label)
-
-    def vote(self, shapes: SampledShapes) -> Scores:
-        return vote(self.model, shapes, self.dtype, self.change, self.config.seed, self.config.votes)
+    def measure(self, shapes: SampledShapes, votes: int = 0) -> Scores:
+        """Of the farthest points as they are, or of the mean logits over passes of points that are drawn and
+        changed as in training.
+        """
+        if not votes:
+            return score(predict(self.model, shapes, shapes.sampled, self.dtype), shapes.label)
+        seed = self.config.seed
+        draws = [
+            partial(shapes.changed, seed=seed, draw=i, change=self.change, vote=True) for i in range(votes)
+        ]
+        passes = [predict(self.model, shapes, draw, self.dtype) for draw in draws]
+        return score(torch.stack(passes).mean(0), shapes.label)
 
     def sizes(self) -> dict[str, int]:
         return {"classes": len(self.shapes.class_names)}
@@ -105,6 +93,34 @@ class Classification(DownstreamTask[FinetuneConfig, Classifier, SampledShapes, S
         if voted is not None:
             text += f", voted {voted.accuracy:.2f} % ({self.config.votes} votes)"
         return text
+
+
+@torch.no_grad()
+def predict(
+    model: Classifier, shapes: SampledShapes, draw: Callable[[Tensor], Tensor], dtype: torch.dtype
+) -> Tensor:
+    """Logits [S, C] of all shapes in evaluation mode, on the CPU; the model's mode is left as it was.
+
+    `draw` gives the points [B, N, 3] of the shapes at an index [B].
+    """
+    was_training = model.training
+    model.eval()
+    logits = []
+    for index in torch.arange(len(shapes)).split(_BATCH.get(shapes.device.type, 256)):
+        with autocast(shapes.device, dtype):
+            logits.append(model(draw(index)).float())
+    model.train(was_training)
+    return torch.cat(logits).cpu()
+
+
+def score(logits: Tensor, labels: Tensor) -> Scores:
+    """Logits [S, C] against labels [S]; a shape whose logits are not all finite counts as wrong."""
+    C = logits.shape[1]
+    truth = labels.cpu()
+    logits = logits.cpu()
+    finite = logits.isfinite().all(1)
+    guess = torch.where(finite, logits.nan_to_num().argmax(1), (truth + 1) % C)
+    return count(guess.numpy(), truth.numpy(), C)
 
 
 def finetune(

@@ -22,6 +22,7 @@ from recon_fast.device import autocast
 from recon_fast.models import PartSegmenter
 
 _BATCH = {"cpu": 16, "cuda": 64}
+_UNCHANGED = Change()
 
 
 @dataclass
@@ -57,11 +58,7 @@ class PartScores:
 
     def summary(self) -> dict[str, Any]:
         """For JSON."""
-        return {
-            "instance_miou": self.instance_miou,
-            "class_miou": self.class_miou,
-            "accuracy": self.accuracy,
-        }
+        return {name: getattr(self, name) for name in ("instance_miou", "class_miou", "accuracy")}
 
     def table(self, class_names: Sequence[str]) -> list[tuple[str, int, float | None, float | None]]:
         """A row for each category: name, shapes, percent mIoU and accuracy (None without shapes)."""
@@ -96,47 +93,39 @@ def segment(
     shapes: PartedShapes,
     class_parts: Sequence[Sequence[int]],
     dtype: torch.dtype,
-    change: Change | None = None,
+    change: Change = _UNCHANGED,
     votes: int = 0,
     index: Tensor | None = None,
-) -> Tensor:
-    """The parts that a model finds, in evaluation mode; its mode is left as it was.
+) -> tuple[Tensor, Tensor]:
+    """The parts that a model finds, in evaluation mode, and the true ones; its mode is left as it was.
 
     Args:
         model: gives log-probabilities.
         shapes: S shapes, whose tested points are segmented.
         class_parts: parts of each category.
         dtype: that the device computes in.
-        change: None segments the points as they are; else the mean probabilities of `votes` copies, changed
-            by it, decide.
-        votes: at least 1 with `change`.
+        change: what happens to a copy of a cloud that votes.
+        votes: copies whose mean probabilities decide; 0 segments the points as they are.
         index: [R] int64, which of the shapes; None for all.
 
     Returns:
-        [R, N] int64 on the CPU; -1 where a log-probability is not finite.
+        [R, N] int64 each, on the CPU; what is found is -1 where a log-probability is not finite.
     """
     was_training = model.training
     model.eval()
-    found = []
+    found, truth = [], []
     index = torch.arange(len(shapes)) if index is None else index
     for some in index.split(_BATCH.get(shapes.device.type, 64)):
-        points, _ = shapes.tested(some)
+        points, parts = shapes.tested(some)
+        truth.append(parts.cpu())
         category = shapes.label[some.to(shapes.device)]
-        copies = [points]
-        if change is not None:
-            copies = [shapes.voted(some, points, i, change) for i in range(votes)]
+        copies = [shapes.voted(some, points, i, change) for i in range(votes)] or [points]
         with autocast(shapes.device, dtype):
             scores = torch.stack([model(copy, category) for copy in copies])
         # Of the sum of the probabilities; small ones would vanish outside of the logarithm.
         found.append(likeliest(scores.logsumexp(0), category, class_parts).cpu())
     model.train(was_training)
-    return torch.cat(found)
-
-
-def tested_parts(shapes: PartedShapes) -> Tensor:
-    """The true parts [S, N] int64 of the tested points, on the CPU."""
-    chunks = torch.arange(len(shapes)).split(_BATCH.get(shapes.device.type, 64))
-    return torch.cat([shapes.tested(index)[1].cpu() for index in chunks])
+    return torch.cat(found), torch.cat(truth)
 
 
 def score_parts(
@@ -168,20 +157,6 @@ def write_table(scores: PartScores, class_names: Sequence[str], file: Path) -> N
 # Okabe and Ito's colours, which people with any kind of colour vision tell apart.
 _COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
 _NO_PART = "#BBBBBB"
-_YAW, _PITCH = 0.6, 0.35  # the camera's, in radians
-
-
-def project(points: NDArray[np.float32], up: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Points [N, 3] seen from the front, a little from the side and from above: places [N, 2], depth [N].
-
-    Larger depths are nearer. `up` "unknown" counts as y.
-    """
-    i = "xyz".index(up if up in ("x", "y", "z") else "y")
-    height, right, front = points[:, i], points[:, (i + 2) % 3], points[:, (i + 1) % 3]
-    side = np.cos(_YAW) * right - np.sin(_YAW) * front
-    near = np.sin(_YAW) * right + np.cos(_YAW) * front
-    place = np.stack([side, np.cos(_PITCH) * height - np.sin(_PITCH) * near], 1)
-    return place, np.sin(_PITCH) * height + np.cos(_PITCH) * near
 
 
 def draw_sheet(
@@ -204,7 +179,7 @@ def draw_sheet(
         scores: of all S.
         class_names: of the C categories.
         class_parts: parts of each category; the i-th of a category has the i-th colour.
-        up: which axis is up in the clouds.
+        up: which axis is up in the clouds; "unknown" counts as y.
     """
     from matplotlib.figure import Figure
 
@@ -212,20 +187,17 @@ def draw_sheet(
     lines = [np.flatnonzero(label == c) for c in np.unique(label)]
     columns = 2 * max(len(line) for line in lines)
     figure = Figure(figsize=(1.6 * columns, 1.8 * len(lines)), layout="constrained")
-    axes = figure.subplots(len(lines), columns, squeeze=False)
-    for axis in axes.flat:
-        axis.set_axis_off()
-    for line, i in ((line, i) for line, of_line in enumerate(lines) for i in of_line.tolist()):
-        row, column = int(rows[i]), 2 * int((label[:i] == label[i]).sum())
-        points, truth = (x[0].cpu().numpy() for x in shapes.tested(rows[i : i + 1]))
-        place, depth = project(points, up)
-        order = np.argsort(depth)
-        color = {part: _COLORS[k % len(_COLORS)] for k, part in enumerate(class_parts[label[i]])}
-        said = f"found, IoU {100 * scores.iou[row]:.0f} %"
-        for shift, parts, title in ((0, truth, class_names[label[i]]), (1, found[i].numpy(), said)):
-            axis = axes[line, column + shift]
-            tones = [color.get(int(part), _NO_PART) for part in parts[order]]
-            axis.scatter(*place[order].T, c=tones, s=1.5, linewidths=0)
-            axis.set_title(title, fontsize=8)
-            axis.set_aspect("equal")
+    for first, line in zip(range(1, columns * len(lines), columns), lines, strict=True):
+        for place, i in zip(range(first, first + columns, 2), line.tolist(), strict=False):
+            points, truth = (x[0].cpu() for x in shapes.tested(rows[i : i + 1]))
+            color = {part: _COLORS[k % len(_COLORS)] for k, part in enumerate(class_parts[label[i]])}
+            said = f"found, IoU {100 * scores.iou[int(rows[i])]:.0f} %"
+            for shift, parts, title in ((0, truth, class_names[label[i]]), (1, found[i], said)):
+                axes = figure.add_subplot(len(lines), columns, place + shift, projection="3d")
+                tones = [color.get(part, _NO_PART) for part in parts.tolist()]
+                axes.scatter(*points.T, c=tones, s=1.5, linewidths=0, depthshade=False)
+                axes.set_title(title, fontsize=8)
+                axes.set_aspect("equal")
+                axes.view_init(elev=20, azim=35, vertical_axis=up if up in ("x", "y", "z") else "y")
+                axes.set_axis_off()
     figure.savefig(file, dpi=130)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from torch import Tensor, nn
 
-from recon_fast.config import DataConfig
+from recon_fast.config import DataConfig, ReConConfig
 from recon_fast.config.downstream import PartsegConfig
 from recon_fast.data.batches.labelled import Change, PartedShapes
 from recon_fast.data.shapes import Shapes
@@ -27,33 +27,13 @@ from recon_fast.tasks.part_scores import (
     draw_sheet,
     score_parts,
     segment,
-    tested_parts,
     write_table,
 )
-from recon_fast.training.downstream import (
-    DownstreamResult,
-    DownstreamTask,
-    Losses,
-    restore_trained,
-    start_model,
-)
-from recon_fast.training.folder import Start
+from recon_fast.training.downstream import DownstreamResult, DownstreamTask
+from recon_fast.training.folder import Resumed
 from recon_fast.training.run import run_task
 
 PartsegResult = DownstreamResult[PartScores]
-
-
-class _Loss(nn.Module):
-    """A segmenter with its loss."""
-
-    def __init__(self, model: PartSegmenter) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, points: Tensor, category: Tensor, part: Tensor) -> Losses:
-        """points [B, N, 3], category [B] and part [B, N] -> the negative log-likelihood by name."""
-        found = self.model(points, category)
-        return Losses({"nll": nn.functional.nll_loss(found.flatten(0, 1), part.flatten())})
 
 
 def check_parts(shapes: Shapes) -> list[list[int]]:
@@ -92,6 +72,7 @@ class PartSegmentation(DownstreamTask[PartsegConfig, PartSegmenter, PartedShapes
     """A part for every point, given the category."""
 
     metric = "instance_miou"
+    kind = PartSegmenter, "part segmenter"
 
     def __init__(self, config: PartsegConfig, console: Console | None, shapes: Shapes | None) -> None:
         change = Change(config.augment.scales, config.augment.translate, config.data.rotate, one_factor=True)
@@ -102,8 +83,8 @@ class PartSegmentation(DownstreamTask[PartsegConfig, PartSegmenter, PartedShapes
         least = max(self.config.model.num_group, self.config.model.group_size)
         return super().open_shapes(replace(data, num_points=least), parts)
 
-    def read_data(self, start: Start | None) -> None:
-        super().read_data(start)
+    def read_data(self, resumed: Resumed | None) -> None:
+        super().read_data(resumed)
         self.class_parts = check_parts(self.shapes)
 
     def fingerprint(self) -> str:
@@ -119,22 +100,9 @@ class PartSegmentation(DownstreamTask[PartsegConfig, PartSegmenter, PartedShapes
         parts = 1 + max(part for parts in self.class_parts for part in parts)
         return {"categories": len(self.class_parts), "parts": parts}
 
-    def build(self) -> tuple[PartSegmenter, dict[str, Any]]:
+    def make(self, architecture: ReConConfig) -> PartSegmenter:
         categories, parts = self.sizes().values()
-        return start_model(
-            self.config, lambda encoder: PartSegmenter(encoder, parts, categories), self.console
-        )
-
-    def restore(self) -> tuple[PartSegmenter, dict[str, Any]]:
-        model, restored = restore_trained(self.config, PartSegmenter, "part segmenter", self.console)
-        known = model.task["num_categories"], model.task["num_parts"]
-        categories, parts = self.sizes().values()
-        if known != (categories, parts):
-            raise InputError(
-                f"{restored.file} knows {known[0]} categories and {known[1]} parts, "
-                f"the data has {categories} and {parts}"
-            )
-        return model, restored.conventions
+        return PartSegmenter(architecture, parts, categories)
 
     def gather(self, rows: NDArray[np.int64]) -> PartedShapes:
         config = self.config
@@ -142,18 +110,14 @@ class PartSegmentation(DownstreamTask[PartsegConfig, PartSegmenter, PartedShapes
             self.shapes, rows, config.data.num_points, config.normalize, self.device, config.seed
         )
 
-    def losses(self) -> nn.Module:
-        return _Loss(self.model)
+    @staticmethod
+    def losses(model: PartSegmenter, points: Tensor, category: Tensor, part: Tensor) -> dict[str, Tensor]:
+        found = model(points, category)
+        return {"nll": nn.functional.nll_loss(found.flatten(0, 1), part.flatten())}
 
-    def _scores(self, shapes: PartedShapes, found: Tensor) -> PartScores:
-        return score_parts(found, tested_parts(shapes), shapes.label, self.class_parts)
-
-    def measure(self, shapes: PartedShapes) -> PartScores:
-        return self._scores(shapes, segment(self.model, shapes, self.class_parts, self.dtype))
-
-    def vote(self, shapes: PartedShapes) -> PartScores:
-        found = segment(self.model, shapes, self.class_parts, self.dtype, self.change, self.config.votes)
-        return self._scores(shapes, found)
+    def measure(self, shapes: PartedShapes, votes: int = 0) -> PartScores:
+        found, truth = segment(self.model, shapes, self.class_parts, self.dtype, self.change, votes)
+        return score_parts(found, truth, shapes.label, self.class_parts)
 
     def details(self, scores: PartScores, voted: PartScores | None) -> dict[str, Any]:
         table = scores.table(self.shapes.class_names)
@@ -173,7 +137,7 @@ class PartSegmentation(DownstreamTask[PartsegConfig, PartSegmenter, PartedShapes
                 run / "parts.png",
                 shapes,
                 rows,
-                segment(self.model, shapes, self.class_parts, self.dtype, index=rows),
+                segment(self.model, shapes, self.class_parts, self.dtype, index=rows)[0],
                 scores,
                 self.shapes.class_names,
                 self.class_parts,

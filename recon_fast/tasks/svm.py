@@ -15,21 +15,13 @@ from rich.table import Table
 
 from recon_fast.config.frozen import SvmConfig
 from recon_fast.console import say
-from recon_fast.data.open import prepare_shapes
 from recon_fast.data.shapes import Shapes
 from recon_fast.errors import InputError
-from recon_fast.tasks.embed import (
-    describe_encoder,
-    embed_in_turn,
-    labelled,
-    open_encoder,
-    warn_of_conventions,
-    write_result,
-)
-from recon_fast.tasks.evaluate import Scores, count
-from recon_fast.training.folder import open_run, run_folder
+from recon_fast.tasks.embed import describe_scores, embed_in_turn, open_encoder, open_labelled
+from recon_fast.training.folder import keep_config, open_run
 from recon_fast.training.probe import SVM_C, svm_predictions
-from recon_fast.training.splits import say_doubts
+from recon_fast.training.record import write_result
+from recon_fast.training.scores import Scores, count, say_doubts, write_confusion
 
 _BLOCK = 1024  # test shapes that are compared with all training shapes at once
 
@@ -85,76 +77,43 @@ def svm_probe(config: SvmConfig, console: Console | None = None, shapes: Shapes 
     """
     console = console or Console(stderr=True)
     with open_run(config, None, console) as (run, _):
-        encoder = open_encoder(
-            config.checkpoint, config.model, config.device, config.precision, console, config.seed
-        )
-        if shapes is None:
-            shapes = prepare_shapes(config.data.reading(encoder.least_points), config.seed, console)
-        labels, names = labelled(shapes)
-        train, test = shapes.rows("trainval"), shapes.rows("test")
+        encoder = open_encoder(config.checkpoint, config, console)
+        shapes, labels = open_labelled(config, shapes, encoder, console)
+        names, train, test = shapes.class_names, shapes.rows("trainval"), shapes.rows("test")
         for purpose, rows in (("train on", train), ("test on", test)):
             if not len(rows):
                 raise InputError(f"data must have shapes to {purpose}, got none in {shapes.name}")
         if len(np.unique(labels[train])) < 2:
             raise InputError(f"data must have at least two classes to train on, got one in {shapes.name}")
-        warn_of_conventions(shapes, encoder, console)
         warnings = say_doubts(shapes, train, test, console)
-        with run_folder(run, config):
+        with keep_config(run, config):
             rows = np.concatenate([train, test])
-            clouds = (shapes.cloud(int(i)) for i in rows)
-            blocks = embed_in_turn(
-                encoder,
-                clouds,
-                len(rows),
-                console,
-                num_points=config.data.num_points,
-                batch_size=config.batch_size,
-            )
-            features = np.concatenate(list(blocks))
+            clouds = (shapes.cloud(row) for row in rows.tolist())
+            features = np.concatenate(list(embed_in_turn(encoder, clouds, len(rows), config, console)))
             sides = features[: len(train)], labels[train], features[len(train) :]
+            svm = count(svm_predictions(*sides), labels[test], len(names))
             guess = knn_predictions(*sides, len(names), config.k, config.temperature)
-            result = SvmResult(
-                run,
-                svm=count(svm_predictions(*sides), labels[test], len(names)),
-                knn=count(guess, labels[test], len(names)),
-            )
-        tested = result.svm.confusion.sum(1).tolist()
-        report = {
-            "task": config.command,
-            "data": shapes.name,
-            **describe_encoder(encoder),
-            "seed": config.seed,
-            "num_points": config.data.num_points or encoder.usual_points,
+            knn = count(guess, labels[test], len(names))
+        report = describe_scores(config, encoder, shapes, names, svm, warnings) | {
             "feature": "svm",
-            "classes": len(names),
             "train": len(train),
-            "test": len(test),
             "C": SVM_C,
-            "warnings": warnings,
-            **result.svm.summary(),
-            "by_class": result.svm.by_class_name(names),
             "knn": {
                 "k": config.k,
                 "weight": f"exp(cosine / {config.temperature})",
-                **result.knn.summary(),
-                "by_class": result.knn.by_class_name(names),
+                **knn.summary(),
+                "by_class": knn.by_class_name(names),
             },
-            "note": f"kNN {result.knn.accuracy:.2f}",
-            "test_by_class": dict(zip(names, tested, strict=True)),
+            "note": f"kNN {knn.accuracy:.2f}",
         }
-        write_result(run, report, names, result.svm)
-        _show(console, config, shapes, result, len(train))
-        return result
-
-
-def _show(console: Console, config: SvmConfig, shapes: Shapes, result: SvmResult, train: int) -> None:
+        write_result(run, report, lambda: write_confusion(svm, names, run / "confusion"))
     table = Table("accuracy, %", "test", "mean of classes")
-    for name, scores in ((f"linear SVM, C {SVM_C}", result.svm), (f"kNN, k {config.k}, cosine", result.knn)):
+    for name, scores in ((f"linear SVM, C {SVM_C}", svm), (f"kNN, k {config.k}, cosine", knn)):
         table.add_row(name, f"{scores.accuracy:.2f}", f"{scores.mean_class_accuracy:.2f}")
     console.print(table)
-    what = "an encoder at random" if config.checkpoint is None else config.checkpoint
     say(
         console,
-        f"{shapes.name}: {train} shapes train, {int(result.svm.confusion.sum())} test, "
-        f"{len(shapes.class_names)} classes; {what}; by class: {result.run / 'result.json'}",
+        f"{shapes.name}: {len(train)} shapes train, {len(test)} test, {len(names)} classes; "
+        f"{config.checkpoint or 'an encoder at random'}; by class: {run / 'result.json'}",
     )
+    return SvmResult(run, svm, knn)

@@ -21,6 +21,11 @@ from recon_fast.teachers.weights import OPEN_CLIP, Weights, image_weights, text_
 _TEXT, _PRETRAINED = "ViT-B-32", "openai"
 
 
+def unit(x: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Rows of x [S, D] with length 1; zeros stay."""
+    return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
+
+
 def is_standardized(encoder: PointEncoder) -> bool:
     """Whether the checkpoint predicts features of zero mean, as with random teachers (`--standardize`).
 
@@ -70,8 +75,10 @@ def query_teacher(config: QueryTeacherConfig, encoder: PointEncoder) -> TeacherC
     )
 
 
-def _same_weights(found: Weights, kind: str, encoder: PointEncoder) -> Weights:
-    """The weights, if they are those that the checkpoint was trained with, or nobody knows."""
+def _same_weights(found: Weights, kind: str, encoder: PointEncoder, console: Console) -> Weights:
+    """The weights, if they are those that the checkpoint was trained with, or nobody knows; random ones are
+    said.
+    """
     found = found.require()
     trained = (encoder.teacher or {}).get(f"{kind}_sha256")
     if trained is not None and not found.random and found.fingerprint[:16] != trained:
@@ -80,13 +87,19 @@ def _same_weights(found: Weights, kind: str, encoder: PointEncoder) -> Weights:
             f"begin with {trained}, got {found.fingerprint[:16]}; name the right file with "
             f"--teacher.{kind}_weights"
         )
+    if found.random:
+        text = "the teachers have random weights: they tell only what was learned by heart, real ones know"
+        say(console, text, style="yellow")
     return found
 
 
-def _say_random(config: TeacherConfig, console: Console) -> None:
-    if config.weights == "random":
-        text = "the teachers have random weights: they tell only what was learned by heart, real ones know"
-        say(console, text, style="yellow")
+def _check_width(got: int, wanted: int | None, kind: str, teacher: str | None, encoder: PointEncoder) -> None:
+    """Raise InputError unless a teacher's features are as wide as those that the checkpoint predicts."""
+    if got != wanted:
+        raise InputError(
+            f"the {kind} teacher must have features of {wanted} numbers as {encoder.file} predicts, got "
+            f"{got} of {teacher}: name the teacher it was trained with, --teacher.{kind}"
+        )
 
 
 def text_features(
@@ -114,8 +127,7 @@ def text_features(
     Raises:
         InputError: weights are absent or another teacher's, or of another width than the text projection.
     """
-    found = _same_weights(text_weights(config), "text", encoder)
-    _say_random(config, console)
+    found = _same_weights(text_weights(config), "text", encoder, console)
     distinct = list(dict.fromkeys([*texts, *(among if is_standardized(encoder) else ())]))
     with ProgressBars(console) as bars:
         table = compute_texts(
@@ -127,12 +139,7 @@ def text_features(
             progress=bars,
             log=lambda text: say(console, text),
         )
-    width = encoder.model.config.text_dim
-    if table.shape[-1] != width:
-        raise InputError(
-            f"the text teacher must have features of {width} numbers as {encoder.file} predicts, got "
-            f"{table.shape[-1]} of {config.text}: name the teacher it was trained with, --teacher.text"
-        )
+    _check_width(table.shape[-1], encoder.model.config.text_dim, "text", config.text, encoder)
     row = {text: i for i, text in enumerate(distinct)}
     mean = table.astype(np.float32).mean(1)[[row[text] for text in texts]]
     if not is_standardized(encoder):
@@ -156,16 +163,10 @@ def picture_feature(
     from recon_fast.teachers.image import ImageTeacher
 
     picture = decode_picture(read_picture_bytes(path), path)
-    found = _same_weights(image_weights(config), "image", encoder)
-    _say_random(config, console)
+    found = _same_weights(image_weights(config), "image", encoder, console)
     if is_standardized(encoder):
         say(console, "one picture alone cannot be standardized as in training: expect little", style="yellow")
     teacher = ImageTeacher(config, encoder.device, found)
     feature = teacher(np.stack([teacher.view(picture, b"", 0)]))[0].numpy()
-    width = encoder.model.config.image_dim
-    if len(feature) != width:
-        raise InputError(
-            f"the image teacher must have features of {width} numbers as {encoder.file} predicts, got "
-            f"{len(feature)} of {config.image}: name the teacher it was trained with, --teacher.image"
-        )
+    _check_width(len(feature), encoder.model.config.image_dim, "image", config.image, encoder)
     return feature

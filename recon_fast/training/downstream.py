@@ -4,42 +4,40 @@
 <run>/result.json               how they do on the test set
 """
 
-import shutil
+import itertools
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
+import numpy as np
 import torch
-from numpy import int64
 from numpy.typing import NDArray
 from rich.console import Console
-from torch import Tensor
 
-from recon_fast.checkpoint import load_weights, save_weights, weights_metadata
-from recon_fast.checkpoint.restore import Restored, load_encoder, restore
-from recon_fast.checkpoint.training import SaveFailed
+from recon_fast.checkpoint import load_weights
+from recon_fast.checkpoint.restore import load_encoder, restore
+from recon_fast.checkpoint.training import save_best
 from recon_fast.config import ReConConfig
 from recon_fast.config.downstream import DownstreamConfig
 from recon_fast.console import say
-from recon_fast.data.batches.labelled import Change, Drawable, LabelledStream
+from recon_fast.data.batches.labelled import Change, Drawable, split_off
 from recon_fast.data.batches.resident import Batch
+from recon_fast.data.batches.stream import epoch_rows
 from recon_fast.data.conventions import check_conventions
 from recon_fast.data.shapes import Shapes
-from recon_fast.distributed import rank, world_size
+from recon_fast.distributed import from_first, rank, world_size
 from recon_fast.errors import InputError
 from recon_fast.models import Classifier, PartSegmenter
-from recon_fast.schema import write_json
 from recon_fast.training.adamw import AdamW
-from recon_fast.training.distributed import from_first
-from recon_fast.training.folder import Start
+from recon_fast.training.folder import Resumed
 from recon_fast.training.metrics import Metrics
 from recon_fast.training.optim import downstream_groups
-from recon_fast.training.record import versions
+from recon_fast.training.record import write_result
 from recon_fast.training.run import Task
-from recon_fast.training.splits import choose_splits, say_doubts
+from recon_fast.training.scores import say_doubts
 
 
 class Summarised(Protocol):
@@ -66,24 +64,32 @@ class DownstreamResult(Generic[S]):
     stopped_by: str | None = None
 
 
-class Losses(NamedTuple):
-    """What a model's loss module gives, as pretraining models do."""
+@dataclass
+class Splits:
+    """Rows of the shapes for each purpose, and what picks the checkpoint."""
 
-    losses: dict[str, Tensor]
+    train: NDArray[np.int64]
+    select: NDArray[np.int64] | None
+    test: NDArray[np.int64]
+    selected_on: str  # "validation", "test" or "last epoch"
 
 
-class OwnPart:
-    """Shapes of which each process of the job draws its own part of every batch."""
-
-    def __init__(self, shapes: Drawable) -> None:
-        self.shapes = shapes
-
-    def __len__(self) -> int:
-        return len(self.shapes)
-
-    def batch(self, index: Tensor, seed: int, step: int, change: Change) -> Batch:
-        """This process's part of the shapes at index [B]."""
-        return self.shapes.batch(index.chunk(world_size())[rank()], seed, step, change)
+def choose_splits(shapes: Shapes, config: DownstreamConfig) -> Splits:
+    """Rows to train, to select and to test on. Raises InputError where labels or a side are missing."""
+    if shapes.labels is None:
+        raise InputError(f"data must have labels, got none in {shapes.name}")
+    test, train = shapes.rows("test"), shapes.rows("trainval")
+    for name, rows in (("train on", train), ("test on", test)):
+        if not len(rows):
+            raise InputError(f"data must have shapes to {name}, got none in {shapes.name}")
+    if config.official_protocol:
+        return Splits(train, test, test, "test")
+    if shapes.validation is not None and shapes.validation.any():
+        return Splits(shapes.rows("train"), shapes.rows("val"), test, "validation")
+    validating = split_off(shapes.labels, train, config.validation, config.seed)
+    if not validating.any():
+        return Splits(train, None, test, "last epoch")
+    return Splits(train[~validating], train[validating], test, "validation")
 
 
 class DownstreamTask(Task[DownstreamResult[S]], Generic[C, M, D, S]):
@@ -97,12 +103,14 @@ class DownstreamTask(Task[DownstreamResult[S]], Generic[C, M, D, S]):
 
     Attributes:
         metric: of the scores' summary, the one that selects; the largest wins.
+        kind: type of the model, and its name for errors.
         frozen: only what is new learns.
         splits: rows to train, select and test on.
         best: the epoch whose weights the result is of, and its metric; None where nothing is selected on.
     """
 
     metric: ClassVar[str]
+    kind: ClassVar[tuple[type[Any], str]]
     frozen: bool = False
     keeps_best = True
     config: C
@@ -113,14 +121,16 @@ class DownstreamTask(Task[DownstreamResult[S]], Generic[C, M, D, S]):
         self.change, self.trains = change, not config.evaluate
         self.best: dict[str, Any] = {"epoch": 0, self.metric: -1.0}
 
-    def read_data(self, start: Start | None) -> None:
+    def read_data(self, resumed: Resumed | None) -> None:
         self.shapes = self.open_shapes(self.config.data)
         self.splits = choose_splits(self.shapes, self.config)
         self.train_count = len(self.splits.train)
 
-    def prepare(self, run: Path, start: Start | None) -> None:
+    def prepare(self, run: Path, resumed: Resumed | None) -> None:
         splits = self.splits
-        self.model, self.conventions = self.build() if self.trains else self.restore()
+        self.model, self.conventions = (
+            start_model(self.config, self.make, self.console) if self.trains else self._restore()
+        )
         known = self.known(self.conventions)
         for text in check_conventions(self.shapes, known) if self.conventions else []:
             say(self.console, text, style="yellow")
@@ -130,38 +140,57 @@ class DownstreamTask(Task[DownstreamResult[S]], Generic[C, M, D, S]):
             self.select_set = None if splits.select is None else self.gather(splits.select)
             say_doubts(self.shapes, splits.train, splits.test, self.console)
         self.test_set = self.gather(splits.test)
+        if resumed is not None:
+            self.best = resumed.state["best"]
+
+    def _restore(self) -> tuple[M, dict[str, Any]]:
+        """The trained model of the checkpoint with the groups of the settings, and what it was trained on."""
+        config, (kind, name) = self.config, self.kind
+        assert config.checkpoint is not None
+        restored = restore(config.checkpoint)
+        wanted = config.model.num_group, config.model.group_size
+        known = restored.model.config.num_group, restored.model.config.group_size
+        if known != wanted:
+            text = f"{restored.file} is of {known[0]} groups of {known[1]} points, here they are "
+            say(self.console, f"{text}{wanted[0]} of {wanted[1]}", style="yellow")
+            restored = restore(config.checkpoint, num_group=wanted[0], group_size=wanted[1])
+        model: Any = restored.model
+        if not isinstance(model, kind):
+            raise InputError(f"evaluate needs a checkpoint with a {name}, got another in {restored.file}")
+        trained = {size: model.task[f"num_{size}"] for size in self.sizes()}
+        if trained != self.sizes():
+            raise InputError(
+                f"{restored.file} knows {_counted(trained)}, the data has {_counted(self.sizes())}"
+            )
+        return model, restored.conventions
 
     def build_optimizer(self) -> AdamW:
         optim, factor = self.config.optim, self.config.head_factor
         groups = downstream_groups(self.model, optim.lr, optim.weight_decay, factor, self.frozen)
         return AdamW(groups, betas=(0.9, optim.beta2))
 
-    def begin(self, start: Start | None) -> None:
-        if start is not None:
-            self.best = start.state["best"]
-
     def announce(self, computing: str) -> str:
         splits = self.splits
         parameters = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
-        sizes = ", ".join(f"{count} {name}" for name, count in self.sizes().items())
         return (
             f"{self.config.command} on {self.shapes.name}: {len(splits.train)} shapes to train, "
             f"{0 if splits.select is None else len(splits.select)} to select ({splits.selected_on}), "
-            f"{len(splits.test)} to test, {sizes} | {parameters:,} parameters learn, {computing}"
-        )
-
-    def _stream(self, step: int) -> Iterator[Batch]:
-        optim = self.config.optim
-        parts = OwnPart(self.train_set)
-        return iter(
-            LabelledStream(parts, self.change, self.config.seed, optim.batch_size, optim.accumulate, step)
+            f"{len(splits.test)} to test, {_counted(self.sizes())} | "
+            f"{parameters:,} parameters learn, {computing}"
         )
 
     def batches(self, first: int, stop: int) -> AbstractContextManager[Iterator[Batch]]:
-        return nullcontext(self._stream(first))
+        return nullcontext(self._batches(first))
 
-    def first_batch(self, step: int) -> Batch:
-        return next(self._stream(step))
+    def _batches(self, first: int) -> Iterator[Batch]:
+        """From a step on, in a new order in each epoch; what does not fill a batch is left out."""
+        optim, seed, count = self.config.optim, self.config.seed, len(self.train_set)
+        for step in itertools.count(first):
+            epoch, position = divmod(step, count // optim.batch_size)
+            places = torch.arange(optim.batch_size) + position * optim.batch_size
+            for part in places.chunk(optim.accumulate):
+                rows = epoch_rows(seed, torch.tensor([epoch]), part[None], count)[0]
+                yield self.train_set.batch(rows.chunk(world_size())[rank()], seed, step, self.change)
 
     def measure_epoch(self, run: Path, epoch: int, step: int, log: Metrics) -> None:
         if self.select_set is None:
@@ -177,8 +206,8 @@ class DownstreamTask(Task[DownstreamResult[S]], Generic[C, M, D, S]):
     def state(self) -> dict[str, Any]:
         return {"before": None, "best": self.best}
 
-    def stopped(self, run: Path, checkpoint: Path, by: str) -> DownstreamResult[S]:
-        return DownstreamResult(run, None, None, by)
+    def ended(self, run: Path, checkpoint: Path | None, stopped_by: str | None) -> DownstreamResult[S]:
+        return DownstreamResult(run, None, None, stopped_by)
 
     def evaluate(
         self, run: Path, checkpoint: Path | None, step: int, log: Metrics | None
@@ -196,7 +225,7 @@ class DownstreamTask(Task[DownstreamResult[S]], Generic[C, M, D, S]):
                 save_best(run, self.model, self.conventions)
             load_weights(run / "best" / "model.safetensors", self.model)
         scores = self.measure(self.test_set)
-        voted = self.vote(self.test_set) if config.votes else None
+        voted = self.measure(self.test_set, config.votes) if config.votes else None
         warnings = say_doubts(shapes, splits.train if self.trains else None, splits.test, console)
         result = {
             "task": config.command,
@@ -213,13 +242,8 @@ class DownstreamTask(Task[DownstreamResult[S]], Generic[C, M, D, S]):
             **self.details(scores, voted),
             "votes": config.votes,
             "warnings": warnings,
-            "versions": versions(),
         }
-        try:
-            write_json(run / "result.json", result)
-            self.write(run, self.test_set, scores)
-        except OSError as error:
-            raise InputError(f"the result cannot be written to {run}: {error.strerror or error}") from error
+        write_result(run, result, lambda: self.write(run, self.test_set, scores))
         if table := self.table(scores):
             say(console, table)
         chosen = "" if epoch is None else f"; weights of epoch {epoch}, chosen by: {splits.selected_on}"
@@ -234,24 +258,16 @@ class DownstreamTask(Task[DownstreamResult[S]], Generic[C, M, D, S]):
         return conventions
 
     @abstractmethod
-    def build(self) -> tuple[M, dict[str, Any]]:
-        """The model to train, and what its checkpoint was trained on (see `training_conventions`)."""
+    def make(self, architecture: ReConConfig) -> M:
+        """The freshly initialised model of an architecture."""
 
     @abstractmethod
-    def restore(self) -> tuple[M, dict[str, Any]]:
-        """The trained model of the checkpoint, likewise."""
-
-    @abstractmethod
-    def gather(self, rows: NDArray[int64]) -> D:
+    def gather(self, rows: NDArray[np.int64]) -> D:
         """The shapes at rows, on the device."""
 
     @abstractmethod
-    def measure(self, shapes: D) -> S:
-        """Scores of the model."""
-
-    @abstractmethod
-    def vote(self, shapes: D) -> S:
-        """Scores of the mean over `config.votes` passes of changed clouds."""
+    def measure(self, shapes: D, votes: int = 0) -> S:
+        """Scores of the model; with votes, of the mean over as many passes of changed clouds."""
 
     @abstractmethod
     def sizes(self) -> dict[str, int]:
@@ -272,19 +288,6 @@ class DownstreamTask(Task[DownstreamResult[S]], Generic[C, M, D, S]):
     @abstractmethod
     def sentence(self, scores: S, voted: S | None) -> str:
         """The result for people."""
-
-
-def save_best(run: Path, model: Classifier | PartSegmenter, trained: dict[str, Any]) -> None:
-    """Put the weights into best/, whole or not at all; `trained` are the conventions of the clouds."""
-    folder, aside = run / "best", run / ".best.tmp"
-    try:
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir()
-        save_weights(model, aside / "model.safetensors", weights_metadata(model, None, trained))
-        shutil.rmtree(folder, ignore_errors=True)
-        aside.rename(folder)
-    except OSError as error:
-        raise SaveFailed(f"{folder} cannot be written: {error}") from error
 
 
 def start_model(
@@ -308,57 +311,29 @@ def start_model(
     changes: dict[str, Any] = {"num_group": m.num_group, "group_size": m.group_size, "drop_path": m.drop_path}
     if m.skip_near_origin is not None:
         changes["skip_near_origin"] = m.skip_near_origin
+    restored = None
     if config.checkpoint is None:
-        size = getattr(ReConConfig, "base" if m.size == "auto" else m.size)
         say(console, "no checkpoint: the encoder starts at random", style="yellow")
-        return _made(make, size(**changes)), {}
-    restored = restore(config.checkpoint)
-    architecture = restored.model.config
-    if m.size != "auto" and getattr(ReConConfig, m.size)().dim != architecture.dim:
-        raise InputError(
-            f"model.size must be the checkpoint's or auto, got {m.size} and width {architecture.dim}"
-        )
-    if architecture.arch != "recon":
-        raise InputError(f"checkpoint must be of arch recon, got {architecture.arch} in {restored.file}")
-    model = _made(make, replace(architecture, **changes))
+        architecture = getattr(ReConConfig, "base" if m.size == "auto" else m.size)(**changes)
+    else:
+        restored = restore(config.checkpoint)
+        architecture = replace(restored.model.config, **changes)
+        if m.size != "auto" and getattr(ReConConfig, m.size)().dim != architecture.dim:
+            raise InputError(
+                f"model.size must be the checkpoint's or auto, got {m.size} and width {architecture.dim}"
+            )
+        if architecture.arch != "recon":
+            raise InputError(f"checkpoint must be of arch recon, got {architecture.arch} in {restored.file}")
+    try:
+        model = make(architecture)
+    except ValueError as error:
+        raise InputError(str(error)) from error
+    if config.checkpoint is None or restored is None:
+        return model, {}
     report = load_encoder(config.checkpoint, model)
     say(console, f"encoder of {restored.file}: {report}")
     return model, restored.conventions
 
 
-def _made(make: Callable[[ReConConfig], M], architecture: ReConConfig) -> M:
-    try:
-        return make(architecture)
-    except ValueError as error:
-        raise InputError(str(error)) from error
-
-
-def restore_trained(
-    config: DownstreamConfig, kind: type[M], name: str, console: Console
-) -> tuple[M, Restored]:
-    """The trained model that `config.checkpoint` holds, to be tested with the groups of `config.model`.
-
-    Args:
-        config: its `checkpoint` and `model` count.
-        kind: what the model must be.
-        name: of that kind, for errors.
-        console: told where the model was trained on other groups.
-
-    Raises:
-        InputError: no such checkpoint, or one of another model.
-    """
-    assert config.checkpoint is not None
-    wanted = config.model.num_group, config.model.group_size
-    restored = restore(config.checkpoint)
-    known = restored.model.config.num_group, restored.model.config.group_size
-    if known != wanted:
-        say(
-            console,
-            f"{restored.file} is of {known[0]} groups of {known[1]} points, "
-            f"here they are {wanted[0]} of {wanted[1]}",
-            style="yellow",
-        )
-        restored = restore(config.checkpoint, num_group=wanted[0], group_size=wanted[1])
-    if not isinstance(restored.model, kind):
-        raise InputError(f"evaluate needs a checkpoint with a {name}, got another in {restored.file}")
-    return restored.model, restored
+def _counted(sizes: dict[str, int]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in sizes.items())

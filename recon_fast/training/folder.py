@@ -1,4 +1,4 @@
-"""The folder of a run: chosen, owned by the one process that writes into it, with the resolved settings."""
+"""The folder of a run: chosen, locked by the one process that writes into it, with the resolved settings."""
 
 import json
 import os
@@ -9,18 +9,20 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Protocol, TypedDict
+from typing import Any, TypedDict
 
 import yaml
 from rich.console import Console
 
 from recon_fast.checkpoint.training import find_checkpoint, list_checkpoints
-from recon_fast.config import OptimConfig
+from recon_fast.config import OptimConfig, PretrainConfig, RetrieveConfig, SvmConfig, ZeroShotConfig
+from recon_fast.config.downstream import DownstreamConfig
 from recon_fast.console import say
 from recon_fast.data.batches.stream import VERSION
+from recon_fast.distributed import from_first
 from recon_fast.errors import InputError
+from recon_fast.files import whole_file
 from recon_fast.schema import parse_json
-from recon_fast.training.distributed import from_first
 
 fcntl: ModuleType | None
 try:
@@ -34,7 +36,7 @@ _FREE_ON_RESUME = (
     "out", "init", "device", "data.path", "data.workers", "data.on_problem", "data.placement",
     "teacher.store", "save", "probe", "optim.skip_limit", "optim.recompute", "compile", "checkpoint",
 )  # fmt: skip
-_CONFIG, _CONFIG_ASIDE = "config.yaml", ".config.yaml.tmp"
+_CONFIG = "config.yaml"
 
 
 class _Owner(TypedDict):
@@ -44,8 +46,8 @@ class _Owner(TypedDict):
 
 
 @contextmanager
-def owned(run: Path) -> Iterator[None]:
-    """Own the folder of a run, which is made if it is not there; one that stays empty is removed at the end.
+def locked(run: Path) -> Iterator[None]:
+    """Lock the folder of a run, which is made if it is not there; one that stays empty is removed at the end.
 
     The system lets go of a lock when its process ends, however it ends. Where a file system has no locks, a
     process of this host that is gone does not own anything any more.
@@ -58,10 +60,9 @@ def owned(run: Path) -> Iterator[None]:
     try:
         try:
             run.mkdir(parents=True, exist_ok=True)
-            number = _locked(file)
+            number = _lock(file)
         except OSError as error:
-            reason = error.strerror or error
-            raise InputError(f"out must be a folder that can be written, got {run}: {reason}") from error
+            raise _unwritable(run, error) from error
         try:
             yield
         finally:
@@ -74,30 +75,36 @@ def owned(run: Path) -> Iterator[None]:
                 folder.rmdir()
 
 
-def _locked(file: Path) -> int:
+def _lock(file: Path) -> int:
     """The open lock, which holds this process's name. Raises InputError if another process has it."""
     while True:
         number = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             if not _try_lock(number, file):
+                owner = _read(file)
+                whose = "another process"
+                if owner is not None:
+                    whose = f"process {owner['process']} on {owner['host']} since {owner['since']}"
                 raise InputError(
-                    f"{file.parent} {_whose(file)}, which writes into it: wait, or take another --out"
+                    f"{file.parent} belongs to {whose}, which writes into it: wait, or take another --out"
                 )
-            if not _is(number, file):  # its owner has just ended and removed it
-                os.close(number)
-                continue
-            own: _Owner = {
-                "process": os.getpid(),
-                "host": socket.gethostname(),
-                "since": datetime.now(UTC).isoformat(timespec="seconds"),
-            }
-            os.truncate(number, 0)
-            os.write(number, json.dumps(own).encode())
-            return number
+            mine = False
+            with suppress(OSError):  # its owner may just have ended and removed it
+                mine = os.path.samestat(os.fstat(number), file.stat())
+            if mine:
+                own: _Owner = {
+                    "process": os.getpid(),
+                    "host": socket.gethostname(),
+                    "since": datetime.now(UTC).isoformat(timespec="seconds"),
+                }
+                os.truncate(number, 0)
+                os.write(number, json.dumps(own).encode())
+                return number
         except BaseException:
             with suppress(OSError):
                 os.close(number)
             raise
+        os.close(number)
 
 
 def _try_lock(number: int, file: Path) -> bool:
@@ -112,14 +119,6 @@ def _try_lock(number: int, file: Path) -> bool:
             pass
     owner = _read(file)
     return owner is None or (owner["host"] == socket.gethostname() and not _lives(owner["process"]))
-
-
-def _is(number: int, file: Path) -> bool:
-    """Whether the open file is the one that lies there."""
-    try:
-        return os.path.samestat(os.fstat(number), file.stat())
-    except OSError:
-        return False
 
 
 def _lives(process: int) -> bool:
@@ -143,13 +142,6 @@ def _read(file: Path) -> _Owner | None:
         return None
 
 
-def _whose(file: Path) -> str:
-    owner = _read(file)
-    if owner is None:
-        return "belongs to another process"
-    return f"belongs to process {owner['process']} on {owner['host']} since {owner['since']}"
-
-
 def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested settings as {"optim.lr": ...}."""
     flat: dict[str, Any] = {}
@@ -171,27 +163,23 @@ def check_same_config(old: dict[str, Any], new: dict[str, Any], checkpoint: Path
 
 
 @dataclass
-class Start:
+class Resumed:
     """What a resumed run starts from."""
 
     checkpoint: Path
     state: dict[str, Any]  # its state.json
     damaged: list[str]  # what was wrong with newer checkpoints
 
-
-class RunConfig(Protocol):
-    """What a run's folder wants to know of the settings of any command that trains."""
-
     @property
-    def command(self) -> str: ...
-
-    @property
-    def out(self) -> str | None: ...
-
-    def to_dict(self) -> dict[str, Any]: ...
+    def run(self) -> Path:
+        """The folder of the run that left the checkpoint."""
+        return self.checkpoint.parent.parent
 
 
-def choose_run(config: RunConfig, resume: Path | str | None, console: Console) -> tuple[Path, Start | None]:
+RunConfig = PretrainConfig | DownstreamConfig | SvmConfig | ZeroShotConfig | RetrieveConfig
+
+
+def choose_run(config: RunConfig, resume: Path | str | None, console: Console) -> tuple[Path, Resumed | None]:
     """The folder of the run, and what it starts from if it is resumed.
 
     Raises:
@@ -203,67 +191,75 @@ def choose_run(config: RunConfig, resume: Path | str | None, console: Console) -
             raise InputError("resume auto needs the folder of the run: --out RUN")
         out = Path(config.out).expanduser()
         resume = out if list_checkpoints(out) else None
-    start = None
+    resumed = None
     if resume is not None:
-        start = Start(*find_checkpoint(Path(resume)))
-        for text in start.damaged:
-            say(console, f"{text}; continuing from {start.checkpoint.name}", style="yellow")
-        check_same_config(start.state["config"], config.to_dict(), start.checkpoint)
-        drawn = start.state.get("stream", 1)
-        if drawn != VERSION:
+        resumed = Resumed(*find_checkpoint(Path(resume)))
+        checkpoint = resumed.checkpoint
+        for text in resumed.damaged:
+            say(console, f"{text}; continuing from {checkpoint.name}", style="yellow")
+        check_same_config(resumed.state["config"], config.to_dict(), checkpoint)
+        stream = resumed.state.get("stream", 1)
+        if stream != VERSION:
             raise InputError(
-                f"{start.checkpoint} saw batches drawn in another way (stream {drawn}, here {VERSION}); "
+                f"{checkpoint} saw batches drawn in another way (stream {stream}, here {VERSION}); "
                 "continue it with the version of recon-fast that began it, or start anew from its weights: "
-                f"--init {start.checkpoint / 'model.safetensors'}"
+                f"--init {checkpoint / 'model.safetensors'}"
             )
-    return _choose_folder(config, start, auto), start
+    return _choose_folder(config, resumed, auto), resumed
 
 
 @contextmanager
 def open_run(
     config: RunConfig, resume: Path | str | None, console: Console
-) -> Iterator[tuple[Path, Start | None]]:
-    """The folder of a run, which the first process of the job owns meanwhile, and what it starts from.
+) -> Iterator[tuple[Path, Resumed | None]]:
+    """The folder of a run, locked by the first process of the job meanwhile, and what it starts from.
 
     Raises:
-        InputError: as `choose_run` and `owned`.
+        InputError: as `choose_run` and `locked`.
     """
     with ExitStack() as stack:
 
-        def choose() -> tuple[Path, Start | None]:
-            run, start = choose_run(config, resume, console)
-            stack.enter_context(owned(run))
-            return run, start
+        def choose() -> tuple[Path, Resumed | None]:
+            run, resumed = choose_run(config, resume, console)
+            stack.enter_context(locked(run))
+            return run, resumed
 
         yield from_first(choose)
 
 
-def _choose_folder(config: RunConfig, start: Start | None, auto: bool) -> Path:
+def _choose_folder(config: RunConfig, resumed: Resumed | None, auto: bool) -> Path:
     """The folder that the run goes to, which may not hold anything yet unless it is resumed."""
-    resumed = None if start is None else start.checkpoint.parent.parent
     if config.out is not None:
         if not config.out.strip():
             raise InputError(f"out must name a folder, got {config.out!r}")
         run = Path(config.out).expanduser()
     elif resumed is not None:
-        run = resumed
+        run = resumed.run
     else:
         name, number = f"{config.command}-{datetime.now():%Y%m%d-%H%M%S}", 1
         while (run := Path("runs") / (name if number == 1 else f"{name}-{number}")).exists():
             number += 1
-    if start is not None and resumed is not None and run.resolve() == resumed.resolve():
-        newest = list_checkpoints(run)[-1 - len(start.damaged)]
-        if newest.resolve() != start.checkpoint.resolve():
+    if resumed is not None and run.resolve() == resumed.run.resolve():
+        newest = list_checkpoints(run)[-1 - len(resumed.damaged)]
+        if newest.resolve() != resumed.checkpoint.resolve():
             raise InputError(
                 f"resume must name the run's newest checkpoint, {newest}, or get a new --out; "
-                f"got {start.checkpoint}"
+                f"got {resumed.checkpoint}"
             )
     elif run.exists() and (not run.is_dir() or any(file.name != LOCK for file in run.iterdir())):
-        if auto and any((run / name).is_file() for name in (_CONFIG, _CONFIG_ASIDE)):
+        if auto and any((run / name).is_file() for name in (_CONFIG, f".{_CONFIG}.tmp")):
             return run  # it ended before its first checkpoint
         hint = f" (or use --resume {run} to continue)" if run.is_dir() and list_checkpoints(run) else ""
         raise InputError(f"out must be a new or empty folder{hint}, got {run}")
     return run
+
+
+def features_beside(path: str | Path | None) -> Path | None:
+    """The folder beside a set where teacher features are kept; None for the procedural set."""
+    if path is None:
+        return None
+    data = Path(path).expanduser()
+    return (data.parent if data.is_file() else data) / ".recon_fast"
 
 
 def check_batch(config: OptimConfig, processes: int) -> None:
@@ -276,25 +272,16 @@ def check_batch(config: OptimConfig, processes: int) -> None:
 
 
 @contextmanager
-def run_folder(run: Path, config: RunConfig) -> Iterator[None]:
-    """Make the folder of the run at the start and put the resolved config into it at the end; if anything in
-    between fails, leave nothing.
-    """
-    made = [folder for folder in (run, *run.parents) if not folder.exists()]
-    aside = run / _CONFIG_ASIDE
-    try:
+def keep_config(run: Path, config: RunConfig) -> Iterator[None]:
+    """Put the resolved config into the folder of the run when the block ends; if it fails, leave nothing."""
+    with whole_file(run / _CONFIG) as aside:
         try:
-            run.mkdir(parents=True, exist_ok=True)
             text = yaml.safe_dump({**config.to_dict(), "out": str(run)}, sort_keys=False)
             aside.write_text(text, encoding="utf-8")
         except OSError as error:
-            reason = error.strerror or error
-            raise InputError(f"out must be a folder that can be written, got {run}: {reason}") from error
+            raise _unwritable(run, error) from error
         yield
-        aside.replace(run / _CONFIG)
-    except BaseException:
-        with suppress(OSError):
-            aside.unlink(missing_ok=True)
-            for folder in made:
-                folder.rmdir()
-        raise
+
+
+def _unwritable(run: Path, error: OSError) -> InputError:
+    return InputError(f"out must be a folder that can be written, got {run}: {error.strerror or error}")

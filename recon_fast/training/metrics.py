@@ -41,33 +41,25 @@ class Curves:
     """
 
     def __init__(self, folder: Path, start_step: int) -> None:
-        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+        from tensorboard.compat.proto.event_pb2 import Event
         from tensorboard.summary.writer.record_writer import RecordWriter
 
         folder.mkdir(parents=True, exist_ok=True)
-        now = time.time()
-        self.file = (folder / f"events.out.tfevents.{now:.6f}.{socket.gethostname()}").open("wb")
+        self.event = Event
+        self.file = (folder / f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}").open("wb")
         self.records = RecordWriter(self.file)
-        self._write(Event(wall_time=now, file_version="brain.Event:2"))
+        self._write(file_version="brain.Event:2")
         if start_step:
-            session = SessionLog(status=SessionLog.START)
-            self._write(Event(wall_time=now, step=start_step, session_log=session))
+            self._write(step=start_step, session_log={"status": "START"})
 
     def add(self, step: int, values: dict[str, float]) -> None:
         """Add one point to each curve."""
-        from tensorboard.compat.proto.event_pb2 import Event
-        from tensorboard.compat.proto.summary_pb2 import Summary
+        points = [{"tag": name, "simple_value": value} for name, value in values.items()]
+        self._write(step=step, summary={"value": points})
 
-        points = [Summary.Value(tag=name, simple_value=value) for name, value in values.items()]
-        self._write(Event(wall_time=time.time(), step=step, summary=Summary(value=points)))
-
-    def _write(self, event: object) -> None:
-        self.records.write(event.SerializeToString())  # type: ignore[attr-defined]
+    def _write(self, **event: Any) -> None:
+        self.records.write(self.event(wall_time=time.time(), **event).SerializeToString())
         self.file.flush()
-
-    def close(self) -> None:
-        """Close the file."""
-        self.file.close()
 
 
 class Metrics:
@@ -89,8 +81,7 @@ class Metrics:
     ) -> None:
         self.console = console
         self.every = every
-        self.sums: dict[str, float] = defaultdict(float)
-        self.counts: dict[str, int] = defaultdict(int)
+        self.window: dict[str, list[float]] = defaultdict(list)
         self.skipped = 0
         self.pending = b""  # lines, or the rest of one, that are not written yet
         self.failed = False
@@ -119,12 +110,8 @@ class Metrics:
         if not self.console.is_terminal:
             yield
             return
-        columns = (
-            TextColumn("step"),
-            MofNCompleteColumn(),
-            BarColumn(bar_width=24),
-            TimeRemainingColumn(elapsed_when_finished=True),
-        )
+        left = TimeRemainingColumn(elapsed_when_finished=True)
+        columns = (TextColumn("step"), MofNCompleteColumn(), BarColumn(bar_width=24), left)
         with _ProgressAndLine(*columns, console=self.console) as self.progress:
             self.task = self.progress.add_task("", total=total, completed=completed)
             yield
@@ -141,20 +128,18 @@ class Metrics:
         the run) write the means.
         """
         for name, value in values.items():
-            self.sums[name] += value
-            self.counts[name] += 1
+            self.window[name].append(value)
         if self.progress is not None:
             self.progress.update(self.task, completed=step)
         if step % self.every and step != total:
             return
-        means: dict[str, float] = {name: value / self.counts[name] for name, value in self.sums.items()}
+        means = {name: sum(found) / len(found) for name, found in self.window.items()}
         means["epoch"] = values["epoch"]
         # Clouds per second of the window is the harmonic mean: clouds over time.
         means["clouds_per_s"] = 1e3 * means.pop("clouds") / (means["data_ms"] + means["step_ms"])
         if self.skipped:
             means["skipped"] = self.skipped
-        self.sums.clear()
-        self.counts.clear()
+        self.window.clear()
         self.skipped = 0
         self.write(step, means)
         line = self._line(means)
@@ -182,11 +167,13 @@ class Metrics:
                 self.pending = self.pending[self.file.write(self.pending) :]
         except OSError as error:
             self._say_failed(f"{self.path} cannot be written: {error.strerror or error}; lines wait")
+        if self.curves is None:
+            return
         try:
-            if self.curves is not None:
-                self.curves.add(step, {k: v for k, v in values.items() if isinstance(v, int | float)})
+            self.curves.add(step, {k: v for k, v in values.items() if isinstance(v, int | float)})
         except OSError as error:
-            self._close(self.curves)
+            with suppress(OSError):
+                self.curves.file.close()
             self.curves = None  # what was cut off cannot be continued
             self._say_failed(f"the curves end here: {error.strerror or error}")
 
@@ -197,17 +184,12 @@ class Metrics:
 
     def close(self) -> None:
         """Flush what is written to the disk."""
-        if self.file is not None:
-            with suppress(OSError):
-                os.fsync(self.file.fileno())
-        for file in (self.file, self.curves):
-            self._close(file)
-
-    @staticmethod
-    def _close(file: BinaryIO | Curves | None) -> None:
-        if file is not None:
-            with suppress(OSError):
-                file.close()
+        for file in (self.file, None if self.curves is None else self.curves.file):
+            if file is not None:
+                with suppress(OSError):
+                    os.fsync(file.fileno())
+                with suppress(OSError):
+                    file.close()
 
 
 def _step_of(line: str) -> float:

@@ -92,14 +92,11 @@ def learning_rate(config: OptimConfig, step: int, steps_per_epoch: int) -> float
     `epochs`. "cosine" follows it step by step, "official" holds for each epoch the value of the epoch before
     (the official loop steps its scheduler with the epoch just finished).
     """
+    warmup, start = config.warmup_epochs, config.warmup_epochs
+    epoch = (step + 1) / steps_per_epoch
     if config.schedule == "official":
-        epoch = float(max(step // steps_per_epoch - 1, 0))
-        rising = epoch / config.warmup_epochs if config.warmup_epochs else 1.0
-        progress = epoch / config.epochs
-    else:
-        epoch = (step + 1) / steps_per_epoch
-        rising = epoch / config.warmup_epochs if config.warmup_epochs else 1.0
-        progress = (epoch - config.warmup_epochs) / (config.epochs - config.warmup_epochs)
-    if epoch < config.warmup_epochs:
-        return config.min_lr + (config.lr - config.min_lr) * rising
+        epoch, start = float(max(step // steps_per_epoch - 1, 0)), 0
+    if epoch < warmup:
+        return config.min_lr + (config.lr - config.min_lr) * (epoch / warmup)
+    progress = (epoch - start) / (config.epochs - start)
     return config.min_lr + (config.lr - config.min_lr) * (1 + math.cos(math.pi * progress)) / 2

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from rich.console import Console
-from torch import nn
+from torch import Tensor
 
 from recon_fast.checkpoint import load_initial
 from recon_fast.config import DataConfig, PretrainConfig
@@ -22,19 +22,19 @@ from recon_fast.data.conventions import check_conventions, training_conventions
 from recon_fast.data.open import prepare_shapes
 from recon_fast.data.shapes import Features, Rows, Shapes
 from recon_fast.device import resolve_device
+from recon_fast.distributed import from_first
 from recon_fast.errors import InputError
-from recon_fast.models import build_model
+from recon_fast.models import PretrainModel, build_model
 from recon_fast.teachers import compute_features
 from recon_fast.training.adamw import AdamW
-from recon_fast.training.distributed import from_first
-from recon_fast.training.folder import Start
+from recon_fast.training.folder import Resumed, features_beside
 from recon_fast.training.memory import check_memory
 from recon_fast.training.metrics import Metrics
 from recon_fast.training.optim import build_optimizer
 from recon_fast.training.probe import ProbeData, ProbeResult, run_probe, show_probe
 from recon_fast.training.profile import Profile
 from recon_fast.training.run import Task, run_task
-from recon_fast.training.splits import score_doubts
+from recon_fast.training.scores import score_doubts
 
 
 @dataclass
@@ -80,10 +80,10 @@ class Pretraining(Task[PretrainResult]):
     config: PretrainConfig
     before: ProbeResult | None = None
 
-    def read_data(self, start: Start | None) -> None:
+    def read_data(self, resumed: Resumed | None) -> None:
         config = self.config
         check_memory(config.model, self.device)
-        if start is None and config.init is not None and not Path(config.init).expanduser().is_file():
+        if resumed is None and config.init is not None and not Path(config.init).expanduser().is_file():
             raise InputError(f"init must be a file of weights, got {config.init}")
         self.shapes = shapes = self.open_shapes(config.data)
         every = config.data.split == "all"
@@ -93,7 +93,7 @@ class Pretraining(Task[PretrainResult]):
         if config.model.single_modal and shapes.labels is None:
             raise InputError(f"model.single_modal needs labels, and {shapes.name} has none")
 
-    def prepare(self, run: Path, start: Start | None) -> None:
+    def prepare(self, run: Path, resumed: Resumed | None) -> None:
         config, shapes, console = self.config, self.shapes, self.console
         probed = None if self.profile_steps else prepare_probe_shapes(config, shapes, console)
         names = shapes.class_names if probed is None else probed.class_names
@@ -102,8 +102,8 @@ class Pretraining(Task[PretrainResult]):
         else:
             features = from_first(lambda: prepare_features(shapes, names, config, console))
         self.teacher = features.teacher if features else {}
-        if start is not None:
-            check_same_teacher(start.state["teacher"], self.teacher, start.checkpoint)
+        if resumed is not None:
+            check_same_teacher(resumed.state["teacher"], self.teacher, resumed.checkpoint)
         image, text = (features.image, features.text) if features else (None, None)
         model_config = replace(
             config.model,
@@ -112,51 +112,42 @@ class Pretraining(Task[PretrainResult]):
         )
         placement = choose_placement(config.data.placement, shapes, features, self.rows, self.device)
         self.train_set = ResidentShapes(shapes, features, self.rows, self.device, placement)
-        self.placed = describe_placement(self.train_set.placement, shapes, features, self.rows)
+        self.placement, self.placed = describe_placement(
+            self.train_set.placement, shapes, features, self.rows
+        )
         self.probe_data = None if probed is None else split_probe(config, probed, features, self.device)
         torch.manual_seed(config.seed)
         self.model = build_model(model_config).to(self.device)
-        if config.init is not None and start is None:
+        if config.init is not None and resumed is None:
             say(console, load_initial(config.init, self.model))
+        if resumed is None:
+            self.before = self._probe("at initialisation")
+        elif (found := resumed.state["before"]) is not None:
+            self.before = ProbeResult(found["svm"], found["zero_shot"], found["chance"])
 
     def build_optimizer(self) -> AdamW:
         return build_optimizer(self.model, self.config.optim)
-
-    def begin(self, start: Start | None) -> None:
-        if start is None:
-            self.before = self._probe("at initialisation")
-        elif (found := start.state["before"]) is not None:
-            self.before = ProbeResult(found["svm"], found["zero_shot"], found["chance"])
 
     def _probe(self, when: str) -> ProbeResult | None:
         if self.probe_data is None:
             return None
         return run_probe(self.model, self.probe_data, self.config, self.dtype, self.console, when)
 
-    def losses(self) -> nn.Module:
-        return self.model
+    @staticmethod
+    def losses(model: PretrainModel, *batch: Tensor | None) -> dict[str, Tensor]:
+        return model(*batch).losses
 
     def announce(self, computing: str) -> str:
         parameters = sum(p.numel() for p in self.model.parameters())
         return (
             f"{type(self.model).__name__}, {parameters / 1e6:.1f} M parameters, {computing} | "
-            f"{self.train_count} shapes of {self.shapes.name}, {self.placed[1]}"
+            f"{self.train_count} shapes of {self.shapes.name}, {self.placed}"
         )
 
     def batches(self, first: int, stop: int) -> AbstractContextManager[Iterator[Batch]]:
         config = self.config
-        self.how = Draw(config.data.num_points, config.data.rotate, config.model.num_group, config.seed)
-        self.stream = BatchStream(
-            self.train_set, self.how, config.optim.batch_size, config.optim.accumulate, first, stop
-        )
-        return self.stream
-
-    def first_batch(self, step: int) -> Batch:
-        rows = self.stream.rows(torch.tensor([step * self.config.optim.accumulate]))[0]
-        return self.train_set.batch(rows, step, self.how)
-
-    def describe_data(self) -> dict[str, Any]:
-        return super().describe_data() | self.placed[0]
+        how = Draw(config.data.num_points, config.data.rotate, config.model.num_group, config.seed)
+        return BatchStream(self.train_set, how, config.optim.batch_size, config.optim.accumulate, first, stop)
 
     def measures_after(self, epoch: int, last: bool) -> bool:
         every = self.config.probe.every
@@ -170,11 +161,8 @@ class Pretraining(Task[PretrainResult]):
     def state(self) -> dict[str, Any]:
         return {"before": asdict(self.before) if self.before else None}
 
-    def profiled(self, costs: Profile) -> PretrainResult:
-        return PretrainResult(None, None, None, profile=costs)
-
-    def stopped(self, run: Path, checkpoint: Path, by: str) -> PretrainResult:
-        return PretrainResult(checkpoint, self.before, None, by)
+    def ended(self, run: Path, checkpoint: Path | None, stopped_by: str | None) -> PretrainResult:
+        return PretrainResult(checkpoint, self.before, None, stopped_by, self.profile)
 
     def evaluate(self, run: Path, checkpoint: Path | None, step: int, log: Metrics | None) -> PretrainResult:
         try:
@@ -204,17 +192,15 @@ def prepare_features(
     """Teacher features of all shapes and of `class_names`: packed ones, stored ones, or computed now."""
     features = shapes.features
     if features is None:
-        path = Path(config.teacher.store) if config.teacher.store is not None else None
-        if path is None and config.data.path is not None:
-            data = Path(config.data.path).expanduser()
-            path = (data.parent if data.is_file() else data) / ".recon_fast"
+        kept = config.teacher.store
+        store = features_beside(config.data.path) if kept is None else Path(kept)
         with ProgressBars(console) as bars:
             features = compute_features(
                 # Folders are called night_stand; a caption would say night stand.
                 replace(shapes, class_names=[name.replace("_", " ") for name in class_names]),
                 config.teacher,
                 device=str(resolve_device(config.device)),
-                store=path,
+                store=store,
                 progress=bars,
                 log=lambda text: say(console, text),
             )

@@ -17,9 +17,8 @@ from recon_fast.config import PretrainConfig
 from recon_fast.console import say
 from recon_fast.data.batches.resident import Draw, ResidentShapes
 from recon_fast.device import autocast
-from recon_fast.distributed import broadcast_buffers, rank, shared_in_turn, world_size
+from recon_fast.distributed import broadcast_buffers, from_first, rank, shared_in_turn, world_size
 from recon_fast.models import Encoding, PretrainModel
-from recon_fast.training.distributed import from_first
 
 SVM_C = 0.075  # the official protocol's
 RATIO = 0.25  # of the text projection in the zero-shot feature, the official one
@@ -106,6 +105,13 @@ def svm_accuracy(
     return float((svm_predictions(train_features, train_labels, test_features) == test_labels).mean())
 
 
+def nearest_texts(features: NDArray, class_text: NDArray) -> NDArray[np.int64]:
+    """Classes from the nearest to the farthest by cosine [S, C] of features [S, D] against texts [C, D]."""
+    shapes = F.normalize(torch.from_numpy(features).float(), dim=1)
+    texts = F.normalize(torch.from_numpy(class_text).float(), dim=1)
+    return (shapes @ texts.T).argsort(dim=1, descending=True, stable=True).numpy()
+
+
 def zero_shot_accuracy(features: NDArray, class_text: NDArray, labels: NDArray, present: NDArray) -> float:
     """Share of shapes whose nearest class text, by cosine, is their own.
 
@@ -115,11 +121,8 @@ def zero_shot_accuracy(features: NDArray, class_text: NDArray, labels: NDArray, 
         labels: [S].
         present: classes to choose from, indices into `class_text`.
     """
-    similarity = (
-        F.normalize(torch.from_numpy(features), dim=-1)
-        @ F.normalize(torch.from_numpy(class_text[present]).float(), dim=-1).T
-    )
-    return float((present[similarity.argmax(1).numpy()] == labels).mean())
+    nearest = nearest_texts(features, class_text[present])[:, 0]
+    return float((present[nearest] == labels).mean())
 
 
 @dataclass

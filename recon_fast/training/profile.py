@@ -4,7 +4,7 @@ import json
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from recon_fast.console import say
@@ -21,13 +21,17 @@ from recon_fast.models import PretrainModel
 from recon_fast.models.recon import Encoder, Reconstruction
 from recon_fast.models.tokenizer import Tokenizer
 from recon_fast.models.two_tower import Tower
-from recon_fast.training.distributed import Terms
-from recon_fast.training.loop import Loop
+from recon_fast.training.loop import Loop, Timer
+from recon_fast.training.losses import LossModule
 from recon_fast.training.memory import peak_memory
-from recon_fast.training.step import Part
 
 PARTS = ("data", "group", "tokenizer", "encoder", "decoder", "losses", "backward", "optimizer")
-_MODULES = {Tokenizer: "tokenizer", Encoder: "encoder", Tower: "encoder", Reconstruction: "decoder"}
+_MODULES: dict[type[nn.Module], str] = {
+    Tokenizer: "tokenizer",
+    Encoder: "encoder",
+    Tower: "encoder",
+    Reconstruction: "decoder",
+}
 _WARMUP, _TRACED = 2, 3  # steps
 
 
@@ -61,35 +65,26 @@ class Parts:
         self.since = now
 
 
+def _timed(method: Callable[..., Any], timer: Timer, name: str) -> Callable[..., Any]:
+    def call(*arguments: Any, **named: Any) -> Any:
+        with timer(name):
+            return method(*arguments, **named)
+
+    return call
+
+
 @contextmanager
-def watch(model: PretrainModel, part: Part) -> Iterator[None]:
-    """Enter `part` around the grouping and the modules of `model`."""
-    group = model.group
-    running: list[ExitStack] = []
-
-    def enter(name: str) -> Callable[..., None]:
-        def hook(*_: Any) -> None:
-            running.append(ExitStack())
-            running[-1].enter_context(part(name))
-
-        return hook
-
-    def leave(*_: Any) -> None:
-        running.pop().close()
-
-    def grouping(points: Tensor) -> Any:
-        with part("group"):
-            return group(points)
-
-    with ExitStack() as stack:
-        for module in model.modules():
-            name = _MODULES.get(type(module))
-            if name is not None:
-                stack.callback(module.register_forward_pre_hook(enter(name)).remove)
-                stack.callback(module.register_forward_hook(leave, always_call=True).remove)
-        model.group = grouping  # type: ignore[method-assign]
-        stack.callback(delattr, model, "group")
+def watch(model: PretrainModel, timer: Timer) -> Iterator[None]:
+    """Enter `timer` around the grouping and the modules of `model`."""
+    watched = [(m, "forward", _MODULES[type(m)]) for m in model.modules() if type(m) in _MODULES]
+    watched.append((model, "group", "group"))
+    for module, method, name in watched:
+        setattr(module, method, _timed(getattr(module, method), timer, name))
+    try:
         yield
+    finally:
+        for module, method, _ in watched:
+            delattr(module, method)
 
 
 def _formulas() -> dict[Any, Callable[..., int]]:
@@ -150,20 +145,19 @@ def steps_profiled(steps: int) -> int:
     return 2 * _WARMUP + 2 * steps + 1 + _TRACED
 
 
-def profile(loop: Loop, terms: Terms, steps: int, folder: Path | None, console: Console) -> Profile:
+def profile(loop: Loop, losses: LossModule, steps: int, folder: Path | None, console: Console) -> Profile:
     """Time `steps` steps, whole and by part, and write profile.json and trace.json (Chrome's format).
 
     Args:
-        loop: of a run; its weights move on.
-        terms: the losses in it, compiled or not.
+        loop: of a run, which ends here: its weights move on, uncompiled in the end.
+        losses: the ones in it, compiled or not.
         folder: where the two files go; None writes nothing.
 
     Raises:
         InputError: they cannot be written.
     """
-    model, device = terms.model, loop.device
+    model, device = losses.model, loop.device
     assert isinstance(model, PretrainModel)
-    as_trained = terms.run
 
     def seconds() -> float:
         if device.type == "cuda":
@@ -177,7 +171,7 @@ def profile(loop: Loop, terms: Terms, steps: int, folder: Path | None, console: 
         loop.advance()
     whole = (seconds() - began) / steps
 
-    terms.run = terms.losses  # modules inside compiled code cannot be watched
+    losses.run = losses.losses  # modules inside compiled code cannot be watched
     for _ in range(_WARMUP):
         loop.advance()
     parts = Parts(seconds)
@@ -208,7 +202,6 @@ def profile(loop: Loop, terms: Terms, steps: int, folder: Path | None, console: 
     if folder is not None:
         _write(result, folder, model, loop)
         say(console, f"for ui.perfetto.dev or chrome://tracing: {folder / 'trace.json'}")
-    terms.run = as_trained
     return result
 
 

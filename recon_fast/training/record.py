@@ -109,6 +109,19 @@ def versions() -> dict[str, str | None]:
     }
 
 
+def write_result(run: Path, result: dict[str, Any], write_tables: Callable[[], None] = lambda: None) -> None:
+    """Write RUN/result.json, with versions; `write_tables` writes tables and pictures before it.
+
+    Raises:
+        InputError: something cannot be written.
+    """
+    try:
+        write_tables()
+        write_json(run / "result.json", {**result, "versions": versions()})
+    except OSError as error:
+        raise InputError(f"the result cannot be written to {run}: {error.strerror or error}") from error
+
+
 class _Record(TypedDict):
     """run.json."""
 

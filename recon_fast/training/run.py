@@ -9,14 +9,13 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
-from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any, Generic, TypeVar
 
 import torch
 from rich.console import Console
-from torch import nn
+from torch import Tensor
 
 from recon_fast.checkpoint import load_weights
 from recon_fast.checkpoint.training import (
@@ -35,19 +34,17 @@ from recon_fast.data.batches.stream import VERSION
 from recon_fast.data.open import fingerprint, prepare_shapes, verify_shards_of
 from recon_fast.data.shapes import Shapes
 from recon_fast.device import resolve_precision
-from recon_fast.distributed import rank, world_size
+from recon_fast.distributed import from_first, lost_ranks, process_group, rank, world_size
 from recon_fast.errors import InputError
 from recon_fast.training.adamw import AdamW
-from recon_fast.training.compiled import compile_if_wanted
-from recon_fast.training.distributed import Terms, averaged, from_first, lost_ranks, process_group
-from recon_fast.training.folder import Start, check_batch, open_run, run_folder
-from recon_fast.training.loop import Loop
+from recon_fast.training.folder import Resumed, check_batch, keep_config, open_run
+from recon_fast.training.loop import Loop, StepValues
+from recon_fast.training.losses import LossModule, averaged, compile_losses
 from recon_fast.training.memory import recompute_blocks
 from recon_fast.training.metrics import Metrics
 from recon_fast.training.optim import num_epochs
 from recon_fast.training.profile import Profile, profile, steps_profiled
 from recon_fast.training.record import RunRecord, describe_data, versions
-from recon_fast.training.step import StepValues
 
 R = TypeVar("R")
 
@@ -72,6 +69,8 @@ class Task(ABC, Generic[R]):
         train_count: how many of them there are to train on; set by `read_data`.
         model, teacher: set by `prepare`; `teacher` says whose features the model learns from.
         conventions: of the clouds, as checkpoints state them; set by `prepare`.
+        placement: where points and features lie, for run.json; `prepare` may set it.
+        profile: what timed steps took; set by `run_task`.
     """
 
     config: Any
@@ -89,6 +88,8 @@ class Task(ABC, Generic[R]):
         self.config, self.given = config, shapes
         self.console = console or Console(stderr=True)
         self.teacher: dict[str, Any] = {}
+        self.placement: dict[str, Any] = {}
+        self.profile: Profile | None = None
 
     def open_shapes(self, data: DataConfig, parts: bool = False) -> Shapes:
         """The shapes that were given, or those that the settings name."""
@@ -98,7 +99,7 @@ class Task(ABC, Generic[R]):
         return prepare_shapes(data, self.config.seed, self.console, parts=parts)
 
     @abstractmethod
-    def read_data(self, start: Start | None) -> None:
+    def read_data(self, resumed: Resumed | None) -> None:
         """Read the shapes and check them; nothing is written yet."""
 
     def fingerprint(self) -> str:
@@ -106,19 +107,19 @@ class Task(ABC, Generic[R]):
         return fingerprint(self.shapes)
 
     @abstractmethod
-    def prepare(self, run: Path, start: Start | None) -> None:
-        """Build the model and put it and what it trains and is tested on onto the device."""
+    def prepare(self, run: Path, resumed: Resumed | None) -> None:
+        """Build the model and put it and what it trains and is tested on onto the device; take up what a
+        checkpoint says beside weights, or look at the model before its first step.
+        """
 
     @abstractmethod
     def build_optimizer(self) -> AdamW:
         """The optimizer over the model's parameters."""
 
-    def begin(self, start: Start | None) -> None:
-        """Take up what a checkpoint says beside weights, or look at the model before its first step."""
-
+    @staticmethod
     @abstractmethod
-    def losses(self) -> nn.Module:
-        """From a batch's inputs to something with `losses`."""
+    def losses(model: Any, *batch: Any) -> dict[str, Tensor]:
+        """From the model and a batch's inputs to losses by name."""
 
     @abstractmethod
     def announce(self, computing: str) -> str:
@@ -127,14 +128,6 @@ class Task(ABC, Generic[R]):
     @abstractmethod
     def batches(self, first: int, stop: int) -> AbstractContextManager[Iterator[Batch]]:
         """This process's micro-batches of steps `first` to `stop`."""
-
-    @abstractmethod
-    def first_batch(self, step: int) -> Batch:
-        """This process's first micro-batch of a step; `batches` stays where it is."""
-
-    def describe_data(self) -> dict[str, Any]:
-        """The data, for run.json."""
-        return describe_data(self.shapes, self.config.data.path)
 
     def measures_after(self, epoch: int, last: bool) -> bool:
         """Whether `measure_epoch` has something to do after so many epochs; alike in all processes."""
@@ -148,13 +141,9 @@ class Task(ABC, Generic[R]):
     def state(self) -> dict[str, Any]:
         """What state.json holds of this task alone."""
 
-    def profiled(self, costs: Profile) -> R:
-        """The result of a run that only timed its steps."""
-        raise NotImplementedError
-
     @abstractmethod
-    def stopped(self, run: Path, checkpoint: Path, by: str) -> R:
-        """The result of a run that a signal stopped."""
+    def ended(self, run: Path, checkpoint: Path | None, stopped_by: str | None) -> R:
+        """The result of a run that a signal stopped, or that only timed its steps."""
 
     @abstractmethod
     def evaluate(self, run: Path, checkpoint: Path | None, step: int, log: Metrics | None) -> R:
@@ -181,30 +170,30 @@ def run_task(task: Task[R], resume: Path | str | None) -> R:
             task.console = Console(quiet=True)
         if task.trains:
             check_batch(config.optim, world_size())
-        with open_run(config, resume, task.console) as (run, start):
-            return _run(task, run, start)
+        with open_run(config, resume, task.console) as (run, resumed):
+            return _run(task, run, resumed)
 
 
-def _run(task: Task[R], run: Path, start: Start | None) -> R:
+def _run(task: Task[R], run: Path, resumed: Resumed | None) -> R:
     config, device, console, first = task.config, task.device, task.console, rank() == 0
     batch_size = config.optim.batch_size
 
     # Data. The run folder is made when it is known to be good.
-    task.read_data(start)
+    task.read_data(resumed)
     if task.trains and task.train_count < batch_size:
         raise InputError(
             f"optim.batch_size must be at most the {task.train_count} shapes to train on, got {batch_size}"
         )
     data = task.fingerprint()
-    if start is not None and start.state["data"] != data:
+    if resumed is not None and resumed.state["data"] != data:
         raise InputError(
-            f"{start.checkpoint} was trained on {start.state['data_name']}, other shapes than "
+            f"{resumed.checkpoint} was trained on {resumed.state['data_name']}, other shapes than "
             f"{task.shapes.name} holds now"
         )
 
     # Model, optimizer, resume.
-    with run_folder(run, config) if first else nullcontext():
-        task.prepare(run, start)
+    with keep_config(run, config) if first else nullcontext():
+        task.prepare(run, resumed)
         if task.trains:
             space = ""
             if not task.profile_steps:
@@ -212,16 +201,15 @@ def _run(task: Task[R], run: Path, start: Start | None) -> R:
                 space = from_first(lambda: check_space(run, task.model, keep, console, best))
             optimizer = task.build_optimizer()
             step, skipped_in_a_row = 0, 0
-            if start is not None:
-                load_weights(start.checkpoint / "model.safetensors", task.model)
-                load_optimizer(start.checkpoint / "optimizer.safetensors", task.model, optimizer)
-                step, skipped_in_a_row = start.state["step"], start.state.get("skipped_in_a_row", 0)
-            task.begin(start)
+            if resumed is not None:
+                load_weights(resumed.checkpoint / "model.safetensors", task.model)
+                load_optimizer(resumed.checkpoint / "optimizer.safetensors", task.model, optimizer)
+                step, skipped_in_a_row = resumed.state["step"], resumed.state.get("skipped_in_a_row", 0)
     if not task.trains:
         return task.evaluate(run, None, 0, None)
-    if first and start is not None and start.checkpoint.parent.parent.resolve() == run.resolve():
-        set_damaged_aside(start.checkpoint)
-    terms = Terms(task.losses(), config.optim.sync_norm)
+    if first and resumed is not None and resumed.run.resolve() == run.resolve():
+        set_damaged_aside(resumed.checkpoint)
+    losses = LossModule(task.model, task.losses, config.optim.sync_norm)
     if config.optim.recompute:
         recompute_blocks(task.model)
     task.model.train()
@@ -233,13 +221,16 @@ def _run(task: Task[R], run: Path, start: Start | None) -> R:
     say(console, f"{announced} | {total} steps of {batch_size}{space} | run {run}")
 
     # Loop.
+    def first_batch() -> Batch:
+        with task.batches(step, step + 1) as batches:
+            return next(batches)
+
     stop = step + steps_profiled(task.profile_steps) if task.profile_steps else total
     with task.batches(step, stop) as batches:
-        first_batch = partial(task.first_batch, step)
-        compile_if_wanted(config.compile, terms, first_batch, config, device, task.dtype, console)
+        compile_losses(losses, config, first_batch, device, task.dtype, console)
         loop = Loop(
             config,
-            averaged(terms, device),
+            averaged(losses, device),
             optimizer,
             batches,
             device,
@@ -253,9 +244,10 @@ def _run(task: Task[R], run: Path, start: Start | None) -> R:
         if task.profile_steps:
             folder = run / "profile" if first else None
             with in_step:
-                return task.profiled(profile(loop, terms, task.profile_steps, folder, console))
+                task.profile = profile(loop, losses, task.profile_steps, folder, console)
+            return task.ended(run, None, None)
         folder = run if first else None
-        described = task.describe_data() if first else {}
+        described = describe_data(task.shapes, config.data.path) | task.placement if first else {}
         record = RunRecord(folder, device, described, task.teacher, step)
         log = Metrics(folder, console, config.save.log_every, config.save.tensorboard, step)
         stopped, unread = False, list[StepValues]()
@@ -287,7 +279,7 @@ def _run(task: Task[R], run: Path, start: Start | None) -> R:
             if stopped or received:
                 name = signal.Signals(received[0] if received else signal.SIGTERM).name
                 record.update(loop.step, name)
-                return task.stopped(run, checkpoint, name)
+                return task.ended(run, checkpoint, name)
             record.update(loop.step, "finished")
             with lost_ranks(lambda: f"in the evaluation; {last_good(run)}"):
                 result = task.evaluate(run, checkpoint, loop.step, log)

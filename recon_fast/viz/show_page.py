@@ -14,8 +14,7 @@ from recon_fast.console import ProgressBars, say
 from recon_fast.errors import InputError
 from recon_fast.files import read_lines
 from recon_fast.tasks.embed import PointEncoder, load
-from recon_fast.tasks.searched import unit
-from recon_fast.tasks.text_space import is_standardized, query_teacher, text_features
+from recon_fast.tasks.text_space import is_standardized, query_teacher, text_features, unit
 from recon_fast.viz.clouds import Picked, pick_clouds, spread
 from recon_fast.viz.html import packed, page, write_page
 from recon_fast.viz.reconstruction import TOKENS, Seen, look, sampled

@@ -12,7 +12,7 @@ from recon_fast.config.frozen import SvmConfig
 from recon_fast.tasks.finetune import finetune
 from recon_fast.tasks.svm import svm_probe
 from recon_fast.training.pretrain import pretrain
-from recon_fast.training.splits import score_doubts
+from recon_fast.training.scores import score_doubts
 
 
 def doubtful():

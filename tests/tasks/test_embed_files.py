@@ -18,8 +18,7 @@ from recon_fast.errors import InputError
 from recon_fast.models import Classifier
 from recon_fast.tasks import embed_files as module
 from recon_fast.tasks.cloud_sets import open_clouds
-from recon_fast.tasks.embed_files import embed_files
-from recon_fast.tasks.feature_file import read_features
+from recon_fast.tasks.embed_files import embed_files, read_features
 from recon_fast.tasks.pack import pack_shapes
 
 CPU = EmbedConfig(device="cpu", precision="fp32")

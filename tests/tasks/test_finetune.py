@@ -19,7 +19,7 @@ from recon_fast.errors import InputError
 from recon_fast.models import Classifier
 from recon_fast.tasks.finetune import finetune
 from recon_fast.training import loop as loop_module
-from recon_fast.training.splits import choose_splits
+from recon_fast.training.downstream import choose_splits
 
 
 def config(out, checkpoint=None, **changes):
@@ -117,14 +117,14 @@ def weights(folder):
 
 def test_resume_is_bit_exact(tmp_path, pretrained, monkeypatch):
     whole = run(config(tmp_path / "whole", pretrained))
-    real = loop_module.train_step
+    real = loop_module.Loop.advance
 
-    def stop(*arguments):
-        if arguments[4] == 17:
+    def stop(loop, *rest):
+        if loop.step == 17:
             raise KeyboardInterrupt
-        return real(*arguments)
+        return real(loop, *rest)
 
-    monkeypatch.setattr(loop_module, "train_step", stop)
+    monkeypatch.setattr(loop_module.Loop, "advance", stop)
     with pytest.raises(KeyboardInterrupt):
         run(config(tmp_path / "run", pretrained))
     monkeypatch.undo()

@@ -105,14 +105,14 @@ def weights(folder):
 
 def test_resume_is_bit_exact(tmp_path, pretrained, monkeypatch):
     whole = run(config(tmp_path / "whole", pretrained))
-    real = loop_module.train_step
+    real = loop_module.Loop.advance
 
-    def stop(*arguments):
-        if arguments[4] == 7:
+    def stop(loop, *rest):
+        if loop.step == 7:
             raise KeyboardInterrupt
-        return real(*arguments)
+        return real(loop, *rest)
 
-    monkeypatch.setattr(loop_module, "train_step", stop)
+    monkeypatch.setattr(loop_module.Loop, "advance", stop)
     with pytest.raises(KeyboardInterrupt):
         run(config(tmp_path / "run", pretrained))
     monkeypatch.undo()
@@ -185,7 +185,7 @@ def test_an_official_segmenter_is_tested(tmp_path):
         ({}, {"labels": None}, "must have labels"),
         ({"checkpoint": "two towers"}, {}, "checkpoint must be of arch recon, got twotower"),
         ({"evaluate": True}, {}, "with a part segmenter, got another"),
-        ({"evaluate": True, "checkpoint": "segmenter"}, {}, "knows 3 categories and 5 parts, the data"),
+        ({"evaluate": True, "checkpoint": "segmenter"}, {}, "knows 3 categories, 5 parts, the data"),
         ({"optim": OptimConfig(epochs=1, batch_size=64, warmup_epochs=0)}, {}, "at most the 24 shapes"),
     ],
 )  # fmt: skip

@@ -13,10 +13,8 @@ from tiny_checkpoint import write_checkpoint, write_folder
 from recon_fast.cli import main
 from recon_fast.config.frozen import EmbedConfig, QueryTeacherConfig, RetrieveConfig
 from recon_fast.errors import InputError
-from recon_fast.tasks.captions import caption_recall, recall
-from recon_fast.tasks.embed_files import embed_files
-from recon_fast.tasks.feature_file import read_features
-from recon_fast.tasks.retrieve import Match, Retrieval, retrieve
+from recon_fast.tasks.embed_files import embed_files, read_features
+from recon_fast.tasks.retrieve import Match, Retrieval, caption_recall, recall, retrieve
 from recon_fast.tasks.sheet import Cell, draw_cloud, write_sheet
 
 

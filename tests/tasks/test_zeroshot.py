@@ -14,8 +14,8 @@ from recon_fast.cli import main
 from recon_fast.config.frozen import QueryTeacherConfig, ZeroShotConfig
 from recon_fast.errors import InputError
 from recon_fast.models import Classifier, ReCon
-from recon_fast.tasks.zeroshot import nearest_texts, zero_shot
-from recon_fast.training.probe import zero_shot_accuracy
+from recon_fast.tasks.zeroshot import zero_shot
+from recon_fast.training.probe import nearest_texts, zero_shot_accuracy
 
 
 @pytest.fixture(scope="module")

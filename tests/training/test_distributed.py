@@ -19,10 +19,9 @@ from recon_fast.checkpoint.training import list_checkpoints, read_state
 from recon_fast.data.batches.resident import ResidentShapes
 from recon_fast.data.open import open_source
 from recon_fast.data.packing import pack_shards
-from recon_fast.distributed import rank
+from recon_fast.distributed import process_group, rank
 from recon_fast.errors import InputError
 from recon_fast.models import ReCon
-from recon_fast.training.distributed import process_group
 from recon_fast.training.folder import check_batch
 from recon_fast.training.probe import encode_shapes
 

@@ -17,11 +17,11 @@ from recon_fast.config.frozen import SvmConfig
 from recon_fast.errors import InputError
 from recon_fast.tasks.svm import svm_probe
 from recon_fast.training import folder as owner_module
-from recon_fast.training.folder import LOCK, choose_run, owned
+from recon_fast.training.folder import LOCK, choose_run, locked
 from recon_fast.training.pretrain import pretrain
 
-HOLD = "import sys, time; from pathlib import Path; from recon_fast.training.folder import owned\n"
-HOLD += "with owned(Path(sys.argv[1])): print('mine', flush=True); time.sleep(60)"
+HOLD = "import sys, time; from pathlib import Path; from recon_fast.training.folder import locked\n"
+HOLD += "with locked(Path(sys.argv[1])): print('mine', flush=True); time.sleep(60)"
 
 
 @pytest.fixture
@@ -37,23 +37,23 @@ def other(tmp_path):
 
 
 def starts_with(run: Path) -> str:
-    with pytest.raises(InputError) as error, owned(run):
+    with pytest.raises(InputError) as error, locked(run):
         pass
     return str(error.value)
 
 
 def test_a_folder_is_made_owned_and_removed_where_nothing_was_written(tmp_path):
     run = tmp_path / "a" / "b" / "run"
-    with owned(run):
+    with locked(run):
         content = json.loads((run / LOCK).read_text())
         assert (content["process"], content["host"]) == (os.getpid(), socket.gethostname())
     assert not list(tmp_path.iterdir())
-    with owned(run):
+    with locked(run):
         (run / "result.json").touch()
     assert [file.name for file in run.iterdir()] == ["result.json"]
-    with pytest.raises(ZeroDivisionError), owned(run):
+    with pytest.raises(ZeroDivisionError), locked(run):
         raise ZeroDivisionError
-    with owned(run):
+    with locked(run):
         pass
 
 
@@ -85,7 +85,7 @@ def test_the_second_process_is_told_of_the_first(tmp_path, other, monkeypatch, l
 def test_one_of_many_that_start_at_once_goes_on(tmp_path):
     """All race for one new folder; the one that has it holds it until the others have ended."""
     code = HOLD.replace("time.sleep(60)", "sys.stdin.read()")
-    code = code.replace("with owned", "time.sleep(max(0, float(sys.argv[2]) - time.time()))\nwith owned")
+    code = code.replace("with locked", "time.sleep(max(0, float(sys.argv[2]) - time.time()))\nwith locked")
     command = [sys.executable, "-c", code, str(tmp_path / "run"), str(time.time() + 5)]
     started = [
         subprocess.Popen(
@@ -109,7 +109,7 @@ def test_a_process_of_another_host_owns_it_where_there_are_no_locks(tmp_path, mo
     assert "belongs to process 1 on elsewhere since 2026-01-01" in starts_with(run)
     for text in ("", "{", "[]", '{"process": null}', '{"process": 4000000, "host": "%s", "since": ""}'):
         (run / LOCK).write_text(text.replace("%s", socket.gethostname()))
-        with owned(run):
+        with locked(run):
             pass
 
 

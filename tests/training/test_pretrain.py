@@ -21,8 +21,8 @@ from recon_fast.checkpoint.training import list_checkpoints
 from recon_fast.errors import InputError
 from recon_fast.models import ReCon, losses
 from recon_fast.training import pretrain as pretrain_module
+from recon_fast.training.loop import NonFiniteLoss
 from recon_fast.training.pretrain import pretrain
-from recon_fast.training.step import NonFiniteLoss
 
 QUIET = Console(quiet=True)
 

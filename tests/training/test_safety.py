@@ -20,9 +20,9 @@ from recon_fast.config import ReConConfig
 from recon_fast.errors import InputError
 from recon_fast.training import loop as loop_module
 from recon_fast.training import run as run_module
+from recon_fast.training.loop import NonFiniteLoss
 from recon_fast.training.metrics import Curves
 from recon_fast.training.pretrain import pretrain
-from recon_fast.training.step import NonFiniteLoss
 
 MEMORY_STEPS = 600
 
@@ -50,15 +50,18 @@ def log_lines(run):
 
 def poison(monkeypatch, steps):
     """Make the clouds of some steps, counted from 0, NaN."""
-    real = loop_module.train_step
+    real = loop_module.Loop.advance
 
-    def train_step(losses, optimizer, batches, config, step, *rest):
-        if step in steps:
-            batch = next(batches)
-            batches = iter([replace(batch, points=torch.full_like(batch.points, torch.nan))])
-        return real(losses, optimizer, batches, config, step, *rest)
+    def advance(loop, *rest):
+        if loop.step not in steps:
+            return real(loop, *rest)
+        batches, batch = loop.batches, next(loop.batches)
+        loop.batches = iter([replace(batch, points=torch.full_like(batch.points, torch.nan))])
+        values = real(loop, *rest)
+        loop.batches = batches
+        return values
 
-    monkeypatch.setattr(loop_module, "train_step", train_step)
+    monkeypatch.setattr(loop_module.Loop, "advance", advance)
 
 
 def test_a_spike_is_skipped_and_said(tmp_path, monkeypatch):
@@ -328,15 +331,15 @@ def test_memory_is_flat(tmp_path, monkeypatch):
         dim=8, depth=1, num_heads=1, decoder_depth=1, decoder_num_heads=1, num_group=4, group_size=4
     )
     assert model.depth < TINY_MODEL.depth
-    sizes, real = [], loop_module.train_step
+    sizes, real = [], loop_module.Loop.advance
 
-    def train_step(*arguments):
-        if arguments[4] % 100 == 0:
+    def advance(loop, *rest):
+        if loop.step % 100 == 0:
             pages = int(Path("/proc/self/statm").read_text().split()[1])
             sizes.append(pages * os.sysconf("SC_PAGE_SIZE") / 2**20)
-        return real(*arguments)
+        return real(loop, *rest)
 
-    monkeypatch.setattr(loop_module, "train_step", train_step)
+    monkeypatch.setattr(loop_module.Loop, "advance", advance)
     shapes = tiny_shapes()
     shapes.labels = None
     changes = {"model": model, "data__num_points": 16, "optim__epochs": MEMORY_STEPS // 3, "save__every": 100}

@@ -5,7 +5,6 @@ points with replacement of every cloud, in training and in testing, so clouds of
 metrics are over the points that were drawn.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -16,7 +15,6 @@ from torch import Tensor
 
 from recon_fast.data.batches.counter import Stream, integers, keys, permute, uniform
 from recon_fast.data.batches.resident import Batch
-from recon_fast.data.batches.stream import epoch_rows
 from recon_fast.data.batches.transforms import random_rotation, unit_sphere
 from recon_fast.data.shapes import Shapes
 from recon_fast.kernels import farthest_point_sample
@@ -124,26 +122,6 @@ class Drawable(Protocol):
     def batch(self, index: Tensor, seed: int, step: int, change: Change) -> Batch:
         """The shapes at index [B], drawn and changed: a function of seed, step and shape."""
         ...
-
-
-class LabelledStream:
-    """Batches of labelled shapes from step `start` on, in a new order in each epoch; the rest is dropped."""
-
-    def __init__(
-        self, shapes: Drawable, change: Change, seed: int, batch_size: int, accumulate: int, start: int
-    ) -> None:
-        self.shapes, self.change, self.seed = shapes, change, seed
-        self.batch_size, self.accumulate, self.start = batch_size, accumulate, start
-
-    def __iter__(self) -> Iterator[Batch]:
-        step = self.start
-        while True:
-            epoch, position = divmod(step, len(self.shapes) // self.batch_size)
-            places = torch.arange(self.batch_size) + position * self.batch_size
-            for part in places.chunk(self.accumulate):
-                rows = epoch_rows(self.seed, torch.tensor([epoch]), part[None], len(self.shapes))[0]
-                yield self.shapes.batch(rows, self.seed, step, self.change)
-            step += 1
 
 
 def split_off(
