@@ -1,4 +1,7 @@
-"""Imports of other packages' names, answered by modules of this folder where nothing else answers."""
+"""Imports of other packages' names, answered by modules of this folder where nothing else answers.
+
+`SERVED` says everything: a module that is to be answered is one entry there, and functions in a file.
+"""
 
 import sys
 from collections.abc import Sequence
@@ -7,28 +10,49 @@ from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
-# The module of this folder whose names a module has; None for a package that only holds others.
-_SHIMS: dict[str, str | None] = {
-    "pointnet2_ops": None,
-    "pointnet2_ops.pointnet2_utils": "pointnet2_utils",
-    "pointnet2_ops.pointnet2_modules": "pointnet2_modules",
-    "knn_cuda": "knn_cuda",
-    "chamfer": "chamfer_extension",
-    "extensions": None,
-    "extensions.chamfer_dist": "chamfer_dist",
-    "chamfer3D": None,
-    "chamfer3D.dist_chamfer_3D": "chamfer_3d",
-    "chamfer_distance": "chamfer_tuple",
-    "chamferdist": "chamferdist",
-    "pytorch3d": None,
-    "pytorch3d.ops": "pytorch3d_ops",
-    "pytorch3d.ops.knn": "pytorch3d_ops",
-    "pytorch3d.loss": "pytorch3d_loss",
-    "pytorch3d.loss.chamfer": "pytorch3d_loss",
-    "torch_cluster": "torch_cluster",
-    "pointops": "pointops",
+_POINTNET2_UTILS = (
+    "BallQuery FurthestPointSampling GatherOperation GroupAll GroupingOperation QueryAndGroup "
+    "ThreeInterpolate ThreeNN ball_query furthest_point_sample gather_operation grouping_operation "
+    "three_interpolate three_nn"
+)
+_POINTOPS = (
+    "aggregation ball_query ball_query_and_group batch2offset farthest_point_sampling furthestsampling "
+    "grouping grouping2 interpolation interpolation2 knn_query knn_query_and_group knnquery offset2batch "
+    "subtraction"
+)
+_PYTORCH3D_OPS = "ball_query knn_gather knn_points sample_farthest_points"
+
+# Each module that is answered: a file of this folder, and which of its names the module has. A name that the
+# file calls otherwise is `theirs=ours`. Packages that only hold others (pytorch3d, say) are not listed.
+SERVED = {
+    "pointnet2_ops.pointnet2_utils": ("pointnet2", _POINTNET2_UTILS),
+    "pointnet2_ops.pointnet2_modules": (
+        "pointnet2",
+        "PointnetFPModule PointnetSAModule PointnetSAModuleMSG build_shared_mlp",
+    ),
+    "knn_cuda": ("knn_cuda", "KNN"),
+    "chamfer": ("chamfer", "backward forward"),
+    "extensions.chamfer_dist": (
+        "chamfer",
+        "ChamferDistanceL1 ChamferDistanceL2 ChamferDistanceL2_split ChamferFunction",
+    ),
+    "chamfer3D.dist_chamfer_3D": ("chamfer", "chamfer_3DDist chamfer_3DFunction"),
+    "chamfer_distance": ("chamfer", "ChamferDistance=ChamferDistancePair"),
+    "chamferdist": ("chamfer", "ChamferDistance=ChamferDistanceReduced"),
+    "pytorch3d.ops": ("pytorch3d", _PYTORCH3D_OPS),
+    "pytorch3d.ops.knn": ("pytorch3d", _PYTORCH3D_OPS),
+    "pytorch3d.loss": ("pytorch3d", "chamfer_distance"),
+    "pytorch3d.loss.chamfer": ("pytorch3d", "chamfer_distance"),
+    "torch_cluster": ("torch_cluster", "__version__ fps knn knn_graph nearest radius radius_graph"),
+    "pointops": ("pointops", _POINTOPS),
 }
-PACKAGES = tuple(sorted({name.split(".")[0] for name in _SHIMS}))
+# With the packages around them, each in front of what it holds.
+_MODULES = dict.fromkeys(
+    ".".join(parts[:depth])
+    for parts in (name.split(".") for name in SERVED)
+    for depth in range(1, len(parts) + 1)
+)
+PACKAGES = tuple(sorted(name for name in _MODULES if "." not in name))
 _OURS = "recon_fast"
 
 
@@ -42,26 +66,29 @@ def _found_elsewhere(name: str, path: Sequence[str] | None) -> ModuleSpec | None
         if finder is _finder or not hasattr(finder, "find_spec"):
             continue
         spec = finder.find_spec(name, path)
-        if spec is not None and (spec.origin is not None or _SHIMS[name] is None):
+        if spec is not None and (spec.origin is not None or name not in SERVED):
             return spec
     return None
 
 
-class _ShimLoader(Loader):
-    def __init__(self, source: str | None):
-        self.source = source
+class _Loader(Loader):
+    """Fills a module with the names that `SERVED` gives it."""
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         return None
 
     def exec_module(self, module: ModuleType) -> None:
-        if self.source is not None:
-            source = import_module(f"{__package__}.{self.source}")
-            module.__doc__ = source.__doc__
-            module.__dict__.update({name: getattr(source, name) for name in source.__all__})
+        if module.__name__ not in SERVED:
+            return
+        file, names = SERVED[module.__name__]
+        source = import_module(f"{__package__}.{file}")
+        module.__doc__ = source.__doc__
+        for name in names.split():
+            theirs, _, ours = name.partition("=")
+            setattr(module, theirs, getattr(source, ours or theirs))
 
 
-class _ShimFinder(MetaPathFinder):
+class _Finder(MetaPathFinder):
     def __init__(self) -> None:
         self.served: set[str] = set()
         self.forced: set[str] = set()
@@ -70,15 +97,15 @@ class _ShimFinder(MetaPathFinder):
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         package = fullname.split(".")[0]
-        if fullname not in _SHIMS or package not in self.served:
+        if fullname not in _MODULES or package not in self.served:
             return None
         if package not in self.forced and _found_elsewhere(fullname, path) is not None:
             return None
-        inner = any(name.startswith(f"{fullname}.") for name in _SHIMS)
-        return ModuleSpec(fullname, _ShimLoader(_SHIMS[fullname]), origin=_OURS, is_package=inner)
+        holds = any(name.startswith(f"{fullname}.") for name in _MODULES)
+        return ModuleSpec(fullname, _Loader(), origin=_OURS, is_package=holds)
 
 
-_finder = _ShimFinder()
+_finder = _Finder()
 
 
 def install(*packages: str, force: bool = False) -> None:
@@ -98,7 +125,7 @@ def install(*packages: str, force: bool = False) -> None:
     _finder.served |= chosen
     if force:
         _finder.forced |= chosen
-        for name in _SHIMS:
+        for name in _MODULES:
             if name.split(".")[0] in chosen and not _is_ours(name):
                 sys.modules.pop(name, None)
     if _finder not in sys.meta_path:
@@ -111,7 +138,7 @@ def uninstall() -> None:
     """Undo `install`: later imports find what they would have found without it."""
     if _finder in sys.meta_path:
         sys.meta_path.remove(_finder)
-    for name in [name for name in _SHIMS if _is_ours(name)]:
+    for name in [name for name in _MODULES if _is_ours(name)]:
         del sys.modules[name]
     _finder.served.clear()
     _finder.forced.clear()
@@ -121,7 +148,7 @@ def status() -> dict[str, str]:
     """Who serves each module: "recon_fast", the file or folder of an installed one, or "nobody"."""
     rows: dict[str, str] = {}
     folders: dict[str, Sequence[str] | None] = {"": None}  # where the modules of an installed package lie
-    for name in _SHIMS:
+    for name in _MODULES:
         package, parent = name.split(".")[0], name.rpartition(".")[0]
         forced = package in _finder.served and package in _finder.forced
         spec = None if forced or parent not in folders else _found_elsewhere(name, folders[parent])
@@ -137,4 +164,4 @@ def status() -> dict[str, str]:
 
 def _is_ours(name: str) -> bool:
     spec = getattr(sys.modules.get(name), "__spec__", None)
-    return isinstance(getattr(spec, "loader", None), _ShimLoader)
+    return isinstance(getattr(spec, "loader", None), _Loader)

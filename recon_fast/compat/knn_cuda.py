@@ -2,10 +2,8 @@
 
 from torch import Tensor, nn
 
-from recon_fast.compat import any_dim
+from recon_fast.compat import common
 from recon_fast.kernels._check import check_tensor
-
-__all__ = ["KNN"]
 
 
 class KNN(nn.Module):
@@ -31,7 +29,7 @@ class KNN(nn.Module):
             raise ValueError(f"ref and query must be {layout} of one D, got {shapes}")
         if not 1 <= self.k <= ref.shape[1]:  # an index of -1 would gather the last point
             raise ValueError(f"k must be between 1 and the {ref.shape[1]} points of ref, got {self.k}")
-        dist, idx = any_dim.knn(query.detach().float(), ref.detach().float(), self.k)
+        dist, idx = common.knn(query.detach().float(), ref.detach().float(), self.k)
         dist = dist.sqrt()
         if not self._t:
             dist, idx = dist.transpose(1, 2).contiguous(), idx.transpose(1, 2).contiguous()

@@ -6,24 +6,6 @@ from torch import Tensor
 from recon_fast import kernels
 from recon_fast.kernels._check import check_points, check_tensor
 
-__all__ = [
-    "aggregation",
-    "ball_query",
-    "ball_query_and_group",
-    "batch2offset",
-    "farthest_point_sampling",
-    "furthestsampling",
-    "grouping",
-    "grouping2",
-    "interpolation",
-    "interpolation2",
-    "knn_query",
-    "knn_query_and_group",
-    "knnquery",
-    "offset2batch",
-    "subtraction",
-]
-
 _FAR = 1e10  # squared distance where there is no neighbour
 _CLOSE = 1e-5  # squared distance up to which a point is in a ball whatever the smaller radius
 _MOST = 2048  # candidates of a ball: the original has room for no more
@@ -70,14 +52,9 @@ def knn_query(
 
 @torch.library.custom_op("recon_fast::ring_query", mutates_args=())
 def _ring_query(
-    nsample: int,
-    max_radius: float,
-    min_radius: float,
-    xyz: Tensor,
-    lengths: Tensor,
-    new_xyz: Tensor,
+    nsample: int, max_radius: float, min_radius: float, xyz: Tensor, lengths: Tensor, new_xyz: Tensor,
     new_lengths: Tensor,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Squared distances and indices [m, nsample] of what lies between two radii, spread over all of it."""
     reach = max(max_radius, _CLOSE**0.5 * 1.001)
     most = min(4 * nsample, _MOST)
@@ -106,14 +83,9 @@ def _(nsample, max_radius, min_radius, xyz, lengths, new_xyz, new_lengths):
 
 
 def ball_query(
-    nsample: int,
-    max_radius: float,
-    min_radius: float,
-    xyz: Tensor,
-    offset: Tensor,
-    new_xyz: Tensor | None = None,
-    new_offset: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:
+    nsample: int, max_radius: float, min_radius: float, xyz: Tensor, offset: Tensor,
+    new_xyz: Tensor | None = None, new_offset: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Points of xyz [n, 3] between two radii around each of new_xyz [m, 3]: int32 indices, distances.
 
     They come sorted by distance; of more than nsample every (number / nsample)-th, of up to 2048. Where there
@@ -176,15 +148,10 @@ def aggregation(input: Tensor, position: Tensor, weight: Tensor, idx: Tensor) ->
 
 
 def knn_query_and_group(
-    feat: Tensor,
-    xyz: Tensor,
-    offset: Tensor | None = None,
-    new_xyz: Tensor | None = None,
-    new_offset: Tensor | None = None,
-    idx: Tensor | None = None,
-    nsample: int | None = None,
+    feat: Tensor, xyz: Tensor, offset: Tensor | None = None, new_xyz: Tensor | None = None,
+    new_offset: Tensor | None = None, idx: Tensor | None = None, nsample: int | None = None,
     with_xyz: bool = False,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     """`grouping` by idx or else by `knn_query`, and the indices."""
     if idx is None:
         assert nsample is not None, "nsample must be given without idx"
@@ -194,17 +161,10 @@ def knn_query_and_group(
 
 
 def ball_query_and_group(
-    feat: Tensor,
-    xyz: Tensor,
-    offset: Tensor | None = None,
-    new_xyz: Tensor | None = None,
-    new_offset: Tensor | None = None,
-    idx: Tensor | None = None,
-    max_radio: float | None = None,
-    min_radio: float = 0,
-    nsample: int | None = None,
-    with_xyz: bool = False,
-) -> tuple[Tensor, Tensor]:
+    feat: Tensor, xyz: Tensor, offset: Tensor | None = None, new_xyz: Tensor | None = None,
+    new_offset: Tensor | None = None, idx: Tensor | None = None, max_radio: float | None = None,
+    min_radio: float = 0, nsample: int | None = None, with_xyz: bool = False,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     """`grouping` by idx or else by `ball_query`, and the indices."""
     if idx is None:
         assert nsample is not None, "nsample must be given without idx"

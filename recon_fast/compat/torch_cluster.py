@@ -1,15 +1,20 @@
-"""`torch_cluster`: sampling and neighbour graphs of points in a batch vector."""
+"""`torch_cluster`: sampling and neighbour graphs of points in a batch vector.
+
+A batch vector [N] holds the example of each point, ascending; without one all are of example 0.
+Points are [N, F], or [N] for F = 1. Nothing is differentiable.
+"""
+
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from recon_fast import kernels
-from recon_fast.compat import any_dim
+from recon_fast.compat import common
 from recon_fast.kernels import backend
 from recon_fast.kernels._check import check_tensor
 
-__all__ = ["__version__", "fps", "knn", "knn_graph", "nearest", "radius", "radius_graph"]
 __version__ = "1.6.3"  # whose names and arguments these are
 
 _FLOWS = ("source_to_target", "target_to_source")
@@ -29,7 +34,8 @@ def _last_example(name: str, batch: Tensor | None) -> int:
     return last
 
 
-def _count(
+@torch.library.custom_op("recon_fast::example_lengths", mutates_args=())
+def _lengths(
     x: Tensor, y: Tensor, batch_x: Tensor | None, batch_y: Tensor | None, batch_size: int | None
 ) -> tuple[Tensor, Tensor]:
     """How many points of x and of y belong to each example [B]: without a batch vector all to example 0."""
@@ -49,21 +55,10 @@ def _count(
     return lengths[0], lengths[1]
 
 
-_count_op = torch.library.custom_op("recon_fast::example_lengths", _count, mutates_args=())
-
-
-@_count_op.register_fake
+@_lengths.register_fake
 def _(x, y, batch_x, batch_y, batch_size):
     size = torch.library.get_ctx().new_dynamic_size() if batch_size is None else batch_size
     return x.new_empty(size, dtype=torch.int64), x.new_empty(size, dtype=torch.int64)
-
-
-def _lengths(
-    x: Tensor, y: Tensor, batch_x: Tensor | None, batch_y: Tensor | None, batch_size: int | None
-) -> tuple[Tensor, Tensor]:
-    """`_count`, by the operator where a graph is compiled: it takes 5 us more."""
-    count = _count_op if torch.compiler.is_compiling() else _count
-    return count(x, y, batch_x, batch_y, batch_size)
 
 
 def _points(x: Tensor, y: Tensor, batch_x: Tensor | None, batch_y: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -79,76 +74,71 @@ def _points(x: Tensor, y: Tensor, batch_x: Tensor | None, batch_y: Tensor | None
             f"{name} must be [{points.size(0)}], got {tuple(batch.shape)}"
         )
     x, y = (t if t.is_floating_point() else t.float() for t in (x.detach(), y.detach()))
-    return any_dim.to_3d(x), any_dim.to_3d(y)
+    return common.to_3d(x), common.to_3d(y)
 
 
 def _edges_of_few(
-    x: Tensor,
-    y: Tensor,
-    batch_x: Tensor | None,
-    batch_y: Tensor | None,
-    k: int,
-    radius: float | None = None,
+    x: Tensor, y: Tensor, k: int, r: float | None, batch_x: Tensor | None, batch_y: Tensor | None
 ) -> Tensor | None:
     """Edges of few points in one step; None where there are many, in a graph that is compiled, or where the
     batch vectors are wrong."""
     if torch.compiler.is_compiling() or x.device.type != "cpu" or torch.float64 in (x.dtype, y.dtype):
         return None
-    if x.shape[1] > 3 or k < 1 or (radius is not None and not radius >= 0):
+    if x.shape[1] > 3 or k < 1 or (r is not None and not r >= 0):
         return None
     examples = 1 + int(batch_x[-1]) if batch_x is not None and batch_x.dim() == 1 else 1
     if len(x) * len(y) > _FEW * examples:
         return None
     run = backend.kernel("neighbor_edges", "edges_of_few", x)
-    return None if run is None else run(y, x, batch_y, batch_x, k, radius)
+    return None if run is None else run(y, x, batch_y, batch_x, k, r)
 
 
-def _search(x: Tensor, y: Tensor, k: int, lengths_x: Tensor, lengths_y: Tensor) -> tuple[Tensor, Tensor]:
-    """Squared distances and indices [M, k] of the nearest of x in the same example, -1 for none."""
+def _search(x: Tensor, y: Tensor, k: int, r: float | None, lengths_x: Tensor, lengths_y: Tensor) -> Tensor:
+    """Indices [M, k] of the nearest of x in the same example or, with a radius, of the first inside it.
+
+    -1 stands for none.
+    """
+    lengths = lengths_y, lengths_x
+    if r is None:
+        run = kernels.packed_knn if x.shape[1] <= 3 else common.packed_knn
+        return run(y, x, k, *lengths)[1]
     if x.shape[1] <= 3:
-        return kernels.packed_knn(y, x, k, lengths_y, lengths_x)
-    return any_dim.packed_knn(y, x, k, lengths_y, lengths_x)
+        return kernels.packed_ball_query(y, x, r, k, *lengths)[1]
+    dist, idx = common.packed_knn(y, x, len(x), *lengths)
+    inside = idx.masked_fill((dist >= r * r) | (idx < 0), len(x)).sort(1).values[:, :k]
+    return inside.masked_fill(inside == len(x), -1)
+
+
+def _edges(x: Tensor, y: Tensor, k: int, r: float | None, cosine: bool, *batches: Any) -> Tensor:
+    """Edges of `_search`; `batches` are both batch vectors and how many examples these have, if known."""
+    check_tensor("x", x)
+    check_tensor("y", y)
+    if x.numel() == 0 or y.numel() == 0:
+        return torch.empty(2, 0, dtype=torch.long, device=x.device)
+    x, y = _points(x, y, *batches[:2])
+    if cosine:
+        x, y = F.normalize(x, dim=1), F.normalize(y, dim=1)
+    k = k if r is None else min(k, len(x))
+    few = _edges_of_few(x, y, k, r, *batches[:2])
+    return kernels.neighbor_edges(_search(x, y, k, r, *_lengths(x, y, *batches))) if few is None else few
 
 
 def knn(
-    x: Tensor,
-    y: Tensor,
-    k: int,
-    batch_x: Tensor | None = None,
-    batch_y: Tensor | None = None,
-    cosine: bool = False,
-    num_workers: int = 1,
-    batch_size: int | None = None,
-) -> Tensor:
+    x: Tensor, y: Tensor, k: int, batch_x: Tensor | None = None, batch_y: Tensor | None = None,
+    cosine: bool = False, num_workers: int = 1, batch_size: int | None = None,
+) -> Tensor:  # fmt: skip
     """Edges [2, E], int64: each of y [M, F] and the k nearest of x [N, F] in its example, nearest first.
 
     Raises:
         ValueError: a batch vector is not sorted, or one is given without the other.
     """
-    check_tensor("x", x)
-    check_tensor("y", y)
-    if x.numel() == 0 or y.numel() == 0:
-        return torch.empty(2, 0, dtype=torch.long, device=x.device)
-    x, y = _points(x, y, batch_x, batch_y)
-    if cosine:
-        x, y = F.normalize(x, dim=1), F.normalize(y, dim=1)
-    few = _edges_of_few(x, y, batch_x, batch_y, k)
-    if few is not None:
-        return few
-    lengths = _lengths(x, y, batch_x, batch_y, batch_size)
-    return kernels.neighbor_edges(_search(x, y, k, *lengths)[1])
+    return _edges(x, y, k, None, cosine, batch_x, batch_y, batch_size)
 
 
 def radius(
-    x: Tensor,
-    y: Tensor,
-    r: float,
-    batch_x: Tensor | None = None,
-    batch_y: Tensor | None = None,
-    max_num_neighbors: int = 32,
-    num_workers: int = 1,
-    batch_size: int | None = None,
-) -> Tensor:
+    x: Tensor, y: Tensor, r: float, batch_x: Tensor | None = None, batch_y: Tensor | None = None,
+    max_num_neighbors: int = 32, num_workers: int = 1, batch_size: int | None = None,
+) -> Tensor:  # fmt: skip
     """Edges [2, E], int64: each of y and the points of x nearer than r in its example, in ascending index.
 
     Of more than max_num_neighbors those with the smallest indices stay.
@@ -156,22 +146,7 @@ def radius(
     Raises:
         ValueError: a batch vector is not sorted, or one is given without the other.
     """
-    check_tensor("x", x)
-    check_tensor("y", y)
-    if x.numel() == 0 or y.numel() == 0:
-        return torch.empty(2, 0, dtype=torch.long, device=x.device)
-    x, y = _points(x, y, batch_x, batch_y)
-    most = min(max_num_neighbors, x.shape[0])
-    few = _edges_of_few(x, y, batch_x, batch_y, most, r)
-    if few is not None:
-        return few
-    lengths_x, lengths_y = _lengths(x, y, batch_x, batch_y, batch_size)
-    if x.shape[1] <= 3:
-        return kernels.neighbor_edges(kernels.packed_ball_query(y, x, r, most, lengths_y, lengths_x)[1])
-    dist, idx = any_dim.packed_knn(y, x, x.shape[0], lengths_y, lengths_x)
-    idx = idx.masked_fill(dist >= r * r, -1)
-    inside = torch.where(idx < 0, x.shape[0], idx).sort(1).values[:, :most]
-    return kernels.neighbor_edges(inside.masked_fill(inside == x.shape[0], -1))
+    return _edges(x, y, max_num_neighbors, r, False, batch_x, batch_y, batch_size)
 
 
 def nearest(x: Tensor, y: Tensor, batch_x: Tensor | None = None, batch_y: Tensor | None = None) -> Tensor:
@@ -184,8 +159,8 @@ def nearest(x: Tensor, y: Tensor, batch_x: Tensor | None = None, batch_y: Tensor
     lengths_x, lengths_y = _lengths(x, y, batch_x, batch_y, None)
     if not torch.compiler.is_compiling() and not torch.equal(lengths_x > 0, lengths_y > 0):
         raise ValueError("Some batch indices occur in 'batch_x' that do not occur in 'batch_y'")
-    few = _edges_of_few(y, x, batch_y, batch_x, 1)
-    return _search(y, x, 1, lengths_y, lengths_x)[1][:, 0] if few is None else few[1]
+    few = _edges_of_few(y, x, 1, None, batch_y, batch_x)
+    return _search(y, x, 1, None, lengths_y, lengths_x)[:, 0] if few is None else few[1]
 
 
 def _graph(edges: Tensor, loop: bool, flow: str) -> Tensor:
@@ -197,15 +172,9 @@ def _graph(edges: Tensor, loop: bool, flow: str) -> Tensor:
 
 
 def knn_graph(
-    x: Tensor,
-    k: int,
-    batch: Tensor | None = None,
-    loop: bool = False,
-    flow: str = "source_to_target",
-    cosine: bool = False,
-    num_workers: int = 1,
-    batch_size: int | None = None,
-) -> Tensor:
+    x: Tensor, k: int, batch: Tensor | None = None, loop: bool = False, flow: str = "source_to_target",
+    cosine: bool = False, num_workers: int = 1, batch_size: int | None = None,
+) -> Tensor:  # fmt: skip
     """Edges [2, E] from the k nearest points of x [N, F] to each of them (to_source: the other way)."""
     assert flow in _FLOWS, f"flow must be one of {_FLOWS}, got {flow!r}"
     edges = knn(x, x, k if loop else k + 1, batch, batch, cosine, num_workers, batch_size)
@@ -213,15 +182,9 @@ def knn_graph(
 
 
 def radius_graph(
-    x: Tensor,
-    r: float,
-    batch: Tensor | None = None,
-    loop: bool = False,
-    max_num_neighbors: int = 32,
-    flow: str = "source_to_target",
-    num_workers: int = 1,
-    batch_size: int | None = None,
-) -> Tensor:
+    x: Tensor, r: float, batch: Tensor | None = None, loop: bool = False, max_num_neighbors: int = 32,
+    flow: str = "source_to_target", num_workers: int = 1, batch_size: int | None = None,
+) -> Tensor:  # fmt: skip
     """Edges [2, E] from the points nearer than r to each of x [N, F]; see `radius`."""
     assert flow in _FLOWS, f"flow must be one of {_FLOWS}, got {flow!r}"
     most = max_num_neighbors if loop else max_num_neighbors + 1
@@ -229,13 +192,9 @@ def radius_graph(
 
 
 def fps(
-    src: Tensor,
-    batch: Tensor | None = None,
-    ratio: Tensor | float | None = None,
-    random_start: bool = True,
-    batch_size: int | None = None,
-    ptr: Tensor | list[int] | None = None,
-) -> Tensor:
+    src: Tensor, batch: Tensor | None = None, ratio: Tensor | float | None = None, random_start: bool = True,
+    batch_size: int | None = None, ptr: Tensor | list[int] | None = None,
+) -> Tensor:  # fmt: skip
     """Indices, int64, of ceil(ratio * n) farthest points of each example of src [N, F], F up to 3.
 
     ratio is one number (default 0.5) or one for each example, above 0 and at most 1; ptr holds the bounds of
@@ -263,4 +222,4 @@ def fps(
     if random_start:
         starts = (torch.rand(len(lengths), device=src.device) * lengths).long()
         starts = starts.minimum(lengths - 1).clamp_min(0)  # a product may be rounded up
-    return kernels.packed_farthest_point_sample(any_dim.to_3d(src), lengths, counts, starts=starts)
+    return kernels.packed_farthest_point_sample(common.to_3d(src), lengths, counts, starts=starts)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from recon_fast.kernels.chamfer import check_pair, search_both_ways
+from recon_fast.kernels.nearest import check_pair, search_both_ways
 from recon_fast.kernels.reference import of_pairs, squared_radius
 
 

@@ -106,6 +106,8 @@ def _nearest_cases(device: torch.device, generator: torch.Generator) -> Iterator
     yield Case(
         "nearest_neighbor", reference.nearest_neighbor, (src, dst), {"dst_lengths": _lengths(5000, device)}
     )
+    keywords = {"src_lengths": _lengths(300, device).roll(1), "dst_lengths": _lengths(5000, device)}
+    yield Case("mutual_nearest", reference.mutual_nearest, (src, dst), keywords)
     idx = torch.randint(-1, 5000, (3, 300, 2), generator=generator).to(device)
     grad = torch.randn(3, 300, 2, generator=generator).to(device)
     yield Case("distance_backward", reference.distance_backward, (grad, src, dst, idx), tolerance=1e-5)
@@ -123,8 +125,6 @@ def _chamfer_cases(device: torch.device, generator: torch.Generator) -> Iterator
                 (*clouds, *lengths, norm, True, True),
                 tolerance=1e-5,
             )
-    keywords = dict(zip(("src_lengths", "dst_lengths"), lengths, strict=True))
-    yield Case("mutual_nearest", reference.mutual_nearest, clouds, keywords)
 
 
 def _attention_cases(device: torch.device, generator: torch.Generator) -> Iterator[Case]:

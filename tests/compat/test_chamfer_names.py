@@ -3,9 +3,8 @@
 import pytest
 import torch
 
-from recon_fast.compat import chamfer_dist, chamfer_extension, chamferdist
-from recon_fast.compat.chamfer_3d import chamfer_3DDist, chamfer_3DFunction
-from recon_fast.compat.chamfer_tuple import ChamferDistance
+from recon_fast.compat import chamfer
+from recon_fast.compat.chamfer import chamfer_3DDist, chamfer_3DFunction
 from recon_fast.compat.knn_cuda import KNN
 
 
@@ -29,26 +28,26 @@ def assert_same_with_gradients(got, want, inputs):
 def test_tuples():
     a, b = clouds()
     want = by_matrix(a, b)
-    for got in (chamfer_3DDist()(a, b), chamfer_3DFunction.apply(a, b), chamfer_extension.forward(a, b)):
+    for got in (chamfer_3DDist()(a, b), chamfer_3DFunction.apply(a, b), chamfer.forward(a, b)):
         for one, other in zip(got[:2], want[:2], strict=True):
             torch.testing.assert_close(one, other)
         assert [t.dtype for t in got[2:]] == [torch.int32] * 2
         assert all(torch.equal(one.long(), other) for one, other in zip(got[2:], want[2:], strict=True))
-    assert len(ChamferDistance()(a, b)) == 2
-    with_indices = ChamferDistance(return_indices=True)(a, b)
+    assert len(chamfer.ChamferDistancePair()(a, b)) == 2
+    with_indices = chamfer.ChamferDistancePair(return_indices=True)(a, b)
     assert all(torch.equal(one, other) for one, other in zip(with_indices[2:], want[2:], strict=True))
 
 
 def test_losses_with_gradients():
     a, b = inputs = clouds(gradient=True)
     forth, back, *_ = by_matrix(a, b)
-    assert_same_with_gradients(chamfer_dist.ChamferDistanceL2()(a, b), forth.mean() + back.mean(), inputs)
+    assert_same_with_gradients(chamfer.ChamferDistanceL2()(a, b), forth.mean() + back.mean(), inputs)
     halved = (forth.sqrt().mean() + back.sqrt().mean()) / 2
-    assert_same_with_gradients(chamfer_dist.ChamferDistanceL1()(a, b), halved, inputs)
-    split = chamfer_dist.ChamferDistanceL2_split()(a, b)
+    assert_same_with_gradients(chamfer.ChamferDistanceL1()(a, b), halved, inputs)
+    split = chamfer.ChamferDistanceL2_split()(a, b)
     for got, want in zip(split, (forth.mean(), back.mean()), strict=True):
         torch.testing.assert_close(got, want)
-    for function in (chamfer_dist.ChamferFunction.apply, ChamferDistance(), chamfer_3DDist()):
+    for function in (chamfer.ChamferFunction.apply, chamfer.ChamferDistancePair(), chamfer_3DDist()):
         got = function(a, b)
         assert_same_with_gradients(got[0].sum() - 2 * got[1].sum(), forth.sum() - 2 * back.sum(), inputs)
 
@@ -57,9 +56,9 @@ def test_the_compiled_module_has_a_backward():
     a, b = inputs = clouds(gradient=True)
     forth, back, *_ = by_matrix(a, b)
     grads = torch.rand(forth.shape), torch.rand(back.shape)
-    *_, idx1, idx2 = chamfer_extension.forward(a, b)
+    *_, idx1, idx2 = chamfer.forward(a, b)
     want = torch.autograd.grad((forth * grads[0]).sum() + (back * grads[1]).sum(), inputs)
-    got = chamfer_extension.backward(a, b, idx1, idx2, *grads)
+    got = chamfer.backward(a, b, idx1, idx2, *grads)
     for one, other in zip(got, want, strict=True):
         torch.testing.assert_close(one, other)
 
@@ -67,15 +66,15 @@ def test_the_compiled_module_has_a_backward():
 def test_zeros_are_ignored_in_a_batch_of_one():
     a, b = (cloud[:1].clone() for cloud in clouds())
     padded = torch.cat([a, torch.zeros(1, 9, 3)], 1)
-    loss = chamfer_dist.ChamferDistanceL2(ignore_zeros=True)
+    loss = chamfer.ChamferDistanceL2(ignore_zeros=True)
     torch.testing.assert_close(loss(padded, b), loss(a, b))
-    assert loss(padded, b) != chamfer_dist.ChamferDistanceL2()(padded, b)
+    assert loss(padded, b) != chamfer.ChamferDistanceL2()(padded, b)
 
 
 def test_chamferdist():
     a, b = clouds()
     forth, back, *_ = by_matrix(a, b)
-    distance = chamferdist.ChamferDistance()
+    distance = chamfer.ChamferDistanceReduced()
     torch.testing.assert_close(distance(a, b), forth.sum(1).mean())
     torch.testing.assert_close(distance(a, b, reverse=True), back.sum(1).mean())
     both = distance(a, b, bidirectional=True, batch_reduction="sum", point_reduction="mean")
@@ -117,13 +116,13 @@ def test_knn(D, transpose_mode):
 
 
 def test_compile_into_one_graph():
-    l1, l2 = chamfer_dist.ChamferDistanceL1(), chamfer_dist.ChamferDistanceL2()
-    split, both = chamfer_dist.ChamferDistanceL2_split(), chamferdist.ChamferDistance()
-    tuples, pair, knn = chamfer_3DDist(), ChamferDistance(), KNN(3, True)
+    l1, l2 = chamfer.ChamferDistanceL1(), chamfer.ChamferDistanceL2()
+    split, both = chamfer.ChamferDistanceL2_split(), chamfer.ChamferDistanceReduced()
+    tuples, pair, knn = chamfer_3DDist(), chamfer.ChamferDistancePair(), KNN(3, True)
 
     def everything(a, b):
         loss = l1(a, b) + l2(a, b) + sum(split(a, b)) + both(a, b, bidirectional=True)
-        loss = loss + tuples(a, b)[0].mean() + chamfer_dist.ChamferFunction.apply(a, b)[1].mean()
+        loss = loss + tuples(a, b)[0].mean() + chamfer.ChamferFunction.apply(a, b)[1].mean()
         return loss + pair(a, b)[1].sum(), knn(a, b)
 
     inputs = clouds(gradient=True)

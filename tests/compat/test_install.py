@@ -55,6 +55,20 @@ def test_everything_imports(name):
     assert importlib.import_module(name.split(".")[0]).__spec__.origin == "recon_fast"
 
 
+def test_all_that_the_files_offer_is_served():
+    served: dict[str, set[str]] = {}
+    for file, names in finder.SERVED.values():
+        served.setdefault(file, set()).update(name.rpartition("=")[2] for name in names.split())
+    for file, names in served.items():
+        module = importlib.import_module(f"recon_fast.compat.{file}")
+        offered = {
+            name
+            for name, value in vars(module).items()
+            if not name.startswith("_") and getattr(value, "__module__", "") == module.__name__
+        }
+        assert offered <= names | {"KNN"}, "KNN is also the tuple that pytorch3d.ops returns"
+
+
 def test_modules_are_not_there_before_and_after():
     for _ in range(2):
         assert compat.status()["pointops"] == "nobody"

@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from recon_fast.compat import pointnet2_utils as utils
-from recon_fast.compat.pointnet2_modules import PointnetFPModule, PointnetSAModule, PointnetSAModuleMSG
+from recon_fast.compat import pointnet2 as utils
+from recon_fast.compat.pointnet2 import PointnetFPModule, PointnetSAModule, PointnetSAModuleMSG
 
 
 def clouds(B=2, N=60, C=4):

@@ -4,8 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from recon_fast.compat import pytorch3d_ops as ops
-from recon_fast.compat.pytorch3d_loss import chamfer_distance
+from recon_fast.compat import pytorch3d as ops
+from recon_fast.compat.pytorch3d import chamfer_distance
 
 SIZES_1, SIZES_2 = torch.tensor([9, 4]), torch.tensor([12, 3])
 

@@ -12,7 +12,7 @@ from numba.extending import intrinsic
 from torch import Tensor
 
 from recon_fast.kernels.cpu.launch import compiled, compiled_loose, run, taken
-from recon_fast.kernels.cpu.rows import narrow, widen
+from recon_fast.kernels.cpu.rows import put, widen
 
 _PIECE = 1 << 15  # values of one item of work
 
@@ -60,7 +60,7 @@ def update_piece(parameter, exp_avg, exp_avg_sq, copy, grad, rates, beta1, beta2
         exp_avg[i] = m
         exp_avg_sq[i] = v
         parameter[i] = w
-        copy[i] = narrow(w, copy[i])
+        put(copy, i, w)
 
 
 @compiled_loose

@@ -8,8 +8,6 @@ memory traffic.
 
 import numpy as np
 import torch
-from numba import types
-from numba.extending import overload
 from torch import Tensor
 
 from recon_fast.kernels.cpu.launch import compiled_loose, empty, run, taken
@@ -21,7 +19,7 @@ from recon_fast.kernels.cpu.rows import (
     four_dots,
     four_paired_dots,
     kept,
-    narrow,
+    put,
     spread_rows,
     sum_rows,
     widen,
@@ -65,15 +63,6 @@ def fetch(flat, start, step, keys, D):
             prefetch(flat, at + d)
 
 
-def dots(rows, flat, start, step, keys, D, buffer, out):
-    """out[q, j] = rows[q] . flat[start + keys[j] * step :]; a multiple of four columns is written.
-
-    The last axes of `rows` and `buffer` are padded with zeros to a multiple of LANES. Where the processor
-    multiplies pairs of bfloat16, `rows` must hold values of the type of `flat`.
-    """
-    raise NotImplementedError
-
-
 @compiled_loose
 def widened_dots(rows, flat, start, step, keys, D, buffer, out):
     n, last = keys.shape[0], keys.shape[0] - 1
@@ -95,20 +84,17 @@ def paired_dots(rows, flat, start, step, keys, D, out):
             four_paired_dots(rows[q], flat, at0, at1, at2, at3, D, out[q], j)
 
 
-@overload(dots)
-def _(rows, flat, start, step, keys, D, buffer, out):
-    if flat.dtype != types.uint16 or not ROUNDS_TO_BF16:
-        return lambda rows, flat, start, step, keys, D, buffer, out: widened_dots(
-            rows, flat, start, step, keys, D, buffer, out
-        )
+@compiled_loose
+def dots(rows, flat, start, step, keys, D, buffer, out):
+    """out[q, j] = rows[q] . flat[start + keys[j] * step :]; a multiple of four columns is written.
 
-    def either(rows, flat, start, step, keys, D, buffer, out):
-        if D % PAIRED == 0:
-            paired_dots(rows, flat, start, step, keys, D, out)
-        else:
-            widened_dots(rows, flat, start, step, keys, D, buffer, out)
-
-    return either
+    The last axes of `rows` and `buffer` are padded with zeros to a multiple of LANES. Where the processor
+    multiplies pairs of bfloat16, `rows` must hold values of the type of `flat`.
+    """
+    if ROUNDS_TO_BF16 and flat.itemsize == 2 and D % PAIRED == 0:
+        paired_dots(rows, flat, start, step, keys, D, out)
+    else:
+        widened_dots(rows, flat, start, step, keys, D, buffer, out)
 
 
 @compiled_loose
@@ -167,7 +153,7 @@ def outer(factors, rows, keys, out):
             total = np.float32(0)
             for q in range(4):
                 total += factors[q, j] * rows[q, d]
-            row[d] = narrow(total, row[d])
+            put(row, d, total)
 
 
 @compiled_loose
@@ -191,7 +177,7 @@ def save(rows, out):
     for q in range(out.shape[0]):
         row = out[q]
         for d in range(out.shape[1]):
-            row[d] = narrow(rows[q, d], row[d])
+            put(row, d, rows[q, d])
 
 
 @compiled_loose

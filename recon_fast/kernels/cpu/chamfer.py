@@ -5,10 +5,9 @@ order. Small pairs are searched, summed and differentiated in one pass; of large
 """
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from recon_fast.kernels.cpu.launch import as_lengths, as_points, compiled, run, taken
+from recon_fast.kernels.cpu.launch import as_float32, as_lengths, compiled, empty, run, taken
 from recon_fast.kernels.cpu.nearest import mutual_nearest, scratch, search_all
 from recon_fast.kernels.cpu.spatial import columns_of
 
@@ -75,19 +74,20 @@ def chamfer_pairs(
     norm: str, need_pred_grad: bool, need_target_grad: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """As the reference; a gradient that is not needed is empty."""
-    p, t = as_points(pred), as_points(target)
+    p, t = as_float32(pred), as_float32(target)
     (B, N, _), M = p.shape, t.shape[1]
     if N * M > _SMALL:
         forth, forth_idx, back, back_idx = mutual_nearest(pred, target, pred_lengths, target_lengths)
         near = forth.numpy(), back.numpy(), forth_idx.numpy(), back_idx.numpy()
     else:
         near = (np.empty((0, 0), np.float32),) * 2 + (np.empty((0, 0), np.int64),) * 2
-    loss = torch.empty(B)
-    to_pred = torch.empty(B if need_pred_grad else 1, N if need_pred_grad else 0, 3)
-    to_target = torch.empty(B if need_target_grad else 1, M if need_target_grad else 0, 3)
+    loss, to_pred, to_target = empty(
+        [
+            (B,),
+            (B, N, 3) if need_pred_grad else (1, 0, 3),
+            (B, M, 3) if need_target_grad else (1, 0, 3),
+        ]
+    )
     lengths = as_lengths(pred_lengths, B, N), as_lengths(target_lengths, B, M)
     run(_pairs, B, p, t, *lengths, near, norm == "l1", loss.numpy(), to_pred.numpy(), to_target.numpy())
     return loss, to_pred, to_target
-
-
-__all__ = ["chamfer_pairs", "mutual_nearest"]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from recon_fast.kernels.cpu.ball import scan_flat, squared
 from recon_fast.kernels.cpu.knn import search_flat
-from recon_fast.kernels.cpu.launch import as_points, compiled, empty, run, taken
+from recon_fast.kernels.cpu.launch import as_float32, compiled, empty, run, taken
 from recon_fast.kernels.cpu.spatial import padded_columns
 
 _ROWS = 1024  # of one item of work
@@ -118,5 +118,5 @@ def edges_of_few(
         for batch in (query_batch, point_batch)
     )
     bound = np.float32(-1) if radius is None else squared(radius)
-    edges, right = _edges_of_few(as_points(queries), as_points(points), *batches, k, bound)
+    edges, right = _edges_of_few(as_float32(queries), as_float32(points), *batches, k, bound)
     return torch.from_numpy(edges) if right else None

@@ -5,10 +5,9 @@ branch; they run along the outputs, K times, and gather into the lanes of a vect
 """
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from recon_fast.kernels.cpu.launch import compiled, empty, run, taken
+from recon_fast.kernels.cpu.launch import as_float32, compiled, empty, run, taken
 
 _CHANNELS = 16  # of one item of work
 _MATCHED = 256  # outputs of one item of work
@@ -84,16 +83,12 @@ def _match(counter, items, values, features, places, out):
                 out[b, first + m, k] = total[m] if place[m] < N else np.float32(0)
 
 
-def _single(tensor: Tensor) -> np.ndarray:
-    return tensor.detach().to(torch.float32).contiguous().numpy()
-
-
 def _columns(idx: Tensor, weights: Tensor | None, N: int) -> tuple[np.ndarray, np.ndarray]:
     B, M, K = idx.shape
     # Unsigned, since numba asks of signed indices whether they count from the end.
     places = np.empty((B, K, M), np.uint32)
     factors = np.empty((0, 0, 0) if weights is None else (B, K, M), np.float32)
-    given = factors if weights is None else _single(weights)
+    given = factors if weights is None else as_float32(weights)
     index = idx.contiguous().numpy()
     run(_prepare, B, index, given, weights is not None, N, places, factors)
     return places, factors
@@ -104,7 +99,7 @@ def sum_features(features: Tensor, idx: Tensor, weights: Tensor | None = None) -
     places, factors = _columns(idx, weights, N)
     (out,) = empty([(B, C, idx.shape[1])])
     items = B * -(-C // _CHANNELS)
-    run(_sum, items, _single(features), places, factors, weights is not None, out.numpy())
+    run(_sum, items, as_float32(features), places, factors, weights is not None, out.numpy())
     return out.to(features.dtype)
 
 
@@ -113,7 +108,7 @@ def scatter_features(values: Tensor, idx: Tensor, weights: Tensor | None, num_po
     places, factors = _columns(idx, weights, num_points)
     (out,) = empty([(B, C, num_points)])
     items = B * -(-C // _CHANNELS)
-    run(_scatter, items, _single(values), places, factors, weights is not None, out.numpy())
+    run(_scatter, items, as_float32(values), places, factors, weights is not None, out.numpy())
     return out.to(values.dtype)
 
 
@@ -121,5 +116,5 @@ def match_features(values: Tensor, features: Tensor, idx: Tensor) -> Tensor:
     B, M, K = idx.shape
     places, _ = _columns(idx, None, features.shape[2])
     (out,) = empty([(B, M, K)])
-    run(_match, B * -(-M // _MATCHED), _single(values), _single(features), places, out.numpy())
+    run(_match, B * -(-M // _MATCHED), as_float32(values), as_float32(features), places, out.numpy())
     return out

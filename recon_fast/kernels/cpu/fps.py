@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recon_fast.kernels.cpu.launch import as_lengths, as_points, compiled, run, taken
+from recon_fast.kernels.cpu.launch import as_float32, as_lengths, compiled, run, taken
 from recon_fast.kernels.cpu.spatial import INF, NONE, box_distances, boxes, curve_order, first_equal
 from recon_fast.kernels.reference import NEAR_ORIGIN
 
@@ -171,7 +171,7 @@ def farthest_point_sample(
     start_index: int = 0,
     skip_near_origin: bool = False,
 ) -> Tensor:
-    points = as_points(xyz)
+    points = as_float32(xyz)
     B, N, _ = points.shape
     out = torch.empty(B, num_samples, dtype=torch.int64)
     valid = as_lengths(lengths, B, N)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recon_fast.kernels.cpu.launch import as_lengths, as_points, compiled, run, taken
+from recon_fast.kernels.cpu.launch import as_float32, as_lengths, compiled, run, taken
 from recon_fast.kernels.cpu.simd import LANES, rank_block
 from recon_fast.kernels.cpu.spatial import (
     FAN,
@@ -146,14 +146,9 @@ def select_all(points, q, k, buffer, minima, picks, ranks, keys):
         i = position_of_smallest(bits[:n])
         keys[n] = (np.int64(bits[i]) << 32) | i
         return
-    if n <= _FEW:
-        m = n
-        for j in range(n):
-            keys[j] = (np.int64(bits[j]) << 32) | j
-    else:
-        m = select(bits[:n], k, minima, picks, keys)
-        for j in range(m):
-            keys[j] |= np.int64(bits[keys[j]]) << 32
+    m = select(bits[:n], k, minima, picks, keys)
+    for j in range(m):
+        keys[j] |= np.int64(bits[keys[j]]) << 32
     sort_smallest(keys, m, k, ranks, keys[n:])
 
 
@@ -213,6 +208,30 @@ def write(keys, k, cloud, q, idx, dist):
 
 
 @compiled
+def search_few(x, y, z, queries, i, k, buffer, keys, ranks, start, dist, idx):
+    """The k nearest of few points by their ranks, into row i of dist and idx; indices count from -start.
+
+    `select_all` and `write` gave the same, and took 1.1 (60 points) to 1.4 (20) times as long.
+    """
+    n = x.shape[0]
+    qx, qy, qz = queries[i, 0], queries[i, 1], queries[i, 2]
+    for j in range(n):
+        dx = qx - x[j]
+        dy = qy - y[j]
+        dz = qz - z[j]
+        buffer[j] = dx * dx + dy * dy + dz * dz
+    for j in range(n):
+        v = buffer[j] if buffer[j] < INF else INF
+        keys[j] = (np.int64(np.float32(v).view(np.int32)) << 32) | j
+    for s in range(0, n, LANES):
+        rank_block(keys, s, n, ranks)
+    for j in range(n):
+        if ranks[j] < k:
+            dist[i, ranks[j]] = buffer[j]
+            idx[i, ranks[j]] = start + j
+
+
+@compiled
 def search_flat(counter, items, queries, xyz, ends, starts, lengths, columns, most, absolute, dist, idx):
     """Item: some consecutive queries. Indices count from the start of the cloud or, `absolute`, of all."""
     M, K = idx.shape
@@ -229,12 +248,14 @@ def search_flat(counter, items, queries, xyz, ends, starts, lengths, columns, mo
             e, k, shift = s + n, min(K, n), s if absolute else 0
             x, y, z = columns[0, s:e], columns[1, s:e], columns[2, s:e]
             for j in range(i, stop):
-                q = (queries[j, 0], queries[j, 1], queries[j, 2])
-                if k > 0:
+                if n <= _FEW:
+                    search_few(x, y, z, queries, j, k, buffer, keys, ranks, shift, dist, idx)
+                else:
+                    q = (queries[j, 0], queries[j, 1], queries[j, 2])
                     select_all((x, y, z), q, k, buffer, minima, picks, ranks, keys)
-                write(keys[n:], k, xyz[s:], q, idx[j], dist[j])
-                for o in range(k):
-                    idx[j, o] += shift
+                    write(keys[n:], k, xyz[s:], q, idx[j], dist[j])
+                    for o in range(k):
+                        idx[j, o] += shift
                 for o in range(k, K):
                     idx[j, o] = -1
                     dist[j, o] = INF
@@ -282,7 +303,7 @@ def knn(queries: Tensor, points: Tensor, k: int, lengths: Tensor | None = None) 
     if N < _PRUNE_FROM or k > N // 64:
         dist, idx = _search(flat_batch(queries, points, lengths), k, absolute=False)
         return dist.view(B, M, k), idx.view(B, M, k)
-    q, p, valid = as_points(queries), as_points(points), as_lengths(lengths, B, N)
+    q, p, valid = as_float32(queries), as_float32(points), as_lengths(lengths, B, N)
     dist, idx = torch.empty(B, M, k), torch.empty(B, M, k, dtype=torch.int64)
     run(_knn_pruned, B * -(-M // _QUERIES), q, p, valid, *put_in_order(p, valid), dist.numpy(), idx.numpy())
     return dist, idx

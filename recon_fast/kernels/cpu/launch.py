@@ -212,9 +212,9 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_threads)
 
 
-def as_points(xyz: Tensor) -> np.ndarray:
-    """Contiguous float32 [B, N, 3] of any floating point tensor; a view where it is one already."""
-    return xyz.detach().to(torch.float32).contiguous().numpy()
+def as_float32(values: Tensor) -> np.ndarray:
+    """A contiguous float32 array of any floating point tensor; a view where it is one already."""
+    return values.detach().to(torch.float32).contiguous().numpy()
 
 
 def as_lengths(lengths: Tensor | None, batch: int, size: int) -> np.ndarray:
@@ -232,7 +232,7 @@ def empty(shapes: Sequence[Sequence[int]], dtype: torch.dtype = torch.float32) -
     write 100 MB for the first time took 36 ms, 6 in huge pages, 3 the second time.
     """
     sizes = [math.prod(shape) * dtype.itemsize for shape in shapes]
-    if max(sizes) < 1 << 20:
+    if max(sizes) < 1 << 17:
         return [torch.empty(tuple(shape), dtype=dtype) for shape in shapes]
     starts = list(itertools.accumulate((-(-size // 64) * 64 for size in sizes), initial=0))
     memory = np.empty(starts[-1], np.uint8)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recon_fast.kernels.cpu.launch import as_lengths, as_points, compiled, run, taken
+from recon_fast.kernels.cpu.launch import as_float32, as_lengths, compiled, run, taken
 from recon_fast.kernels.cpu.simd import QUERIES, search_run
 from recon_fast.kernels.cpu.spatial import (
     FAN,
@@ -203,7 +203,7 @@ def _find_nearest(
 
 def _prepared(src: Tensor, dst: Tensor, src_lengths: Tensor | None, dst_lengths: Tensor | None) -> tuple:
     """Both clouds with their lengths and, where it pays, in order."""
-    a, t = as_points(src), as_points(dst)
+    a, t = as_float32(src), as_float32(dst)
     (B, N, _), M = a.shape, t.shape[1]
     clouds = (a, as_lengths(src_lengths, B, N)), (t, as_lengths(dst_lengths, B, M))
     pays = N * M >= _PRUNE_FROM and min(N, M) >= LEAF
@@ -226,7 +226,7 @@ def mutual_nearest(
 
 
 def distance_backward(grad: Tensor, src: Tensor, dst: Tensor, idx: Tensor) -> tuple[Tensor, Tensor]:
-    a, t = as_points(src), as_points(dst)
+    a, t = as_float32(src), as_float32(dst)
     grad_src, grad_dst = torch.empty(a.shape), torch.empty(t.shape)
     g, index = grad.to(torch.float32).contiguous().numpy(), idx.contiguous().numpy()
     run(gradient_of_distances, a.shape[0], g, a, t, index, grad_src.numpy(), grad_dst.numpy())

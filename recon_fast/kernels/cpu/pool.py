@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from recon_fast.kernels.cpu.launch import compiled_loose, empty, run, taken
-from recon_fast.kernels.cpu.rows import BLOCK, ROUNDS_TO_BF16, bits_of, kept, narrow, sum_bf16_rows, widen
+from recon_fast.kernels.cpu.rows import BLOCK, ROUNDS_TO_BF16, bits_of, kept, put, sum_bf16_rows, widen
 
 _GROUPS = 16  # of one item of work
 _TOGETHER = 8  # groups whose rows are added to a gradient of the weight at once
@@ -38,7 +38,7 @@ def _group_max(counter, items, values, out, idx):
                     found[o] = kk if better else f
             top, which = out[g], idx[g]
             for o in range(O):
-                top[o] = narrow(best[o], top[o])
+                put(top, o, best[o])
                 which[o] = found[o]
 
 
@@ -93,7 +93,7 @@ def _input_gradient(counter, items, grad, idx, weight, to_x):
                     add_one(total, flow[place[j]], weight[place[j]])
                 row = to_x[g, k]
                 for c in range(C):
-                    row[c] = narrow(total[c], row[c])
+                    put(row, c, total[c])
                 s = e
 
 

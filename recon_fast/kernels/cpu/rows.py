@@ -9,7 +9,6 @@ import torch
 from llvmlite import binding, ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import overload
 from torch import Tensor
 
 from recon_fast.kernels.cpu.simd import LANES, shuffle, spread, vector_at, vector_code
@@ -30,30 +29,6 @@ def bits_of(tensor: Tensor) -> np.ndarray:
 def kept(dtype: torch.dtype) -> torch.dtype:
     """What a kernel writes for inputs of this dtype: bfloat16, or float32."""
     return dtype if dtype == torch.bfloat16 else torch.float32
-
-
-def widen(value):
-    """float32 of a float32, or of the 16 bits of a bfloat16."""
-    raise NotImplementedError
-
-
-@overload(widen, inline="always")
-def _(value):
-    if value == types.uint16:
-        return lambda value: np.uint32(np.uint32(value) << np.uint32(16)).view(np.float32)
-    return lambda value: value
-
-
-def narrow(value, like):
-    """`value`, or the 16 bits of it rounded to bfloat16 (to nearest even) where `like` is such bits."""
-    raise NotImplementedError
-
-
-@overload(narrow, inline="always")
-def _(value, like):
-    if like != types.uint16:
-        return lambda value, like: value
-    return lambda value, like: round_to_bf16(value)
 
 
 def _zeros(builder, kind):
@@ -135,10 +110,20 @@ def _bf16_bits(builder, value):
     return builder.trunc(near, of(ir.IntType(16)))
 
 
-@vector_code(types.uint16)
-def round_to_bf16(builder, value):
-    """The 16 bits of a float32 rounded to bfloat16."""
-    return _bf16_bits(builder, value)
+@vector_code(types.float32)
+def widen(builder, value):
+    """float32 of a float32, or of the 16 bits of a bfloat16."""
+    if value.type != _HALF:
+        return value
+    bits = ir.IntType(32)
+    return builder.bitcast(builder.shl(builder.zext(value, bits), bits(16)), ir.FloatType())
+
+
+@vector_code(types.void)
+def put(builder, row, at, value):
+    """row[at] = the float32 value, rounded to bfloat16 (to nearest even) where `row` holds such bits."""
+    place = builder.gep(row.data, [at])
+    builder.store(_bf16_bits(builder, value) if place.type.pointee == _HALF else value, place)
 
 
 def _multiplied_pairs(builder):

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from torch import Tensor
 
-from recon_fast.kernels.cpu.launch import as_lengths, as_points, compiled, run, taken
+from recon_fast.kernels.cpu.launch import as_float32, as_lengths, compiled, run, taken
 from recon_fast.kernels.cpu.simd import QUERIES, RUN
 
 INF = np.float32(np.inf)
@@ -297,11 +297,11 @@ class Flat(NamedTuple):
 def flat_batch(queries: Tensor, points: Tensor, lengths: Tensor | None) -> Flat:
     """Of queries [B, M, 3] and points [B, N, 3], of which `lengths` [B] are valid."""
     (B, M, _), N = queries.shape, points.shape[1]
-    q, p = as_points(queries).reshape(-1, 3), as_points(points).reshape(-1, 3)
+    q, p = as_float32(queries).reshape(-1, 3), as_float32(points).reshape(-1, 3)
     return Flat(q, p, np.arange(1, B + 1) * M, np.arange(B) * N, as_lengths(lengths, B, N))
 
 
 def flat_packed(queries: Tensor, points: Tensor, query_lengths: list[int], point_lengths: list[int]) -> Flat:
     """Of queries [M, 3] and points [N, 3], whose clouds have these sizes."""
-    q, p, sizes = as_points(queries), as_points(points), np.array(point_lengths, np.int64)
+    q, p, sizes = as_float32(queries), as_float32(points), np.array(point_lengths, np.int64)
     return Flat(q, p, np.cumsum(query_lengths), np.cumsum(sizes) - sizes, sizes)

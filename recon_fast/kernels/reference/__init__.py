@@ -5,29 +5,23 @@ from left to right: the expansion |q|^2 + |p|^2 - 2qp picks wrong neighbours awa
 the smallest index. Distances are squared. Arguments are taken as valid; the public functions check them.
 """
 
+from recon_fast.kernels.reference.attention import masked_cross_attention, masked_cross_attention_backward
 from recon_fast.kernels.reference.chamfer import (
     chamfer_distance,
     chamfer_loss,
     chamfer_pairs,
-    distance_backward,
-    mutual_nearest,
-    nearest_neighbor,
     of_pairs,
     one_way_loss,
     reduce_pairs,
 )
 from recon_fast.kernels.reference.features import (
     gather_features,
-    group_max,
     interpolate_features,
-    linear_max,
-    linear_max_backward,
-    masked_cross_attention,
-    masked_cross_attention_backward,
     match_features,
     scatter_features,
     sum_features,
 )
+from recon_fast.kernels.reference.nearest import distance_backward, mutual_nearest, nearest_neighbor
 from recon_fast.kernels.reference.points import (
     NEAR_ORIGIN,
     ball_query,
@@ -43,8 +37,10 @@ from recon_fast.kernels.reference.points import (
     query_chunks,
     sample_and_group,
     squared_radius,
+    valid_rows,
     zero_padding,
 )
+from recon_fast.kernels.reference.pool import group_max, linear_max, linear_max_backward
 
 __all__ = [
     "NEAR_ORIGIN",
@@ -80,5 +76,6 @@ __all__ = [
     "scatter_features",
     "squared_radius",
     "sum_features",
+    "valid_rows",
     "zero_padding",
 ]

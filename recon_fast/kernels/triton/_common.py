@@ -38,9 +38,32 @@ def load_points(p_xyz, stride_n, stride_c, o_n, m_n):
 
 
 @triton.jit
+def store_points(p_xyz, b_x, b_y, b_z, m):
+    """Write coordinates to x, y, z that stand one behind the other from p_xyz on."""
+    tl.store(p_xyz, b_x, mask=m)
+    tl.store(p_xyz + 1, b_y, mask=m)
+    tl.store(p_xyz + 2, b_z, mask=m)
+
+
+@triton.jit
+def valid_points(lengths_ptr, i_b, N):
+    """How many of the N points of cloud i_b are valid: all of them without lengths."""
+    size = N
+    if lengths_ptr is not None:
+        size = tl.minimum(tl.load(lengths_ptr + i_b), N).to(tl.int32)
+    return size
+
+
+@triton.jit
 def squared_norm(dx, dy, dz):
     """dx*dx + dy*dy + dz*dz from left to right, every operation rounded, as the reference does."""
     return dx * dx + dy * dy + dz * dz
+
+
+@triton.jit
+def pair_distances(q_x, q_y, q_z, p_x, p_y, p_z):
+    """Squared distances [Q, N] between queries [Q] and points [N]."""
+    return squared_norm(q_x[:, None] - p_x[None, :], q_y[:, None] - p_y[None, :], q_z[:, None] - p_z[None, :])
 
 
 @triton.jit

@@ -17,7 +17,9 @@ from recon_fast.kernels.triton._common import (
     batch_and_block,
     load_points,
     on_device_of,
+    pair_distances,
     squared_norm,
+    valid_points,
 )
 
 BLOCK_Q = 2
@@ -63,9 +65,7 @@ def _ball_kernel(
         query_ptr + i_b * query_strides[0], query_strides[1], query_strides[2], o_q, m_q
     )
     p_points = points_ptr + i_b * point_strides[0]
-    length = N
-    if lengths_ptr is not None:
-        length = tl.minimum(tl.load(lengths_ptr + i_b), N).to(tl.int32)
+    length = valid_points(lengths_ptr, i_b, N)
     p_idx = idx_ptr + (i_b * M + o_q) * k
     p_dist = dist_ptr + (i_b * M + o_q) * k
     bound = radius * radius
@@ -76,9 +76,7 @@ def _ball_kernel(
         o_n = start + tl.arange(0, BLOCK_N)
         m_n = o_n < length
         p_x, p_y, p_z = load_points(p_points, point_strides[1], point_strides[2], o_n, m_n)
-        b_d2 = squared_norm(
-            q_x[:, None] - p_x[None, :], q_y[:, None] - p_y[None, :], q_z[:, None] - p_z[None, :]
-        )
+        b_d2 = pair_distances(q_x, q_y, q_z, p_x, p_y, p_z)
         m_in = (b_d2 < bound) & m_n[None, :] & m_q[:, None]
         b_in = m_in.to(tl.int32)
         b_hits = tl.sum(b_in, 1)

@@ -21,6 +21,7 @@ from recon_fast.kernels.triton._common import (
     on_device_of,
     order_bits,
     squared_norm,
+    store_points,
 )
 from recon_fast.kernels.triton.gradient import chamfer_gradients
 from recon_fast.kernels.triton.nearest import mutual_nearest
@@ -92,11 +93,8 @@ def _received(o_n, b_idx, b_x, b_y, b_z):
 
 @triton.jit
 def _store_cloud(ptr, i_b, m_b, o_n, N, b_x, b_y, b_z):
-    p_n = ptr + (i_b[:, None] * N + o_n[None, :]) * 3
     m_n = m_b[:, None] & (o_n < N)[None, :]
-    tl.store(p_n, b_x, mask=m_n)
-    tl.store(p_n + 1, b_y, mask=m_n)
-    tl.store(p_n + 2, b_z, mask=m_n)
+    store_points(ptr + (i_b[:, None] * N + o_n[None, :]) * 3, b_x, b_y, b_z, m_n)
 
 
 @triton.jit(do_not_specialize=["B", "N", "M"])
@@ -203,18 +201,8 @@ def _large_pairs(
         )
     if not (need_pred_grad or need_target_grad):
         return loss, None, None
-    gradients = chamfer_gradients(
-        pred,
-        target,
-        pred_lengths,
-        target_lengths,
-        forth_idx,
-        back_idx,
-        norm,
-        need_pred_grad,
-        need_target_grad,
-    )
-    return loss, *gradients
+    lengths, needed = (pred_lengths, target_lengths), (need_pred_grad, need_target_grad)
+    return loss, *chamfer_gradients(pred, target, *lengths, forth_idx, back_idx, norm, *needed)
 
 
 def chamfer_pairs(

@@ -22,9 +22,9 @@ MATCH = {"BLOCK_C": 32, "BLOCK_M": 32, "num_warps": 4}
 
 
 @triton.jit
-def _load_rows(p_rows, strides, o_c, o_m, m):
-    """Values [C, M] of the channels o_c at the places o_m, in float32."""
-    p_c = p_rows + o_c.to(tl.int64)[:, None] * strides[1]
+def _load_rows(ptr, i_b, strides, o_c, o_m, m):
+    """Values [C, M] of the channels o_c of item i_b at the places o_m, in float32."""
+    p_c = ptr + i_b * strides[0] + o_c.to(tl.int64)[:, None] * strides[1]
     return tl.load(p_c + o_m.to(tl.int64)[None, :] * strides[2], mask=m, other=0.0).to(tl.float32)
 
 
@@ -52,9 +52,7 @@ def _sum_kernel(
     for k in range(K):
         b_idx = tl.load(idx_ptr + o_e + k, mask=m_m, other=-1)
         m_in = (b_idx >= 0) & (b_idx < N)
-        b_found = _load_rows(
-            features_ptr + i_b * strides[0], strides, o_c, b_idx, m_c[:, None] & m_in[None, :]
-        )
+        b_found = _load_rows(features_ptr, i_b, strides, o_c, b_idx, m_c[:, None] & m_in[None, :])
         if weights_ptr is not None:
             b_found *= tl.load(weights_ptr + o_e + k, mask=m_in, other=0.0).to(tl.float32)[None, :]
         b_out += b_found
@@ -89,9 +87,7 @@ def _scatter_kernel(
     for j in range(tl.max(b_count, 0)):
         m_j = j < b_count
         b_entry = tl.load(entries_ptr + i_b * M * K + b_start + j, mask=m_j, other=0)
-        b_flow = _load_rows(
-            values_ptr + i_b * strides[0], strides, o_c, b_entry // K, m_c[:, None] & m_j[None, :]
-        )
+        b_flow = _load_rows(values_ptr, i_b, strides, o_c, b_entry // K, m_c[:, None] & m_j[None, :])
         if weights_ptr is not None:
             p_weights = weights_ptr + i_b * M * K + b_entry
             b_flow *= tl.load(p_weights, mask=m_j, other=0.0).to(tl.float32)[None, :]
@@ -126,8 +122,8 @@ def _match_kernel(
     for start in range(0, C, BLOCK_C):
         o_c = start + tl.arange(0, BLOCK_C)
         m = (o_c < C)[:, None] & m_in[None, :]
-        b_value = _load_rows(values_ptr + i_b * value_strides[0], value_strides, o_c, o_m, m)
-        b_found = _load_rows(features_ptr + i_b * feature_strides[0], feature_strides, o_c, b_idx, m)
+        b_value = _load_rows(values_ptr, i_b, value_strides, o_c, o_m, m)
+        b_found = _load_rows(features_ptr, i_b, feature_strides, o_c, b_idx, m)
         b_out += tl.sum(b_value * b_found, 0)
     tl.store(out_ptr + o_e, b_out, mask=m_m)
 

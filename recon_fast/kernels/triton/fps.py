@@ -123,14 +123,7 @@ def _read_slots(p_slots, programs, SLOTS: tl.constexpr, ATOMIC_READS: tl.constex
 
 @triton.jit
 def _exchange(
-    p_slots,
-    i_program,
-    farthest,
-    winner,
-    tag,
-    programs,
-    SLOTS: tl.constexpr,
-    ATOMIC_READS: tl.constexpr,
+    p_slots, i_program, farthest, winner, tag, programs, SLOTS: tl.constexpr, ATOMIC_READS: tl.constexpr
 ):
     """The winner among all programs of the cloud: key = distance bits | inverted index | tag."""
     key = (farthest.to(tl.int64) << 32) | ((winner ^ _INDEX_MASK).to(tl.int64) << 1) | tag
@@ -271,28 +264,10 @@ def _fps_kernel(
             length = tl.minimum(tl.load(lengths_ptr + i_b), N).to(tl.int32)
             first = tl.maximum(tl.minimum(start, length - 1), 0)
         exchanges = _sample_cloud(
-            p_xyz,
-            p_idx,
-            p_slots,
-            p_points,
-            p_dist,
-            p_tiles,
-            i_program,
-            programs,
-            N,
-            length,
-            num_samples,
-            first,
-            stride_n,
-            stride_c,
-            exchanges,
-            SHARED,
-            SLOTS,
-            ATOMIC_READS,
-            STREAM,
-            BLOCK,
-            SKIP_NEAR_ORIGIN,
-        )
+            p_xyz, p_idx, p_slots, p_points, p_dist, p_tiles, i_program, programs, N, length, num_samples,
+            first, stride_n, stride_c, exchanges,
+            SHARED, SLOTS, ATOMIC_READS, STREAM, BLOCK, SKIP_NEAR_ORIGIN,
+        )  # fmt: skip
 
 
 def fps_config(B: int, N: int, processors: int, hip: bool = False) -> dict[str, int | bool]:
@@ -366,18 +341,7 @@ def farthest_point_sample(
         tiles = torch.empty(*shape, 8, dtype=torch.float32, device=xyz.device)
     with on_device_of(xyz):
         _fps_kernel[(groups * programs,)](
-            xyz,
-            lengths,
-            idx,
-            slots,
-            points,
-            dist,
-            tiles,
-            B,
-            N,
-            num_samples,
-            start_index,
-            xyz.stride(),
+            *(xyz, lengths, idx, slots, points, dist, tiles, B, N, num_samples, start_index, xyz.stride()),
             SKIP_NEAR_ORIGIN=skip_near_origin,
             launch_cooperative_grid=programs > 1,  # all programs resident, or an error instead of a hang
             **config,

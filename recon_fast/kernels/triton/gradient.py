@@ -25,6 +25,8 @@ from recon_fast.kernels.triton._common import (
     load_points,
     on_device_of,
     squared_norm,
+    store_points,
+    valid_points,
 )
 
 BLOCK = 64  # points a program owns: each is a lane, so that sums stay within a thread
@@ -36,9 +38,7 @@ MAX_READS = 1 << 33  # indices that all programs read, 64 GiB
 @triton.jit
 def _cloud(ptr, lengths_ptr, i_b, N, strides):
     """(pointer to cloud i_b, strides of a point and a coordinate, valid points)."""
-    size = N
-    if lengths_ptr is not None:
-        size = tl.minimum(tl.load(lengths_ptr + i_b), N).to(tl.int32)
+    size = valid_points(lengths_ptr, i_b, N)
     return ptr + i_b * strides[0], strides[1], strides[2], size
 
 
@@ -91,19 +91,9 @@ def _take(b_x, b_y, b_z, o_n, b_idx, f_x, f_y, f_z):
 
 @triton.jit
 def _received(
-    b_x,
-    b_y,
-    b_z,
-    giver,
-    owner,
-    links,
-    first,
-    N,
-    K,
-    ROOT: tl.constexpr,
-    BLOCK: tl.constexpr,
-    TILE: tl.constexpr,
-):
+    b_x, b_y, b_z, giver, owner, links, first, N, K,
+    ROOT: tl.constexpr, BLOCK: tl.constexpr, TILE: tl.constexpr,
+):  # fmt: skip
     """Take from the points [first, first + BLOCK) what the links of the other cloud that name them give."""
     o_n = first + tl.arange(0, BLOCK)
     entries = N * K
@@ -121,10 +111,7 @@ def _received(
 
 @triton.jit
 def _store_block(ptr, i_b, o_n, N, b_x, b_y, b_z):
-    p_n = ptr + (i_b * N + o_n) * 3
-    tl.store(p_n, b_x, mask=o_n < N)
-    tl.store(p_n + 1, b_y, mask=o_n < N)
-    tl.store(p_n + 2, b_z, mask=o_n < N)
+    store_points(ptr + (i_b * N + o_n) * 3, b_x, b_y, b_z, o_n < N)
 
 
 @triton.jit(do_not_specialize=["N", "M", "K"])

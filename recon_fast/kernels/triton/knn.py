@@ -28,8 +28,11 @@ from recon_fast.kernels.triton._common import (
     num_processors,
     on_device_of,
     order_bits,
+    pair_distances,
     sort_key,
     squared_norm,
+    store_points,
+    valid_points,
 )
 
 MAX_K = 1024  # more neighbours than this are a sort: left to the reference
@@ -40,6 +43,21 @@ STREAM_QUERY_TILE = 512  # the same beside a buffer: with 1024 Triton 3.6 spills
 WARPS_PER_PROCESSOR = 8  # enough of them to hide latency; with fewer, a cloud is split among programs
 
 _EXCLUDED = tl.constexpr(0x7FFFFFFF)  # order bits of what can never be chosen
+
+
+@triton.jit
+def _bisect(b_values, b_high, b_low, m_open, b_wanted):
+    """Lower b_high of the open rows while at least as many of their values as wanted do not exceed it.
+
+    A row is closed as soon as they are as many. b_low is below all that b_high may become.
+    """
+    while tl.max(m_open.to(tl.int32), 0) > 0:
+        b_mid = b_low + ((b_high - b_low) >> 1)
+        b_count = tl.sum((b_values <= b_mid[:, None]).to(tl.int32), 1)
+        b_high = tl.where(m_open & (b_count >= b_wanted), b_mid, b_high)
+        b_low = tl.where(m_open & (b_count < b_wanted), b_mid, b_low)
+        m_open = m_open & (b_count != b_wanted) & (b_high - b_low > 1)
+    return b_high
 
 
 @triton.jit
@@ -62,12 +80,7 @@ def _bound(b_bits, o_idx, k, K: tl.constexpr, COLUMNS: tl.constexpr):
         b_low = tl.min(b_column, 1) - 1
         b_high = tl.minimum(tl.max(b_column, 1), INF_BITS)
         m_open = tl.sum((b_bits <= b_high[:, None]).to(tl.int32), 1) > k
-        while tl.max(m_open.to(tl.int32), 0) > 0:
-            b_mid = b_low + ((b_high - b_low) >> 1)
-            b_count = tl.sum((b_bits <= b_mid[:, None]).to(tl.int32), 1)
-            b_high = tl.where(m_open & (b_count >= k), b_mid, b_high)
-            b_low = tl.where(m_open & (b_count < k), b_mid, b_low)
-            m_open = m_open & (b_count != k) & (b_high - b_low > 1)
+        b_high = _bisect(b_bits, b_high, b_low, m_open, k)
         m_open = tl.sum((b_bits <= b_high[:, None]).to(tl.int32), 1) > k
         if tl.max(m_open.to(tl.int32), 0) > 0:
             # Too many are equal to b_high: the same bisection on their indices.
@@ -76,12 +89,7 @@ def _bound(b_bits, o_idx, k, K: tl.constexpr, COLUMNS: tl.constexpr):
             b_first = b_room * 0 - 1
             b_top = tl.max(tl.where(b_bits == b_high[:, None], o_idx, 0), 1)
             b_last = tl.where(m_open, b_top, b_last)
-            while tl.max(m_open.to(tl.int32), 0) > 0:
-                b_mid = b_first + ((b_last - b_first) >> 1)
-                b_count = tl.sum((b_tied <= b_mid[:, None]).to(tl.int32), 1)
-                b_last = tl.where(m_open & (b_count >= b_room), b_mid, b_last)
-                b_first = tl.where(m_open & (b_count < b_room), b_mid, b_first)
-                m_open = m_open & (b_count != b_room) & (b_last - b_first > 1)
+            b_last = _bisect(b_tied, b_last, b_first, m_open, b_room)
     return b_high, b_last
 
 
@@ -122,23 +130,11 @@ def _cut_back(p_rows, b_fill, m_q, k, K: tl.constexpr, SIZE: tl.constexpr):
 
 @triton.jit
 def _finish(
-    p_rows,  # keys of each query
-    b_fill,
-    q_x,
-    q_y,
-    q_z,
-    m_q,
-    p_points,
-    stride_n,
-    stride_c,
-    dist_ptr,
-    idx_ptr,
-    offset_ptr,
-    o_out,  # [Q] row of the outputs
-    k,
-    K: tl.constexpr,
-):
-    """Sort the keys, gather their points, write indices and, where asked for, distances and offsets."""
+    p_rows, b_fill, q_x, q_y, q_z, m_q, p_points, stride_n, stride_c,
+    dist_ptr, idx_ptr, offset_ptr, o_out, k, K: tl.constexpr,
+):  # fmt: skip
+    """Sort the keys of each query, gather their points, write indices and, where asked for, distances and
+    offsets, to the rows o_out [Q] of the outputs."""
     o_k = tl.arange(0, K)
     tl.debug_barrier()
     m_k = m_q[:, None] & (o_k[None, :] < b_fill[:, None])
@@ -157,9 +153,8 @@ def _finish(
     if dist_ptr is not None:
         tl.store(dist_ptr + o_out, tl.where(m_k, squared_norm(dx, dy, dz), float("inf")), mask=m_out)
     if offset_ptr is not None:
-        tl.store(offset_ptr + o_out * 3, tl.where(m_k, dx, 0.0), mask=m_out)
-        tl.store(offset_ptr + o_out * 3 + 1, tl.where(m_k, dy, 0.0), mask=m_out)
-        tl.store(offset_ptr + o_out * 3 + 2, tl.where(m_k, dz, 0.0), mask=m_out)
+        dx, dy, dz = tl.where(m_k, dx, 0.0), tl.where(m_k, dy, 0.0), tl.where(m_k, dz, 0.0)
+        store_points(offset_ptr + o_out * 3, dx, dy, dz, m_out)
 
 
 @triton.jit
@@ -179,7 +174,7 @@ def _tile_bits(p_points, stride_n, stride_c, o_n, last, q_x, q_y, q_z):
     """Order bits [Q, BLOCK_N] of the distances to the points `o_n`, excluded from `last` on."""
     m_n = o_n < last
     p_x, p_y, p_z = load_points(p_points, stride_n, stride_c, o_n, m_n)
-    b_d2 = squared_norm(q_x[:, None] - p_x[None, :], q_y[:, None] - p_y[None, :], q_z[:, None] - p_z[None, :])
+    b_d2 = pair_distances(q_x, q_y, q_z, p_x, p_y, p_z)
     return tl.where(m_n[None, :], order_bits(b_d2), _EXCLUDED)
 
 
@@ -212,15 +207,10 @@ def _knn_kernel(
     m_in = o_q < M
     q_x, q_y, q_z, m_q = _load_queries(query_ptr, query_idx_ptr, query_strides, i_b, o_q, m_in, M)
     if center_ptr is not None and i_split == 0:
-        p_center = center_ptr + (i_b * M + o_q) * 3
-        tl.store(p_center, q_x, mask=m_in)
-        tl.store(p_center + 1, q_y, mask=m_in)
-        tl.store(p_center + 2, q_z, mask=m_in)
+        store_points(center_ptr + (i_b * M + o_q) * 3, q_x, q_y, q_z, m_in)
     stride_b, stride_n, stride_c = point_strides
     p_points = points_ptr + i_b * stride_b
-    length = N
-    if lengths_ptr is not None:
-        length = tl.minimum(tl.load(lengths_ptr + i_b), N).to(tl.int32)
+    length = valid_points(lengths_ptr, i_b, N)
     p_rows = rows_ptr + ((i_b * SPLITS + i_split) * M + o_q) * row_size
 
     if SIZE == 0:

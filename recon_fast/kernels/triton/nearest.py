@@ -22,8 +22,10 @@ from recon_fast.kernels.triton._common import (
     load_points,
     num_processors,
     on_device_of,
+    pair_distances,
     sort_key,
     squared_norm,
+    valid_points,
 )
 
 BLOCK_N = 64
@@ -44,12 +46,8 @@ def _direction(
     i_b, i_block = batch_and_block(blocks + tl.cdiv(M, BLOCK) if BOTH else blocks)
     first = i_block * BLOCK
     rows = N
-    sources = N
-    length = M
-    if src_lengths_ptr is not None:
-        sources = tl.minimum(tl.load(src_lengths_ptr + i_b), N).to(tl.int32)
-    if dst_lengths_ptr is not None:
-        length = tl.minimum(tl.load(dst_lengths_ptr + i_b), M).to(tl.int32)
+    sources = valid_points(src_lengths_ptr, i_b, N)
+    length = valid_points(dst_lengths_ptr, i_b, M)
     p_src = src_ptr + i_b * src_strides[0]
     p_dst = dst_ptr + i_b * dst_strides[0]
     src_n, src_c = src_strides[1], src_strides[2]
@@ -123,9 +121,7 @@ def _nearest_kernel(
         m_m = start + o_m < end
         d_x, d_y, d_z = load_points(p_dst, dst_n, dst_c, start + o_m, m_m)
         d_x = tl.where(m_m, d_x, float("nan"))  # a NaN is never nearer
-        b_d2 = squared_norm(
-            s_x[:, None] - d_x[None, :], s_y[:, None] - d_y[None, :], s_z[:, None] - d_z[None, :]
-        )
+        b_d2 = pair_distances(s_x, s_y, s_z, d_x, d_y, d_z)
         m_closer = b_d2 < b_best  # strictly: the earlier tile keeps a tie
         b_best = tl.where(m_closer, b_d2, b_best)
         b_tile = tl.where(m_closer, start, b_tile)

@@ -1,24 +1,45 @@
-"""Neighbours of points of any dimension: up to three by the kernels, more by plain PyTorch."""
+"""What several served modules need: neighbours of points of any dimension, and the shape of a Function.
+
+Up to three dimensions are searched by the kernels, more (and sums of absolute differences) by plain PyTorch.
+"""
+
+from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from recon_fast import kernels
-from recon_fast.kernels.reference import query_chunks, zero_padding
+from recon_fast.kernels.reference import query_chunks, valid_rows, zero_padding
+
+INF = float("inf")
+
+
+def function_class(apply: Callable) -> Any:
+    """A class that is called like an autograd Function: `apply` differentiates itself."""
+    return type("Function", (), {"apply": staticmethod(apply)})
 
 
 def to_3d(points: Tensor) -> Tensor:
-    """[..., D] with D <= 3 as [..., 3]: zeros change no distance."""
+    """Points [..., D] with D <= 3 as [..., 3]: zeros change no distance."""
     return F.pad(points, (0, 3 - points.shape[-1])) if points.shape[-1] < 3 else points
 
 
 def rows_at(rows: Tensor, idx: Tensor) -> Tensor:
-    """rows [B, N, D] at idx [B, ...] as [B, ..., D], 0 where an index is negative. Differentiable."""
+    """Rows [B, N, D] at idx [B, ...] as [B, ..., D], 0 where an index is negative. Differentiable."""
     if rows.shape[1] == 0:
         return rows.new_zeros(*idx.shape, rows.shape[2])
     batch = torch.arange(len(rows), device=rows.device).view(-1, *[1] * (idx.ndim - 1))
     return rows[batch, idx.clamp_min(0)].masked_fill((idx < 0)[..., None], 0)
+
+
+def hide(values: Tensor, lengths: Tensor | None, filler: float) -> Tensor:
+    """Values [B, M, ...] with `filler` in the rows at and behind the lengths [B]."""
+    if lengths is None:
+        return values
+    there = valid_rows(lengths, values.shape[1])
+    return values.where(there.view(*there.shape, *[1] * (values.ndim - 2)), filler)
 
 
 def knn(
@@ -31,19 +52,20 @@ def knn(
     """The nearest by |.|_2^2 or |.|_1, sorted; where there are fewer than k, index -1 and distance inf."""
     some = min(k, points.shape[1])
     if 0 in (*queries.shape[:2], some):
-        dist = queries.new_full((*queries.shape[:2], k), float("inf"))
+        dist = queries.new_full((*queries.shape[:2], k), INF)
         return dist, torch.full_like(dist, -1, dtype=torch.int64)
     if queries.shape[-1] <= 3 and norm == 2:
         dist, idx = kernels.knn(to_3d(queries), to_3d(points), some, lengths=lengths)
     else:
-        idx = _knn_plain(queries.detach(), points.detach(), some, lengths, norm)
+        idx = _smallest(queries.detach(), points.detach(), some, lengths, norm)
         difference = queries[:, :, None] - rows_at(points, idx)
         dist = difference.square().sum(-1) if norm == 2 else difference.abs().sum(-1)
-        dist = dist.masked_fill(idx < 0, float("inf"))
-    if some < k:
-        dist = F.pad(dist, (0, k - some), value=float("inf"))
-        idx = F.pad(idx, (0, k - some), value=-1)
-    return dist, idx
+        dist = dist.masked_fill(idx < 0, INF)
+    return (dist, idx) if some == k else _padded(dist, idx, k - some)
+
+
+def _padded(dist: Tensor, idx: Tensor, more: int) -> tuple[Tensor, Tensor]:
+    return F.pad(dist, (0, more), value=INF), F.pad(idx, (0, more), value=-1)
 
 
 def nearest(
@@ -55,22 +77,17 @@ def nearest(
 ) -> tuple[Tensor, Tensor]:  # [B, M], [B, M] int64
     """The nearest; index -1 and distance inf behind the lengths of the queries and in an empty cloud."""
     dist, idx = knn(zero_padding(queries, query_lengths), points, 1, lengths, norm)
-    dist, idx = dist[..., 0], idx[..., 0]
-    if query_lengths is not None:
-        behind = torch.arange(idx.shape[1], device=idx.device) >= query_lengths[:, None]
-        dist, idx = dist.masked_fill(behind, float("inf")), idx.masked_fill(behind, -1)
-    return dist, idx
+    return hide(dist[..., 0], query_lengths, INF), hide(idx[..., 0], query_lengths, -1)
 
 
-def _knn_plain(queries: Tensor, points: Tensor, k: int, lengths: Tensor | None, norm: int) -> Tensor:
-    found = []
-    points, outside = points.float(), None
-    if lengths is not None:
-        outside = (torch.arange(points.shape[1], device=points.device) >= lengths[:, None])[:, None]
+def _smallest(queries: Tensor, points: Tensor, k: int, lengths: Tensor | None, norm: int) -> Tensor:
+    """Indices of `knn` by all distances, -1 for none."""
+    found, points = [], points.float()
+    outside = None if lengths is None else ~valid_rows(lengths, points.shape[1])[:, None]
     for chunk in query_chunks(queries.float(), points.shape[1]):
         dist = torch.cdist(chunk, points, p=float(norm), compute_mode="donot_use_mm_for_euclid_dist")
         if outside is not None:
-            dist = dist.masked_fill(outside, float("inf"))
+            dist = dist.masked_fill(outside, INF)
         found.append(dist.topk(k, largest=False).indices)
     idx = torch.cat(found, 1)
     return idx if lengths is None else idx.masked_fill(idx >= lengths[:, None, None], -1)
@@ -91,8 +108,7 @@ def packed_knn(
     chunks = (query_chunks(rows[None], len(points)) for rows in (queries.float(), of_query))
     for (chunk,), (own,) in zip(*chunks, strict=True):
         dist = torch.cdist(chunk, points, compute_mode="donot_use_mm_for_euclid_dist")
-        found.append(dist.masked_fill(own[:, None] != of_point, float("inf")).topk(some, largest=False))
+        found.append(dist.masked_fill(own[:, None] != of_point, INF).topk(some, largest=False))
     dist = torch.cat([f.values for f in found]).square()
     idx = torch.cat([f.indices for f in found]).masked_fill(dist.isinf(), -1)
-    pad = (0, k - some)
-    return F.pad(dist, pad, value=float("inf")), F.pad(idx, pad, value=-1)
+    return _padded(dist, idx, k - some)

@@ -1,0 +1,136 @@
+"""Nearest neighbours between two clouds, one way or both ways at once."""
+
+import torch
+from torch import Tensor
+
+from recon_fast.kernels import backend, reference
+from recon_fast.kernels._check import check_cloud, check_lengths, check_same_device, read_lengths
+from recon_fast.kernels.distance import differentiable, distance_backward, empty_search, register_search
+from recon_fast.kernels.transforms import in_transform
+
+
+def read_both(
+    src: Tensor, dst: Tensor, src_lengths: Tensor | None, dst_lengths: Tensor | None
+) -> tuple[Tensor | None, Tensor | None]:
+    """The operators have callers with other names for their arguments."""
+    src_lengths = read_lengths("lengths of the first clouds", src_lengths, src.shape[1])
+    return src_lengths, read_lengths("lengths of the second clouds", dst_lengths, dst.shape[1])
+
+
+@torch.library.custom_op("recon_fast::nearest_neighbor", mutates_args=())
+def one_way(
+    src: Tensor, dst: Tensor, src_lengths: Tensor | None, dst_lengths: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    src_lengths, dst_lengths = read_both(src, dst, src_lengths, dst_lengths)
+    run = backend.implementation("nearest_neighbor", "nearest_neighbor", src)
+    return run(src, dst, src_lengths=src_lengths, dst_lengths=dst_lengths)
+
+
+@one_way.register_fake
+def _(src, dst, src_lengths, dst_lengths):
+    return empty_search(src)
+
+
+register_search(one_way)
+
+
+@torch.library.custom_op("recon_fast::mutual_nearest", mutates_args=())
+def _mutual_nearest(
+    src: Tensor, dst: Tensor, src_lengths: Tensor | None, dst_lengths: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    src_lengths, dst_lengths = read_both(src, dst, src_lengths, dst_lengths)
+    run = backend.implementation("nearest_neighbor", "mutual_nearest", src)
+    return run(src, dst, src_lengths=src_lengths, dst_lengths=dst_lengths)
+
+
+@_mutual_nearest.register_fake
+def _(src, dst, src_lengths, dst_lengths):
+    return *empty_search(src), *empty_search(dst)
+
+
+def _setup_mutual(ctx, inputs, output):
+    ctx.save_for_backward(inputs[0], inputs[1], output[1], output[3])
+
+
+def _mutual_backward(ctx, grad_forth, _forth, grad_back, _back):
+    src, dst, forth, back = ctx.saved_tensors
+    to_src, to_dst = distance_backward(grad_forth[..., None], src, dst, forth[..., None])
+    from_dst, from_src = distance_backward(grad_back[..., None], dst, src, back[..., None])
+    return to_src + from_src, to_dst + from_dst, None, None
+
+
+_mutual_nearest.register_autograd(_mutual_backward, setup_context=_setup_mutual)
+
+
+def search_both_ways(
+    src: Tensor, dst: Tensor, src_lengths: Tensor | None, dst_lengths: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """`mutual_nearest` of arguments that are checked."""
+    dtype = torch.promote_types(src.dtype, dst.dtype)
+    src, dst = src.to(dtype), dst.to(dtype)
+    if not in_transform():
+        return _mutual_nearest(src, dst, src_lengths, dst_lengths)
+    _, forth, _, back = _mutual_nearest(src.detach(), dst.detach(), src_lengths, dst_lengths)
+    return reference.distances_to(src, dst, forth), forth, reference.distances_to(dst, src, back), back
+
+
+def nearest_neighbor(src: Tensor, dst: Tensor, *, dst_lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """The nearest point of `dst` for each point of `src`.
+
+    Args:
+        src: [B, N, 3], any floating point dtype; distances are computed in float32 (float64 for float64).
+        dst: [B, M, 3].
+        dst_lengths: valid points of each cloud of `dst` [B], int32 or int64, 0 to M; None means all M.
+
+    Returns:
+        squared_distance [B, N], differentiable in both inputs, and idx [B, N], int64; ties go to the smallest
+        index. A NaN coordinate gives a valid index and a NaN distance. In an empty cloud nothing is found:
+        index -1 and distance inf.
+
+    Raises:
+        TypeError: an argument that is not a tensor.
+        ValueError: wrong shape, dtype or device; lengths, on a CPU, out of range.
+    """
+    check_pair(src, dst, None, dst_lengths, "src", "dst")
+    return differentiable(one_way, src, dst, None, dst_lengths)
+
+
+def mutual_nearest(
+    src: Tensor, dst: Tensor, *, src_lengths: Tensor | None = None, dst_lengths: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """`nearest_neighbor` both ways at once.
+
+    Args:
+        src: [B, N, 3], any floating point dtype.
+        dst: [B, M, 3].
+        src_lengths: valid points of each cloud of `src` [B], int32 or int64, 0 to N; None means all N.
+        dst_lengths: the same for `dst`.
+
+    Returns:
+        squared_distance [B, N] and idx [B, N] of `src` in `dst`, then those of `dst` in `src` [B, M];
+        distances are differentiable in both. Points behind the lengths, and all points of a cloud whose
+        partner is empty, have index -1 and distance inf.
+
+    Raises:
+        TypeError: an argument that is not a tensor.
+        ValueError: wrong shape, dtype or device; lengths, on a CPU, out of range.
+    """
+    check_pair(src, dst, src_lengths, dst_lengths, "src", "dst")
+    return search_both_ways(src, dst, src_lengths, dst_lengths)
+
+
+def check_pair(
+    a: Tensor,
+    b: Tensor,
+    a_lengths: Tensor | None,
+    b_lengths: Tensor | None,
+    a_name: str = "pred",
+    b_name: str = "target",
+) -> None:
+    """Raise unless these are two batches of clouds and their lengths."""
+    check_cloud(a_name, a)
+    check_cloud(b_name, b, a_name, a)
+    check_lengths(f"{a_name}_lengths", a_lengths, a.shape[0])
+    check_lengths(f"{b_name}_lengths", b_lengths, b.shape[0])
+    given = {a_name: a, b_name: b, f"{a_name}_lengths": a_lengths, f"{b_name}_lengths": b_lengths}
+    check_same_device(**given)
