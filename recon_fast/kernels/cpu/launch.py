@@ -63,7 +63,9 @@ _WORK = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 
 @njit(nogil=True)  # not cached: numba does not find a generator again that comes from its cache
 def taken(counter, items):
-    """The items a thread gets: each number below `items` goes to one of those that share the counter."""
+    """The items a thread gets: each number below `items` goes to one of those that share the counter, an
+    address, since a generator keeps the arrays that it is given for ever.
+    """
     while True:
         item = next_item(counter)
         if item >= items:
@@ -74,7 +76,8 @@ def taken(counter, items):
 def run(kernel: Callable, items: int, *arguments: Any, threads: int | None = None) -> None:
     """Call `kernel` on its own threads until `items` items are done; `threads` at most (default: torch's)."""
     _compile_once(kernel, arguments)
-    counter = np.zeros(1, np.int64)
+    count = np.zeros(1, np.int64)
+    counter = count.ctypes.data
     helpers = min(items, threads or items, torch.get_num_threads()) - 1
     if helpers <= 0:
         kernel(counter, items, *arguments)
@@ -185,7 +188,7 @@ def _compile_once(kernel: Callable, arguments: tuple) -> None:
     timer.daemon = True
     timer.start()
     try:
-        kernel(np.zeros(1, np.int64), 0, *arguments)
+        kernel(np.zeros(1, np.int64).ctypes.data, 0, *arguments)
     finally:
         timer.cancel()
     _ready.add(key)

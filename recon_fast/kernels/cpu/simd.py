@@ -63,8 +63,9 @@ def vector_at(builder, data, place, kind):
 
 @vector_code(types.int64)
 def next_item(builder, counter):
-    """Atomically add 1 to counter[0], an int64; the value before."""
-    return builder.atomic_rmw("add", counter.data, ir.IntType(64)(1), "seq_cst")
+    """Atomically add 1 to the int64 at the address `counter`; the value before."""
+    pointer = builder.inttoptr(counter, ir.IntType(64).as_pointer())
+    return builder.atomic_rmw("add", pointer, ir.IntType(64)(1), "seq_cst")
 
 
 @vector_code(types.void)
