@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from recon_fast.data.batches.resident import Draw, ResidentShapes
+from recon_fast.data.batches.resident import ResidentShapes, Sampling
 from recon_fast.data.loading import load
 from recon_fast.data.open import open_source
 from recon_fast.data.shapes import Shapes, stack_clouds
@@ -75,7 +75,7 @@ def test_batches(benchmark, placement):
     shapes = Shapes("noise", [str(i) for i in range(1000)], points, offsets, np.zeros(1000, np.bool_))
     device = resolve_device("auto")
     resident = ResidentShapes(shapes, None, np.arange(1000), device, placement)
-    index, how = torch.arange(0, 1000, 7)[:128], Draw(1024, "y", num_group=64)
+    index, how = torch.arange(0, 1000, 7)[:128], Sampling(1024, "y", num_group=64)
 
     def batch():
         points = resident.batch(index, 3, how).points

@@ -90,14 +90,11 @@ STATES = {
 def test_a_state_that_lies_is_a_damaged_checkpoint(run, lie):
     file = newest(run) / "state.json"
     file.write_text(STATES[lie](file.read_text()))
-    for path in (newest(run), run):
-        if path is run:  # the one before it is whole
-            console = Lines()
-            assert pretrain(tiny_config(run), run, console, tiny_shapes()).checkpoint.is_dir()
-            assert console.has("damaged", "continuing from step-")
-        else:
-            with pytest.raises(InputError, match="damaged"):
-                pretrain(tiny_config(run), path, Lines(), tiny_shapes())
+    with pytest.raises(InputError, match="damaged"):
+        pretrain(tiny_config(run), newest(run), Lines(), tiny_shapes())
+    console = Lines()  # the one before it is whole
+    assert pretrain(tiny_config(run), run, console, tiny_shapes()).checkpoint.is_dir()
+    assert console.has("damaged", "continuing from step-")
 
 
 def tensors_of(path):
@@ -159,11 +156,8 @@ def test_weights_of_classes_that_are_not_there(tmp_path):
 def test_moments_of_another_shape(run, moment, change):
     file = newest(run) / "optimizer.safetensors"
     tensors = load_file(file)
-    name = next(
-        key
-        for key, value in tensors.items()
-        if key.startswith(moment) and (value.ndim > 1 or moment == "step")
-    )
+    large = [key for key, value in tensors.items() if value.ndim > 1 or moment == "step"]
+    name = next(key for key in large if key.startswith(moment))
     if change is None:
         del tensors[name]
     else:

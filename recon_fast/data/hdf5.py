@@ -1,6 +1,6 @@
-"""Datasets of an HDF5 file that carry the checksum of their bytes, written and read.
+"""One packed file, written; and its datasets, which carry the checksum of their bytes, read.
 
-Each has the attribute `blake2b`: of its bytes, of texts of their JSON. Reading verifies it.
+Each dataset has the attribute `blake2b`: of its bytes, of texts of their JSON. Reading verifies it.
 """
 
 import json
@@ -13,16 +13,63 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from recon_fast.data.readers.pictures import FilePictures
+from recon_fast.data.shapes import Shapes, blocks
 from recon_fast.errors import InputError
+from recon_fast.files import whole_file
 from recon_fast.schema import hdf5_array, hdf5_attribute
 
+FORMAT = "recon-fast packed shapes"
+VERSION = 1
+_ROWS = 1 << 20  # points written at once
 _BLOCK_BYTES = 1 << 24  # read at once
+
+
+def write_packed(out: Path, shapes: Shapes, aside: Path | None = None) -> None:
+    """Write shapes as a packed file, which is whole or as it was; features instead of pictures.
+
+    Args:
+        out: the file.
+        shapes: what it gets; points that are mapped are read a part at a time.
+        aside: as `whole_file` takes it.
+    """
+    import h5py
+
+    sizes = np.diff(shapes.offsets)
+    with whole_file(out, aside) as aside, h5py.File(aside, "w") as file:
+        file.attrs.update({"format": FORMAT, "version": VERSION, "name": shapes.name})
+        file.attrs.update({"up": shapes.conventions.up, "scale": shapes.conventions.scale})
+        file.attrs["notes"] = json.dumps(shapes.notes)
+        file.attrs["points_per_cloud"] = [int(sizes.min()), int(sizes.max())]
+        points = blocks(shapes.points, _ROWS)
+        put_parts(file, "points", (int(shapes.offsets[-1]), 3), shapes.points.dtype, points)
+        if shapes.class_parts is not None and shapes.parts is not None:
+            put_texts(file, "class_parts", [json.dumps(parts) for parts in shapes.class_parts])
+            put(file, "parts", shapes.parts)
+        for name in ("offsets", "held_out", "validation", "labels"):
+            if getattr(shapes, name) is not None:
+                put(file, name, getattr(shapes, name))
+        for name in ("keys", "class_names", "captions"):
+            if getattr(shapes, name) is not None:
+                put_texts(file, name, getattr(shapes, name))
+        if shapes.features is not None:
+            file.create_group("features").attrs["teacher"] = json.dumps(shapes.features.teacher)
+            for name in ("image", "text", "caption_index", "class_text"):
+                array = getattr(shapes.features, name)
+                if array is not None:
+                    put(file, f"features/{name}", np.asarray(array))
+        elif isinstance(shapes.pictures, FilePictures):
+            pictures = shapes.pictures
+            lengths = [path.stat().st_size for path in pictures.paths]
+            offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+            put(file, "picture_offsets", offsets)
+            parts = (np.frombuffer(pictures.content(i), np.uint8) for i in range(len(pictures)))
+            put_parts(file, "pictures", (int(offsets[-1]),), np.dtype(np.uint8), parts)
 
 
 def put(file: Any, name: str, array: NDArray) -> None:
     """Write an array as a dataset."""
-    array = np.ascontiguousarray(array)
-    file.create_dataset(name, data=array).attrs["blake2b"] = digest(array)
+    put_parts(file, name, array.shape, array.dtype, [array])
 
 
 def put_texts(file: Any, name: str, texts: Sequence[str]) -> None:
@@ -51,11 +98,6 @@ def put_parts(
     dataset.attrs["blake2b"] = state.hexdigest()
 
 
-def digest(array: NDArray) -> str:
-    """Hex checksum of the bytes of a contiguous array."""
-    return blake2b(array.reshape(-1).view(np.uint8).data, digest_size=16).hexdigest()
-
-
 def digest_texts(texts: Sequence[str]) -> str:
     """Hex checksum of texts."""
     return blake2b(json.dumps(list(texts)).encode(), digest_size=16).hexdigest()
@@ -66,7 +108,7 @@ class Datasets:
 
     Args:
         path, file: the file.
-        mapped, verify: as `recon_fast.data.packed.read_packed` takes them, of what is `big`.
+        mapped, verify: as `recon_fast.data.packed.read_packed` takes them, of what is big.
     """
 
     def __init__(self, path: Path, file: Any, mapped: bool, verify: bool) -> None:
@@ -75,38 +117,39 @@ class Datasets:
         self.whole: NDArray[np.uint8] | None = None
 
     def __call__(
-        self, name: str, shape: tuple[int | str, ...], kinds: str = "f", optional: bool = False
+        self,
+        name: str,
+        shape: tuple[int | str, ...],
+        kinds: str = "f",
+        optional: bool = False,
+        big: bool = False,
     ) -> Any:
-        """The array in memory, None where it is optional and absent."""
-        dataset = hdf5_array(self.file, name, shape, kinds, optional=optional)
-        if dataset is None:
-            return None
-        array = np.ascontiguousarray(self._read(name, lambda: dataset[()]))
-        self._check(name, dataset, digest(array), bool(np.isfinite(array).all()))
-        return array
+        """The array, None where it is optional and absent.
 
-    def big(self, name: str, shape: tuple[int | str, ...], kinds: str = "f", optional: bool = False) -> Any:
-        """The array in memory, or as a read-only memory map where that is wanted and possible."""
+        It lies in memory, or, if it is big, in a read-only memory map where that is wanted and possible.
+        """
         dataset = hdf5_array(self.file, name, shape, kinds, optional=optional)
         if dataset is None:
             return None
-        offset = dataset.id.get_offset() if self.mapped else None
+        offset = dataset.id.get_offset() if big and self.mapped else None
         if offset is None:  # also of what is empty, in chunks or compressed
-            return self(name, shape, kinds)
-        if self.verify:
+            array = source = np.ascontiguousarray(self._read(name, lambda: dataset[()]))
+        else:
+            array, source = self._read(name, lambda: self._map(dataset, offset)), dataset
+        if offset is None or self.verify:
             state, finite = blake2b(digest_size=16), True
-            rows = max(1, _BLOCK_BYTES // max(1, dataset[:1].nbytes))
-            for start in range(0, len(dataset), rows):
-                part = self._read(name, partial(dataset.__getitem__, slice(start, start + rows)))
-                state.update(np.ascontiguousarray(part).reshape(-1).view(np.uint8).data)
+            rows = max(1, _BLOCK_BYTES // max(1, source[:1].nbytes))
+            for start in range(0, len(source), rows):
+                part = self._read(name, partial(source.__getitem__, slice(start, start + rows)))
+                state.update(np.ascontiguousarray(part).data)
                 finite = finite and bool(np.isfinite(part).all())
             self._check(name, dataset, state.hexdigest(), finite)
-        try:
-            if self.whole is None:
-                self.whole = np.memmap(self.path, np.uint8, "r")  # once, as each map keeps a file open
-            return self.whole[offset : offset + dataset.nbytes].view(dataset.dtype).reshape(dataset.shape)
-        except (OSError, ValueError) as error:
-            raise InputError(f"{self.path} is damaged: its {name} cannot be read ({error})") from error
+        return array
+
+    def _map(self, dataset: Any, offset: int) -> NDArray:
+        if self.whole is None:
+            self.whole = np.memmap(self.path, np.uint8, "r")  # once, as each map keeps a file open
+        return self.whole[offset : offset + dataset.nbytes].view(dataset.dtype).reshape(dataset.shape)
 
     def offsets(self, name: str, count: int) -> NDArray[np.int64]:
         """Where each of `count` items starts, and the end: from 0 on, never back."""

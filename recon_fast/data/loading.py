@@ -2,10 +2,11 @@
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar
+from itertools import groupby
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,7 @@ from recon_fast.data.conventions import radii, scale_of
 from recon_fast.data.readers.clouds import (
     SUFFIXES,
     SURFACE_POINTS,
-    Loaded,
+    Cloud,
     check_points,
     key_seed,
     load_cloud,
@@ -42,13 +43,8 @@ class DataProblems(InputError):
         table: the same as text, for people.
     """
 
-    def __init__(self, source: Source, problems: Sequence[Problem], flag: str) -> None:
-        count = len({problem.key for problem in problems})
-        total = len({entry.key for entry in source.entries} | {problem.key for problem in problems})
-        super().__init__(
-            f"{count} of {total} shapes in {source.root} cannot be used: fix them, "
-            f"or leave those shapes out with {flag} skip"
-        )
+    def __init__(self, message: str, problems: Sequence[Problem]) -> None:
+        super().__init__(message)
         self.problems = list(problems)
         self.table = problem_table(problems)
 
@@ -76,7 +72,6 @@ class Reading:
     num_points: int
     max_points: int
     dtype: Any = np.float32
-    seed: int = 0
 
     def __post_init__(self) -> None:
         if not 1 <= self.num_points <= self.max_points:
@@ -85,16 +80,11 @@ class Reading:
                 f"got {self.max_points} and {self.num_points}"
             )
 
-    @property
-    def surface_points(self) -> int:
-        """Points sampled on a mesh."""
-        return max(self.num_points, min(SURFACE_POINTS, self.max_points))
-
-    def fit(self, loaded: Loaded, key: str, parts: NDArray[np.uint8] | None = None) -> "Cloud":
-        """A valid cloud, and its parts [N], cut to size and cast."""
-        points = loaded.points
+    def fit(self, cloud: Cloud, key: str) -> Cloud:
+        """A valid cloud cut to size and cast, and its parts with it."""
+        points, parts = cloud.points, cloud.parts
         if len(points) > self.max_points:
-            rng = np.random.default_rng(key_seed(key, self.seed))
+            rng = np.random.default_rng(key_seed(key))
             kept = np.sort(rng.choice(len(points), self.max_points, replace=False))
             points, parts = points[kept], None if parts is None else parts[kept]
         if np.dtype(self.dtype) == np.float16:
@@ -102,16 +92,17 @@ class Reading:
             centred -= centred.mean(0)
             radius = np.sqrt((centred**2).sum(1).max())
             points = centred / radius if radius > 0 else centred
-        return Cloud(points.astype(self.dtype, copy=False), parts, loaded.far, loaded.more)
+        return cloud._replace(points=points.astype(self.dtype, copy=False), parts=parts)
 
-
-class Cloud(NamedTuple):
-    """One shape that was read."""
-
-    points: NDArray[np.floating]  # [N, 3]
-    parts: NDArray[np.uint8] | None = None  # [N]
-    far: float = 0.0  # its distance from the origin in widths, if it was moved there; see `check_points`
-    more: bool = False  # the file has more of each point than coordinates and part
+    def load(self, entry: Entry, row: NDArray | None) -> Cloud:
+        """The cloud of an entry as it is, or of a row that was read. Raises BadFile."""
+        if row is not None:
+            return check_points(entry.cloud, row, self.num_points)
+        if entry.parts is not None:
+            return read_parts(entry.cloud, entry.parts, self.num_points)
+        seed = key_seed(entry.key)
+        points = max(self.num_points, min(SURFACE_POINTS, self.max_points))
+        return load_cloud(entry.cloud, num_surface_points=points, min_points=self.num_points, seed=seed)
 
 
 Read = Cloud | list[Problem]  # a shape, or what is wrong with it
@@ -119,61 +110,49 @@ Read = Cloud | list[Problem]  # a shape, or what is wrong with it
 
 def read_block(entries: Sequence[Entry], reading: Reading) -> list[Read]:
     """Cloud or problems of each entry; pictures are checked, not kept. Entries with rows share one file."""
-    raw: list[NDArray] | None = None
-    failed: BadFile | None = None
-    if entries and entries[0].row is not None:
+    rows: Sequence[NDArray | None] = [None] * len(entries)
+    if entries[0].row is not None:
         try:
-            raw = read_rows(entries[0].cloud, [entry.row or 0 for entry in entries])
+            rows = read_rows(entries[0].cloud, [entry.row or 0 for entry in entries])
         except BadFile as error:
-            failed = error
+            return [[Problem(e.key, error.file, f"row {e.row}: {error.what}")] for e in entries]
     found: list[Read] = []
-    for i, entry in enumerate(entries):
+    for entry, row in zip(entries, rows, strict=True):
         problems: list[Problem] = []
-        loaded = parts = None
         try:
-            if failed is not None:
-                raise failed
-            if raw is not None:
-                loaded = check_points(entry.cloud, raw[i], reading.num_points)
-            elif entry.parts is not None:
-                loaded, parts = read_parts(entry.cloud, entry.parts, reading.num_points)
-            else:
-                loaded = load_cloud(
-                    entry.cloud,
-                    num_surface_points=reading.surface_points,
-                    min_points=reading.num_points,
-                    seed=key_seed(entry.key, reading.seed),
-                )
+            cloud = reading.load(entry, row)
         except BadFile as error:
             what = error.what if entry.row is None else f"row {entry.row}: {error.what}"
             problems.append(Problem(entry.key, error.file, what))
-        if entry.picture is not None:
-            try:
+        try:
+            if entry.picture is not None:
                 check_picture(entry.picture)
-            except BadFile as error:
-                problems.append(Problem(entry.key, error.file, error.what))
-        found.append(problems if loaded is None or problems else reading.fit(loaded, entry.key, parts))
+        except BadFile as error:
+            problems.append(Problem(entry.key, error.file, error.what))
+        found.append(problems or reading.fit(cloud, entry.key))
     return found
 
 
-def blocks(entries: Sequence[Entry]) -> list[Sequence[Entry]]:
+def _blocks(entries: Sequence[Entry]) -> list[list[Entry]]:
     """Entries in order, in blocks for `read_block`; a block of rows is of one file."""
-    cut: list[Sequence[Entry]] = []
-    start = 0
-    while start < len(entries):
-        file = entries[start].cloud if entries[start].row is not None else None
-        stop = start
-        while stop < len(entries) and stop - start < (_ROWS_BLOCK if file else _BLOCK):
-            if (entries[stop].cloud if entries[stop].row is not None else None) != file:
-                break
-            stop += 1
-        cut.append(entries[start:stop])
-        start = stop
+    cut = []
+    for file, group in groupby(entries, lambda entry: None if entry.row is None else entry.cloud):
+        size, of_file = _BLOCK if file is None else _ROWS_BLOCK, list(group)
+        cut += [of_file[i : i + size] for i in range(0, len(of_file), size)]
     return cut
 
 
-def in_order(work: Callable[[T], R], items: Sequence[T], workers: int | None = None) -> Iterator[R]:
-    """`work` of each item in order, done by threads that run only a little ahead of the consumer."""
+def in_order(
+    work: Callable[[T], R], items: Iterable[T], workers: int | None = None
+) -> Generator[R, None, None]:
+    """`work` of each item in order, done by threads that run only a little ahead of the consumer.
+
+    With n workers at most 2 n items are done before they are wanted; None takes one worker per core, and 0
+    does each item when it is wanted.
+    """
+    if workers == 0:
+        yield from map(work, items)
+        return
     count = workers or os.cpu_count() or 1
     with ThreadPoolExecutor(count) as pool:
         pending: deque[Future[R]] = deque()
@@ -192,7 +171,7 @@ def read_each(
     entries: Sequence[Entry], reading: Reading, workers: int | None = None, progress: Progress | None = None
 ) -> Iterator[tuple[Entry, Read]]:
     """Each entry in order, with its cloud or what is wrong with it; threads read a little ahead."""
-    cut, done = blocks(entries), 0
+    cut, done = _blocks(entries), 0
     for block, found in zip(cut, in_order(lambda b: read_block(b, reading), cut, workers), strict=True):
         yield from zip(block, found, strict=True)
         done += len(block)
@@ -243,19 +222,14 @@ class _Points:
     """Clouds appended to one array that is allocated for the expected total, so that memory is used once."""
 
     def __init__(self, expected: int, dtype: Any) -> None:
-        self.expected = expected
+        self.expected, self.clouds, self.used = expected, 0, 0
         self.buffer = np.empty((0, 3), dtype)
-        self.sizes: list[int] = []
-        self.used = 0
 
     def append(self, cloud: NDArray[np.floating]) -> None:
-        end = self.used + len(cloud)
-        self.sizes.append(len(cloud))
+        end, self.clouds = self.used + len(cloud), self.clouds + 1
         if end > len(self.buffer):
-            mean = end / len(self.sizes)
-            grown = np.empty(
-                (max(end, int(mean * max(self.expected, len(self.sizes))) + 1), 3), self.buffer.dtype
-            )
+            expected = int(end / self.clouds * max(self.expected, self.clouds)) + 1
+            grown = np.empty((max(end, expected), 3), self.buffer.dtype)
             grown[: self.used] = self.buffer[: self.used]
             self.buffer = grown
         self.buffer[self.used : end] = cloud
@@ -270,9 +244,7 @@ def load(
     dtype: Any = np.float32,
     on_problem: str = "stop",
     workers: int | None = None,
-    seed: int = 0,
     progress: Progress | None = None,
-    flag: str = "--data.on_problem",
 ) -> tuple[Shapes, list[Problem]]:
     """Read all clouds of a source into memory, and check all its pictures.
 
@@ -283,9 +255,7 @@ def load(
         dtype: float32 keeps coordinates; float16 brings each cloud into the unit sphere first (`Reading`).
         on_problem: "stop" raises if anything is wrong, "skip" leaves those shapes out.
         workers: threads; None takes one per core.
-        seed: of the cuts, and of samples on meshes.
         progress: gets (done, total) shapes.
-        flag: the option that a message offers for leaving shapes out.
 
     Returns:
         The shapes, and the problems of those that were left out.
@@ -293,20 +263,27 @@ def load(
     Raises:
         DataProblems: something is wrong and on_problem is "stop", or no shape is left.
     """
-    reading = Reading(num_points, max_points, dtype, seed)
-    shapes, problems, tally = read_clouds(source, reading, workers, progress)
-    stop_at_problems(source, len(shapes), problems, on_problem, flag)
-    shapes.notes += tally.notes()
+    reading = Reading(num_points, max_points, dtype)
+    shapes, problems, _ = read_clouds(source, reading, workers, progress)
+    stop_at_problems(source, len(shapes), problems, on_problem, "--data.on_problem")
     return shapes, problems
 
 
 def read_clouds(
-    source: Source, reading: Reading, workers: int | None = None, progress: Progress | None = None
+    source: Source,
+    reading: Reading,
+    workers: int | None = None,
+    progress: Progress | None = None,
+    keep: bool = True,
 ) -> tuple[Shapes, list[Problem], Tally]:
-    """All shapes that can be used, perhaps none, what is wrong with the others, and what was changed."""
+    """All shapes that can be used, perhaps none, what is wrong with the others, and what was changed.
+
+    Without `keep` clouds are only checked, and the shapes have no points.
+    """
     problems = list(source.problems)
     bad = {problem.key for problem in problems}
     points, tally = _Points(len(source.entries), reading.dtype), Tally()
+    sizes: list[int] = []
     parts: list[NDArray[np.uint8]] = []
     kept: list[Entry] = []
     for entry, read in read_each(source.entries, reading, workers, progress):
@@ -314,18 +291,19 @@ def read_clouds(
             problems += read
         elif entry.key not in bad:
             kept.append(entry)
-            points.append(read.points)
+            sizes.append(len(read.points))
             tally.add(read)
-            if read.parts is not None:
-                parts.append(read.parts)
+            if keep:
+                points.append(read.points)
+                parts += [] if read.parts is None else [read.parts]
     shapes = without_clouds(source, kept)
-    shapes.points = points.buffer[: points.used]
-    np.cumsum(points.sizes, out=shapes.offsets[1:])
-    if parts and len(parts) == len(kept):
-        shapes.parts = np.concatenate(parts)
-    shapes.conventions = Conventions(
-        source.up, scale_of(radii(shapes.points, np.array(points.sizes, np.int64)))
-    )
+    np.cumsum(sizes, out=shapes.offsets[1:])
+    shapes.notes += tally.notes()
+    if keep:
+        shapes.points = points.buffer[: points.used]
+        shapes.parts = np.concatenate(parts) if parts and len(parts) == len(kept) else None
+        scale = scale_of(radii(shapes.points, np.diff(shapes.offsets)))
+        shapes.conventions = Conventions(source.up, scale)
     return shapes, problems, tally
 
 
@@ -334,7 +312,13 @@ def stop_at_problems(
 ) -> None:
     """Raise DataProblems unless they may be skipped and some shapes were kept."""
     if problems and (on_problem != "skip" or not kept):
-        raise DataProblems(source, problems, flag)
+        bad = {problem.key for problem in problems}
+        total = len({entry.key for entry in source.entries} | bad)
+        raise DataProblems(
+            f"{len(bad)} of {total} shapes in {source.root} cannot be used: fix them, "
+            f"or leave those shapes out with {flag} skip",
+            problems,
+        )
     if not kept:
         raise InputError(
             f"data must have at least one cloud ({' '.join(SUFFIXES)}), got none in {source.root}"
@@ -343,9 +327,12 @@ def stop_at_problems(
 
 def without_clouds(source: Source, kept: Sequence[Entry]) -> Shapes:
     """Shapes of `kept` with everything but their clouds, which are empty."""
-    pictures = [entry.picture for entry in kept if entry.picture is not None]
-    captions = [entry.caption for entry in kept if entry.caption is not None]
-    labels = [entry.label for entry in kept if entry.label is not None]
+
+    def of_all(name: str) -> list[Any] | None:
+        found = [getattr(entry, name) for entry in kept]
+        return None if not kept or None in found else found
+
+    labels, pictures = of_all("label"), of_all("picture")
     validation = np.array([entry.validation for entry in kept], np.bool_)
     return Shapes(
         name=source.name,
@@ -353,10 +340,10 @@ def without_clouds(source: Source, kept: Sequence[Entry]) -> Shapes:
         points=np.empty((0, 3), np.float32),
         offsets=np.zeros(len(kept) + 1, np.int64),
         held_out=np.array([entry.held_out for entry in kept], np.bool_),
-        labels=np.array(labels, np.int64) if kept and len(labels) == len(kept) else None,
+        labels=None if labels is None else np.array(labels, np.int64),
         class_names=list(source.class_names),
-        captions=captions if kept and len(captions) == len(kept) else None,
-        pictures=FilePictures(pictures) if kept and len(pictures) == len(kept) else None,
+        captions=of_all("caption"),
+        pictures=None if pictures is None else FilePictures(pictures),
         validation=validation if validation.any() else None,
         class_parts=source.class_parts,
         conventions=Conventions(source.up),

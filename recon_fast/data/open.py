@@ -4,48 +4,48 @@ Everything that is broken is reported before a shape is used.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, Literal
 
 import numpy as np
 from rich.console import Console
 
-from recon_fast.config import DataConfig, StatedUp
+from recon_fast.config import DataConfig
 from recon_fast.console import ProgressBars, say
 from recon_fast.data.conventions import state_up, turn_up
-from recon_fast.data.loading import Progress, load, problem_table
+from recon_fast.data.loading import load, problem_table
 from recon_fast.data.packed import is_sharded, open_packed, verify_shards
 from recon_fast.data.readers.few_shot import is_few_shot, list_few_shot, list_fold
-from recon_fast.data.readers.folder import list_folder, list_hdf5_file
-from recon_fast.data.readers.modelnet import is_modelnet, list_modelnet
-from recon_fast.data.readers.scanobjectnn import VARIANTS, is_scanobjectnn, list_scanobjectnn
-from recon_fast.data.readers.shapenet import is_shapenet, list_shapenet
-from recon_fast.data.readers.shapenet_part import is_shapenet_part, list_shapenet_part
-from recon_fast.data.shapes import Problem, Shapes, Source, Up
+from recon_fast.data.readers.folder import list_folder
+from recon_fast.data.readers.hdf5 import VARIANTS, is_scanobjectnn, list_hdf5_file, list_scanobjectnn
+from recon_fast.data.readers.listed import (
+    is_modelnet,
+    is_shapenet,
+    is_shapenet_part,
+    list_modelnet,
+    list_shapenet,
+    list_shapenet_part,
+)
+from recon_fast.data.shapes import Problem, Shapes, Source
 from recon_fast.errors import InputError
 
-
-@dataclass(frozen=True)
-class Layout:
-    """One way to lay out a data set in a folder."""
-
-    fits: Callable[[Path], bool]  # is it this one? Quick, and true for one that lacks some of its files
-    read: Callable[[Path], Source]  # its shapes, or InputError
-
-
-# The official layouts of folders by the name of their kind, in the order in which they are looked for.
-LAYOUTS = {
-    "shapenet": Layout(is_shapenet, list_shapenet),
-    "shapenetpart": Layout(is_shapenet_part, list_shapenet_part),
-    "modelnet40": Layout(partial(is_modelnet, classes=40), partial(list_modelnet, classes=40)),
-    "modelnet10": Layout(partial(is_modelnet, classes=10), partial(list_modelnet, classes=10)),
-    "scanobjectnn": Layout(is_scanobjectnn, list_scanobjectnn),
+# The official layouts of folders by the name of their kind, in the order in which they are looked for: is a
+# folder of it (quick, and true for one that lacks some of its files), and its shapes, or InputError.
+LAYOUTS: dict[str, tuple[Callable[[Path], bool], Callable[[Path], Source]]] = {
+    "shapenet": (is_shapenet, list_shapenet),
+    "shapenetpart": (is_shapenet_part, list_shapenet_part),
+    "modelnet40": (partial(is_modelnet, classes=40), partial(list_modelnet, classes=40)),
+    "modelnet10": (partial(is_modelnet, classes=10), partial(list_modelnet, classes=10)),
+    "scanobjectnn": (is_scanobjectnn, list_scanobjectnn),
     # A variant is chosen by its name alone.
-    **{name: Layout(lambda path: False, partial(list_scanobjectnn, variant=name)) for name in VARIANTS},
-    "fewshot": Layout(is_few_shot, list_few_shot),
+    **{name: (lambda path: False, partial(list_scanobjectnn, variant=name)) for name in VARIANTS},
+    "fewshot": (is_few_shot, list_few_shot),
+}
+# The kinds of files that are data sets: their shapes, and the share to hold out where there is no test split.
+SETS: dict[str, Callable[[Path, float], Source]] = {
+    ".h5": list_hdf5_file,
+    ".pkl": lambda path, _: list_fold(path),
 }
 
 
@@ -68,63 +68,29 @@ def open_source(path: Path, kind: str = "auto", *, held_out_fraction: float = 0.
     if not path.exists():
         raise InputError(f"{wanted}, got {path}: no such file or folder")
     if path.is_file():
-        if path.suffix.lower() == ".pkl":
-            return list_fold(path)
-        if path.suffix.lower() != ".h5":
+        if path.suffix.lower() not in SETS:
             raise InputError(f"{wanted}, got the file {path}")
-        return list_hdf5_file(path, held_out_fraction)
+        return SETS[path.suffix.lower()](path, held_out_fraction)
     if kind == "auto":
-        kind = next((name for name, layout in LAYOUTS.items() if layout.fits(path)), "folder")
-    return list_folder(path, held_out_fraction) if kind == "folder" else LAYOUTS[kind].read(path)
+        kind = next((name for name, (fits, _) in LAYOUTS.items() if fits(path)), "folder")
+    return list_folder(path, held_out_fraction) if kind == "folder" else LAYOUTS[kind][1](path)
 
 
 def open_dataset(
-    path: Path,
-    *,
-    num_points: int,
-    max_points: int,
-    kind: str = "auto",
-    held_out_fraction: float = 0.1,
-    up: StatedUp = "auto",
-    turn: Up | Literal["none"] = "none",
-    dtype: Any = np.float32,
-    on_problem: str = "stop",
-    workers: int | None = None,
-    progress: Progress | None = None,
-) -> tuple[Shapes, list[Problem]]:
-    """The shapes of a data set, packed or not, turned as wanted.
-
-    Clouds of packed sets are mapped, as they were packed; all others are read into memory.
+    path: Path, kind: str = "auto", *, num_points: int = 1, held_out_fraction: float = 0.1
+) -> Shapes | Source:
+    """A data set, packed or not: the shapes of a packed one, mapped; of any other the list of what to `load`.
 
     Args:
         path: a packed file, a folder of shards, or what `open_source` takes.
-        num_points: smaller clouds are problems.
-        max_points, dtype, on_problem, workers, progress: as `load` takes them, for sets that are not packed.
         kind, held_out_fraction: as `open_source` takes them, for sets that are not packed.
-        up: the user's word for the axis that points up; "auto" keeps what the layout or the file states.
-        turn: the axis that shall point up, "none" to leave clouds as they are.
-
-    Returns:
-        The shapes, and the problems of those that were left out.
+        num_points: what each cloud of a packed set must have at least.
 
     Raises:
-        DataProblems: something is wrong and on_problem is "stop", or no shape is left.
         InputError: nothing that can be read is there, or a packed set is damaged.
     """
-    problems: list[Problem] = []
-    shapes = open_packed(path, num_points=num_points)
-    if shapes is None:
-        source = open_source(path, kind, held_out_fraction=held_out_fraction)
-        shapes, problems = load(
-            source,
-            num_points=num_points,
-            max_points=max_points,
-            dtype=dtype,
-            on_problem=on_problem,
-            workers=workers,
-            progress=progress,
-        )
-    return turn_up(state_up(shapes, up), turn), problems
+    packed = open_packed(path, num_points=num_points)
+    return open_source(path, kind, held_out_fraction=held_out_fraction) if packed is None else packed
 
 
 def prepare_shapes(config: DataConfig, seed: int, console: Console, parts: bool = False) -> Shapes:
@@ -141,32 +107,35 @@ def prepare_shapes(config: DataConfig, seed: int, console: Console, parts: bool 
             "skip".
     """
     if config.path is None:
-        made = _make(config.shapes, seed, console, parts)
-        return turn_up(state_up(made, config.up), config.turn_up)
-    with ProgressBars(console) as bars:
-        shapes, left_out = open_dataset(
+        found: Shapes | Source = _make(config.shapes, seed, console, parts)
+    else:
+        found = open_dataset(
             Path(config.path).expanduser(),
+            config.kind,
             num_points=config.num_points,
-            max_points=config.max_points,
-            kind=config.kind,
             held_out_fraction=config.held_out_fraction,
-            up=config.up,
-            turn=config.turn_up,
-            dtype=np.float16 if config.storage == "fp16" else np.float32,
-            on_problem=config.on_problem,
-            workers=config.workers,
-            progress=bars.bar("reading shapes"),
         )
-    say_left_out(left_out, console)
-    say_notes(shapes, console)
-    return shapes
+    if isinstance(found, Source):
+        with ProgressBars(console) as bars:
+            found, left_out = load(
+                found,
+                num_points=config.num_points,
+                max_points=config.max_points,
+                dtype=np.float16 if config.storage == "fp16" else np.float32,
+                on_problem=config.on_problem,
+                workers=config.workers,
+                progress=bars.bar("reading shapes"),
+            )
+        say_left_out(left_out, console)
+    say_notes(found, console)
+    return turn_up(state_up(found, config.up), config.turn_up)
 
 
 def _make(count: int, seed: int, console: Console, parts: bool) -> Shapes:
     """The procedural set. Raises InputError unless its clouds fit into the free memory."""
     import torch
 
-    from recon_fast.data.batches.placement import free_memory
+    from recon_fast.data.batches.resident import free_memory
     from recon_fast.procedural import CLOUD_POINTS, procedural_shapes
 
     needed, free = 12 * CLOUD_POINTS * count, free_memory(torch.device("cpu"))

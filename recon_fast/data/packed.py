@@ -19,8 +19,9 @@ Shapes of all shards are one data set, in order. Their clouds need not fit into 
 """
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 from typing import Annotated, Any, Literal, NotRequired, TypedDict, get_args
@@ -29,41 +30,27 @@ import numpy as np
 from msgspec import Meta
 from numpy.typing import NDArray
 
-from recon_fast.data.hdf5 import Datasets
-from recon_fast.data.loading import Progress, in_order, problem_table
+from recon_fast.data.hdf5 import FORMAT, VERSION, Datasets
+from recon_fast.data.loading import DataProblems, Progress, in_order
 from recon_fast.data.readers.pictures import PackedPictures
 from recon_fast.data.shapes import Conventions, Features, Problem, Scale, Shapes, Up, join_shapes
 from recon_fast.errors import InputError
 from recon_fast.schema import hdf5_attribute, open_hdf5, parse_json, read_json
 
-FORMAT = "recon-fast packed shapes"
-VERSION = 1
 SHARDS_FORMAT = "recon-fast sharded shapes"
 SHARDS_VERSION = 1
 MANIFEST = "manifest.json"
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 
-class ShardProblems(InputError):
-    """Shards that cannot be used, all of them.
-
-    Attributes:
-        problems: one for each file.
-        table: the same as text, for people.
-    """
-
-    def __init__(self, folder: Path, problems: Sequence[Problem]) -> None:
-        super().__init__(f"{len(problems)} shards of {folder} cannot be used: copy them again, or pack again")
-        self.problems = list(problems)
-        self.table = problem_table(problems)
-
-
 def is_packed(path: Path) -> bool:
-    """Is the file one that `pack` wrote?
+    """Is it a file, or a folder of shards, that `pack` wrote?
 
     Raises:
         InputError: it is an HDF5 file, but damaged, so that nobody can tell.
     """
+    if path.is_dir():
+        return is_sharded(path)
     try:
         with path.open("rb") as file:
             if file.read(len(_SIGNATURE)) != _SIGNATURE:
@@ -71,7 +58,7 @@ def is_packed(path: Path) -> bool:
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
     with open_hdf5(path) as file:
-        return _has_format(path, file)
+        return _has_format(file)
 
 
 def read_packed(path: Path, *, num_points: int = 1, mapped: bool = False, verify: bool = True) -> Shapes:
@@ -89,6 +76,7 @@ def read_packed(path: Path, *, num_points: int = 1, mapped: bool = False, verify
     """
     with _opened(path) as file:
         get = Datasets(path, file, mapped, verify)
+        text = partial(hdf5_attribute, file, kind=str, where=str(path))
         keys = get.texts("keys", "S")
         count = len(keys)
         if len(set(keys)) < count:
@@ -100,23 +88,19 @@ def read_packed(path: Path, *, num_points: int = 1, mapped: bool = False, verify
                 f"{path} must have clouds of at least {num_points} points, got one of {smallest}"
             )
         shapes = Shapes(
-            name=hdf5_attribute(file, "name", str, str(path)) or path.stem,
+            name=text("name") or path.stem,
             keys=keys,
-            points=get.big("points", (int(offsets[-1]), 3)),
+            points=get("points", (int(offsets[-1]), 3), big=True),
             offsets=offsets,
             held_out=get("held_out", (count,), "b"),
             labels=get("labels", (count,), "iu", optional=True),
             class_names=get.texts("class_names", "C"),
             captions=get.texts("captions", count) if "captions" in file else None,
             validation=get("validation", (count,), "b", optional=True),
-            conventions=_conventions(path, file),
+            conventions=_conventions(path, text("up") or "unknown", text("scale") or "unknown"),
             features=_features(path, file, get, count),
             checksum=hdf5_attribute(file["points"], "blake2b", str, str(path)),
-            notes=parse_json(
-                hdf5_attribute(file, "notes", str, str(path)) or "[]",
-                list[str],
-                f"{path}: notes must be a list",
-            ),
+            notes=parse_json(text("notes") or "[]", list[str], f"{path}: notes must be a list"),
         )
         if shapes.labels is not None:
             _check_range(path, "labels", shapes.labels, len(shapes.class_names))
@@ -124,7 +108,7 @@ def read_packed(path: Path, *, num_points: int = 1, mapped: bool = False, verify
             _read_parts(path, get, shapes)
         if "pictures" in file:
             starts = get.offsets("picture_offsets", count)
-            shapes.pictures = PackedPictures(get.big("pictures", (int(starts[-1]),), "B"), starts, path)
+            shapes.pictures = PackedPictures(get("pictures", (int(starts[-1]),), "B", big=True), starts, path)
     return shapes
 
 
@@ -133,12 +117,12 @@ def _features(path: Path, file: Any, get: Datasets, count: int) -> Features | No
         return None
     text = hdf5_attribute(file["features"], "teacher", str, str(path))
     teacher = parse_json(text or "", dict[str, Any], f"{path} must say of which teacher its features are")
-    image = get.big("features/image", (count, "V", "D"), "f", optional=True)
-    texts = get.big("features/text", ("U", "P", "D"), "f", optional=True)
+    image = get("features/image", (count, "V", "D"), optional=True, big=True)
+    texts = get("features/text", ("U", "P", "D"), optional=True, big=True)
     index = get("features/caption_index", (count,), "iu", optional=texts is None)
     if texts is not None:
         _check_range(path, "features/caption_index", index, len(texts))
-    classes = get("features/class_text", ("C", "D"), "f", optional=True)
+    classes = get("features/class_text", ("C", "D"), optional=True)
     return Features(image=image, text=texts, caption_index=index, class_text=classes, teacher=teacher)
 
 
@@ -172,23 +156,14 @@ def dataset_checksums(path: Path) -> dict[str, str]:
     Raises:
         InputError: the file is damaged, or not one that `pack` wrote.
     """
-    found: dict[str, str] = {}
-
-    def note(name: str, item: Any) -> None:
-        if hasattr(item, "dtype"):  # not a group
-            found[name] = str(hdf5_attribute(item, "blake2b", str, str(path)))
-
+    names: list[str] = []
     with _opened(path) as file:
-        try:
-            file.visititems(note)
-        except (OSError, RuntimeError) as error:
-            raise InputError(f"{path} is damaged: {error}") from error
-    return found
+        file.visit(names.append)
+        sets = {name: file[name] for name in names if hasattr(file[name], "dtype")}  # groups aside
+        return {name: str(hdf5_attribute(item, "blake2b", str, str(path))) for name, item in sets.items()}
 
 
-def _conventions(path: Path, file: Any) -> Conventions:
-    up: Any = hdf5_attribute(file, "up", str, str(path)) or "unknown"
-    scale: Any = hdf5_attribute(file, "scale", str, str(path)) or "unknown"
+def _conventions(path: Path, up: Any, scale: Any) -> Conventions:
     if up not in get_args(Up) or scale not in get_args(Scale):
         raise InputError(f"{path} is damaged: it states {up} as the up axis and {scale} as the scale")
     return Conventions(up, scale)
@@ -198,16 +173,18 @@ def _conventions(path: Path, file: Any) -> Conventions:
 def _opened(path: Path) -> Iterator[Any]:
     """The open file, of this version of the format. Raises InputError."""
     with open_hdf5(path) as file:
-        if not _has_format(path, file):
+        if not _has_format(file):
             raise InputError(f"{path} must be a file that `recon-fast pack` wrote, got another HDF5 file")
         if (version := hdf5_attribute(file, "version", int, str(path))) != VERSION:
             raise InputError(f"{path} must be of format version {VERSION}, got {version}")
-        yield file
+        try:
+            yield file
+        except (KeyError, RuntimeError) as error:  # what h5py raises where it meets damage
+            raise InputError(f"{path} is damaged: {error}") from error
 
 
-def _has_format(path: Path, file: Any) -> bool:
-    found = file.attrs.get("format")
-    return isinstance(found, str) and found == FORMAT
+def _has_format(file: Any) -> bool:
+    return str(file.attrs.get("format")) == FORMAT  # whatever it is
 
 
 class Shard(TypedDict):
@@ -240,7 +217,7 @@ class _Marked(TypedDict):
 
 
 def is_sharded(path: Path) -> bool:
-    """Is the folder one that `pack_shards` wrote?"""
+    """Is it a folder of shards that `pack` wrote?"""
     if not (path / MANIFEST).is_file():
         return False
     try:
@@ -254,15 +231,14 @@ def read_shards(folder: Path, *, num_points: int = 1) -> Shapes:
     """Shapes of all shards; clouds, features and pictures are mapped and not read.
 
     Args:
-        folder: a folder that `pack_shards` wrote.
+        folder: a folder of shards.
         num_points: what each cloud must have at least.
 
     Raises:
-        ShardProblems: shards are missing, cut off, damaged, or not those that the manifest names.
+        DataProblems: shards are missing, cut off, damaged, or not those that the manifest names.
         InputError: the manifest is damaged or of a newer version, or a cloud is smaller.
     """
-    manifest = _manifest(folder)
-    _check_all(folder, manifest, lambda shard: _check(folder, shard))
+    manifest = _check_shards(folder)
     sets = [
         read_packed(folder / shard["file"], num_points=num_points, mapped=True, verify=False)
         for shard in manifest["shards"]
@@ -284,72 +260,60 @@ def open_packed(path: Path, *, num_points: int = 1) -> Shapes | None:
     Raises:
         InputError: as `read_packed` and `read_shards`.
     """
-    if path.is_file() and is_packed(path):
-        return read_packed(path, num_points=num_points, mapped=True)
-    return read_shards(path, num_points=num_points) if is_sharded(path) else None
+    if not path.exists() or not is_packed(path):
+        return None
+    if path.is_dir():
+        return read_shards(path, num_points=num_points)
+    return read_packed(path, num_points=num_points, mapped=True)
 
 
 def verify_shards(folder: Path, progress: Progress | None = None) -> None:
     """Read all shards once, with as many threads as cores, and compare their checksums.
 
     Args:
-        folder: a folder that `pack_shards` wrote.
+        folder: a folder of shards.
         progress: gets (done, total) shards.
 
     Raises:
-        ShardProblems: shards are missing, cut off, damaged, or not those that the manifest names.
+        DataProblems: shards are missing, cut off, damaged, or not those that the manifest names.
         InputError: the manifest is damaged or of a newer version.
     """
-    manifest = _manifest(folder)
-
-    def verify(shard: Shard) -> None:
-        _check(folder, shard)
-        read_packed(folder / shard["file"], mapped=True)
-
-    _check_all(folder, manifest, verify, progress)
+    _check_shards(folder, progress, whole=True)
 
 
-def _manifest(folder: Path) -> Manifest:
-    file, what = folder / MANIFEST, "the manifest of a sharded set"
-    version = read_json(file, _Marked, what)["version"]
+def _check_shards(folder: Path, progress: Progress | None = None, whole: bool = False) -> Manifest:
+    """The manifest, if the files it names are there and those that were packed; `whole` reads them too."""
+    what = "the manifest of a sharded set"
+    version = read_json(folder / MANIFEST, _Marked, what)["version"]
     if version != SHARDS_VERSION:
         raise InputError(f"{folder} must be of format version {SHARDS_VERSION}, got {version}")
-    manifest: Manifest = read_json(file, Manifest, what)
-    return manifest
+    manifest: Manifest = read_json(folder / MANIFEST, Manifest, what)
 
-
-def _check(folder: Path, shard: Shard) -> None:
-    """Raise InputError unless the shard's file is there, whole, and the one that was packed."""
-    file = folder / shard["file"]
-    if not file.is_file():
-        raise InputError("it is missing")
-    if file.stat().st_size != shard["bytes"]:
-        raise InputError(f"it should have {shard['bytes']} bytes, and has {file.stat().st_size}")
-    if dataset_checksums(file) != shard["blake2b"]:
-        raise InputError("it is a shard of another set")
-
-
-def _check_all(
-    folder: Path, manifest: Manifest, check: Callable[[Shard], None], progress: Progress | None = None
-) -> None:
-    """Raise ShardProblems if `check` raises InputError for some shards."""
-
-    def what(shard: Shard) -> str | None:
+    def wrong(shard: Shard) -> str | None:
+        file = folder / shard["file"]
+        if not file.is_file():
+            return "it is missing"
+        if file.stat().st_size != shard["bytes"]:
+            return f"it should have {shard['bytes']} bytes, and has {file.stat().st_size}"
         try:
-            check(shard)
+            if dataset_checksums(file) != shard["blake2b"]:
+                return "it is a shard of another set"
+            if whole:
+                read_packed(file, mapped=True)
         except InputError as error:
             return str(error)
         return None
 
-    shards = manifest["shards"]
-    problems = []
-    for done, (shard, found) in enumerate(zip(shards, in_order(what, shards), strict=True), 1):
-        if found is not None:
-            problems.append(Problem(shard["file"], folder / shard["file"], found))
+    shards, problems = manifest["shards"], []
+    for done, (shard, what_is) in enumerate(zip(shards, in_order(wrong, shards), strict=True), 1):
+        if what_is is not None:
+            problems.append(Problem(shard["file"], folder / shard["file"], what_is))
         if progress is not None:
             progress(done, len(shards))
     if problems:
-        raise ShardProblems(folder, problems)
+        message = f"{len(problems)} shards of {folder} cannot be used: copy them again, or pack again"
+        raise DataProblems(message, problems)
+    return manifest
 
 
 def _has(shapes: Shapes) -> list[Any]:

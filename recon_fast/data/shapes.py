@@ -9,9 +9,10 @@ when they are touched.
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from hashlib import blake2b
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +20,6 @@ from numpy.typing import NDArray
 from recon_fast.errors import InputError
 from recon_fast.schema import instead
 
-T = TypeVar("T")
 Up = Literal["x", "y", "z", "unknown"]
 Scale = Literal["unit sphere", "raw", "unknown"]
 Split = Literal["train", "val", "trainval", "test"]
@@ -142,6 +142,14 @@ class BadFile(InputError):
         self.what = what
 
 
+def read_bytes(path: Path) -> bytes:
+    """The bytes of a file, or BadFile."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise BadFile(path, f"cannot be read: {error.strerror or error}") from error
+
+
 @dataclass(frozen=True)
 class Problem:
     """A file that cannot be used, and why."""
@@ -181,9 +189,7 @@ class Features:
     text: Rows | None  # [U, P, D_text]: P prompts of each distinct caption
     caption_index: NDArray[np.int64] | None  # [S]: row of `text` that belongs to the shape
     class_text: NDArray[np.floating] | None  # [C, D_text]: mean over the prompts of each class name
-    teacher: dict[
-        str, Any
-    ]  # which models, which weights, which seeds; JSON-able, goes into log and checkpoint
+    teacher: dict[str, Any]  # models, weights and seeds; JSON-able, goes into log and checkpoint
     # What training does to them: less the mean [V, D], times the scale [V, D]; float32.
     image_map: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None
     text_map: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None
@@ -208,9 +214,7 @@ class Shapes:
     parts: NDArray[np.uint8] | None = None  # [T]: the part that each point belongs to
     class_parts: list[list[int]] | None = None  # [C]: the parts that shapes of a class have
     conventions: Conventions = Conventions()
-    notes: list[str] = field(
-        default_factory=list
-    )  # what of the files was changed or is not used, a line each
+    notes: list[str] = field(default_factory=list)  # what of the files was changed or is not used
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -220,12 +224,8 @@ class Shapes:
         and "train" share where the layout has a list for validation.
         """
         validation = np.zeros(len(self), np.bool_) if self.validation is None else self.validation
-        masks = {
-            "train": ~self.held_out & ~validation,
-            "val": validation,
-            "trainval": ~self.held_out,
-            "test": self.held_out,
-        }
+        train = ~self.held_out
+        masks = {"train": train & ~validation, "val": validation, "trainval": train, "test": self.held_out}
         return np.flatnonzero(masks[split])
 
     def take(self, rows: NDArray[np.int64]) -> "Shapes":
@@ -267,8 +267,6 @@ class ArrayPictures:
         return self.array[index]
 
     def digest(self, index: int) -> bytes:
-        from hashlib import blake2b
-
         return blake2b(np.ascontiguousarray(self.array[index]).tobytes(), digest_size=16).digest()
 
 
@@ -305,62 +303,49 @@ def stack_clouds(
     return points, offsets
 
 
+def _each(items: Sequence[Any], name: str, join: Callable[[list[Any]], Any]) -> Any:
+    """What all items have under a name, joined; None where they do not have it."""
+    found = [getattr(item, name) for item in items]
+    return None if any(one is None for one in found) else join(found)
+
+
 def join_shapes(sets: list[Shapes], name: str, notes: list[str], checksum: str | None = None) -> Shapes:
     """One set of several that have the same things each; nothing that is mapped is read."""
-
-    def lists(get: Callable[[Shapes], list[T] | None]) -> list[T] | None:
-        parts = [get(shapes) for shapes in sets]
-        return None if parts[0] is None else [item for part in parts for item in part or []]
-
-    def rows(parts: list[NDArray | None]) -> NDArray | None:
-        found = [part for part in parts if part is not None]
-        return np.concatenate(found) if found else None
-
-    points = [shapes.points for shapes in sets]
-    starts = np.cumsum([0] + [len(part) for part in points])
+    starts = np.cumsum([0] + [len(shapes.points) for shapes in sets])
     offsets = [shapes.offsets[:-1] + start for shapes, start in zip(sets, starts, strict=False)]
-    pictures = [shapes.pictures for shapes in sets if shapes.pictures is not None]
-    validation: list[NDArray | None] = [shapes.validation for shapes in sets]
-    if any(part is not None for part in validation):  # which a shard without such shapes leaves out
-        validation = [
-            np.zeros(len(one), np.bool_) if v is None else v for one, v in zip(sets, validation, strict=True)
-        ]
+    validation = np.concatenate(  # a shard without such shapes leaves it out
+        [np.zeros(len(one), np.bool_) if one.validation is None else one.validation for one in sets]
+    )
     scales = {shapes.conventions.scale for shapes in sets}
     return Shapes(
         name=name,
         keys=[key for shapes in sets for key in shapes.keys],
-        points=Joined(points),
+        points=Joined([shapes.points for shapes in sets]),
         offsets=np.concatenate([*offsets, starts[-1:]]),
         held_out=np.concatenate([shapes.held_out for shapes in sets]),
-        labels=rows([shapes.labels for shapes in sets]),
+        labels=_each(sets, "labels", np.concatenate),
         class_names=sets[0].class_names,
-        captions=lists(lambda shapes: shapes.captions),
-        pictures=JoinedPictures(pictures) if pictures else None,
-        validation=rows(validation),
-        parts=rows([shapes.parts for shapes in sets]),
+        captions=_each(sets, "captions", lambda lists: [text for texts in lists for text in texts]),
+        pictures=_each(sets, "pictures", JoinedPictures),
+        validation=validation if validation.any() else None,
+        parts=_each(sets, "parts", np.concatenate),
         class_parts=sets[0].class_parts,
         conventions=Conventions(sets[0].conventions.up, scales.pop() if len(scales) == 1 else "raw"),
-        features=_join_features([shapes.features for shapes in sets if shapes.features is not None]),
+        features=_each(sets, "features", _join_features),
         checksum=checksum,
         notes=notes,
     )
 
 
-def _join_features(parts: list[Features]) -> Features | None:
-    if not parts:
-        return None
-    images = [part.image for part in parts if isinstance(part.image, np.ndarray)]
-    texts = [part.text for part in parts if isinstance(part.text, np.ndarray)]
-    rows = np.cumsum([0] + [len(text) for text in texts])
-    index = [
-        part.caption_index + start
-        for part, start in zip(parts, rows, strict=False)
-        if part.caption_index is not None
-    ]
+def _join_features(parts: list[Features]) -> Features:
+    def joined_index(index: list[NDArray[np.int64]]) -> NDArray[np.int64]:
+        rows = np.cumsum([0] + [len(part.text) for part in parts if part.text is not None])
+        return np.concatenate([one + start for one, start in zip(index, rows, strict=False)])
+
     return Features(
-        image=Joined(images) if images else None,
-        text=Joined(texts) if texts else None,
-        caption_index=np.concatenate(index) if index else None,
+        image=_each(parts, "image", Joined),
+        text=_each(parts, "text", Joined),
+        caption_index=_each(parts, "caption_index", joined_index),
         class_text=parts[0].class_text,
         teacher=parts[0].teacher,
     )

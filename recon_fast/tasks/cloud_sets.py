@@ -11,15 +11,14 @@ from rich.console import Console
 from recon_fast.config.frozen import ReadingConfig
 from recon_fast.console import ProgressBars
 from recon_fast.data.conventions import state_up, turn_up
-from recon_fast.data.loading import DataProblems, Reading, Tally, read_each, stop_at_problems, without_clouds
-from recon_fast.data.open import open_source, say_left_out, say_notes
-from recon_fast.data.packed import is_packed, open_packed
+from recon_fast.data.loading import DataProblems, Reading, read_clouds, read_each, stop_at_problems
+from recon_fast.data.open import SETS, open_dataset, say_left_out, say_notes
+from recon_fast.data.packed import is_packed
 from recon_fast.data.readers.clouds import FILES
 from recon_fast.data.shapes import Entry, Shapes, Source, turned
 from recon_fast.errors import InputError
 
 _FLAG = "--data.on_problem"
-_SETS = (".h5", ".pkl")  # files of many clouds, whatever a packed one is called
 
 
 @dataclass
@@ -52,8 +51,8 @@ def open_clouds(paths: Sequence[str | Path], config: ReadingConfig, least: int, 
     for path in given:
         if not path.exists():
             raise InputError(f"clouds must be files or folders, got {path}: no such file or folder")
-        if path.is_file() and path.suffix.lower() not in (*FILES, *_SETS) and not is_packed(path):
-            wanted = " ".join(sorted({*FILES, *_SETS}))
+        if path.is_file() and path.suffix.lower() not in (*FILES, *SETS) and not is_packed(path):
+            wanted = " ".join(sorted({*FILES, *SETS}))
             raise InputError(f"clouds must be files of one kind of {wanted}, or folders, got {path}")
     files = [path for path in given if path.is_file() and path.suffix.lower() in FILES]
     found: list[CloudSet] = []
@@ -73,39 +72,28 @@ def open_clouds(paths: Sequence[str | Path], config: ReadingConfig, least: int, 
 
 
 def _of_path(path: Path, config: ReadingConfig, least: int, console: Console) -> CloudSet:
-    shapes = open_packed(path, num_points=least)
-    if shapes is None:
-        source = open_source(path, config.kind, held_out_fraction=config.held_out_fraction)
-        return _of_source(source, config, least, console)
-    upright = turn_up(state_up(shapes, config.up), config.turn_up)
+    found = open_dataset(path, config.kind, num_points=least, held_out_fraction=config.held_out_fraction)
+    if isinstance(found, Source):
+        return _of_source(found, config, least, console)
+    upright = turn_up(state_up(found, config.up), config.turn_up)
     return CloudSet(upright, lambda rows: (upright.cloud(row) for row in rows))
 
 
 def _of_source(source: Source, config: ReadingConfig, least: int, console: Console) -> CloudSet:
     """Check all clouds, then read them again as they are wanted: reading is a small part of encoding."""
     reading = Reading(least, config.max_points)
-    entries = [replace(entry, picture=None) for entry in source.entries]
+    entries = {entry.key: replace(entry, picture=None) for entry in source.entries}
     classes = len(source.class_names)
-    listed = {entry.key for entry in entries if entry.label is None or entry.label < classes}
+    listed = {entry.key for entry in entries.values() if entry.label is None or entry.label < classes}
     # A shape without its caption or picture is a problem for training; here its cloud is what counts.
-    problems = [problem for problem in source.problems if problem.key not in listed]
-    bad = {problem.key for problem in problems}
-    kept: list[Entry] = []
-    sizes: list[int] = []
-    tally = Tally()
+    known = [problem for problem in source.problems if problem.key not in listed]
+    checked = replace(source, entries=list(entries.values()), problems=known)
     with ProgressBars(console) as bars:
-        for entry, cloud in read_each(entries, reading, config.workers, bars.bar("checking clouds")):
-            if isinstance(cloud, list):
-                problems += cloud
-            elif entry.key not in bad:
-                kept.append(entry)
-                sizes.append(len(cloud.points))
-                tally.add(cloud)
+        progress = bars.bar("checking clouds")
+        shapes, problems, _ = read_clouds(checked, reading, config.workers, progress, keep=False)
+    kept = [entries[key] for key in shapes.keys]
     stop_at_problems(source, len(kept), problems, config.on_problem, _FLAG)
     say_left_out(problems, console)
-    shapes = without_clouds(source, kept)
-    np.cumsum(sizes, out=shapes.offsets[1:])
-    shapes.notes += tally.notes()
     say_notes(shapes, console)
     stated = state_up(shapes, config.up)
     upright = turn_up(stated, config.turn_up)
@@ -114,7 +102,7 @@ def _of_source(source: Source, config: ReadingConfig, least: int, console: Conso
     def read_rows(rows: Sequence[int]) -> Iterator[NDArray]:
         for _, cloud in read_each([kept[row] for row in rows], reading, config.workers):
             if isinstance(cloud, list):  # it changed since it was checked
-                raise DataProblems(source, cloud, _FLAG)
+                raise DataProblems(f"clouds of {source.root} changed since they were checked", cloud)
             points = cloud.points
             yield points if was == now else turned(points, "xyz".index(was), "xyz".index(now))
 

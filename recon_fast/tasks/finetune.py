@@ -4,6 +4,7 @@ A run leaves what `recon_fast.training.downstream` says, and confusion.csv and c
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 
 from recon_fast.config import ReConConfig
 from recon_fast.config.downstream import FinetuneConfig
-from recon_fast.data.batches.labelled import Change, SampledShapes
+from recon_fast.data.batches.labelled import Augmentation, SampledShapes
 from recon_fast.data.shapes import Shapes
 from recon_fast.device import autocast
 from recon_fast.models import Classifier
@@ -40,7 +41,7 @@ class Classification(DownstreamTask[FinetuneConfig, Classifier, SampledShapes, S
     kind = Classifier, "classifier"
 
     def __init__(self, config: FinetuneConfig, console: Console | None, shapes: Shapes | None) -> None:
-        change = Change(config.augment.scales, config.augment.translate, config.data.rotate)
+        change = Augmentation(config.augment.scales, config.augment.translate, config.data.rotate)
         super().__init__(config, console, shapes, change)
         self.frozen = config.protocol != "full"
 
@@ -71,10 +72,8 @@ class Classification(DownstreamTask[FinetuneConfig, Classifier, SampledShapes, S
         """
         if not votes:
             return score(predict(self.model, shapes, shapes.sampled, self.dtype), shapes.label)
-        seed = self.config.seed
-        draws = [
-            partial(shapes.changed, seed=seed, draw=i, change=self.change, vote=True) for i in range(votes)
-        ]
+        how = replace(self.change, seed=self.config.seed)
+        draws = [partial(shapes.voted, vote=i, how=how) for i in range(votes)]
         passes = [predict(self.model, shapes, draw, self.dtype) for draw in draws]
         return score(torch.stack(passes).mean(0), shapes.label)
 

@@ -3,7 +3,6 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -11,9 +10,8 @@ from rich.console import Console
 from recon_fast.config import PackConfig
 from recon_fast.console import ProgressBars, say
 from recon_fast.data.open import open_source, say_left_out
-from recon_fast.data.packed import is_packed, is_sharded
-from recon_fast.data.packing import Packed, PackedShards, check_file, check_folder, pack, pack_shards
-from recon_fast.data.partial import partial_folder
+from recon_fast.data.packed import is_packed
+from recon_fast.data.packing import check_output, pack, partial_folder
 from recon_fast.data.shapes import Features, Shapes
 from recon_fast.device import resolve_device
 from recon_fast.errors import InputError
@@ -31,9 +29,9 @@ def pack_shapes(source: str | Path, out: str | Path, config: PackConfig, console
             "skip"; `out` exists or cannot be written; weights of teachers are absent.
     """
     source, out = Path(source).expanduser(), Path(out).expanduser()
-    if (source.is_file() and is_packed(source)) or is_sharded(source):
+    if source.exists() and is_packed(source):
         raise InputError(f"source must be a folder of clouds, got {source}, which is packed already")
-    (check_file if config.shard_size is None else check_folder)(out, config.overwrite)
+    check_output(out, config.shard_size is not None, config.overwrite)
     listed = open_source(source, config.kind, held_out_fraction=config.held_out_fraction)
     if config.features:  # absent weights are known before anything is read
         if config.teacher.image is not None and any(entry.picture for entry in listed.entries):
@@ -54,23 +52,21 @@ def pack_shapes(source: str | Path, out: str | Path, config: PackConfig, console
                 log=lambda text: say(console, text),
             )
 
-        settings: dict[str, Any] = {
-            "dtype": np.float16 if config.dtype == "fp16" else np.float32,
-            "num_points": config.num_points,
-            "max_points": config.max_points,
-            "on_problem": config.on_problem,
-            "up": config.up,
-            "workers": config.workers,
-            "progress": bars.bar("reading shapes"),
-            "features_fn": features if config.features else None,
-            "overwrite": config.overwrite,
-        }
-        packed: Packed | PackedShards
-        if config.shard_size is None:
-            packed = pack(listed, out, **settings)
-        else:
-            state = json.dumps([config.features, asdict(config.teacher)], sort_keys=True)
-            packed = pack_shards(listed, out, config.shard_size, state=state, **settings)
+        packed = pack(
+            listed,
+            out,
+            shard_size=config.shard_size,
+            dtype=np.float16 if config.dtype == "fp16" else np.float32,
+            num_points=config.num_points,
+            max_points=config.max_points,
+            on_problem=config.on_problem,
+            up=config.up,
+            workers=config.workers,
+            progress=bars.bar("reading shapes"),
+            features_fn=features if config.features else None,
+            state=json.dumps([config.features, asdict(config.teacher)], sort_keys=True),
+            overwrite=config.overwrite,
+        )
     say_left_out(packed.problems, console)
     for note in packed.notes:
         say(console, note, style="yellow")

@@ -17,12 +17,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from recon_fast.data.batches.labelled import Change, PartedShapes
+from recon_fast.data.batches.labelled import Augmentation, PartedShapes
 from recon_fast.device import autocast
 from recon_fast.models import PartSegmenter
 
 _BATCH = {"cpu": 16, "cuda": 64}
-_UNCHANGED = Change()
+_UNCHANGED = Augmentation()
 
 
 @dataclass
@@ -93,7 +93,7 @@ def segment(
     shapes: PartedShapes,
     class_parts: Sequence[Sequence[int]],
     dtype: torch.dtype,
-    change: Change = _UNCHANGED,
+    change: Augmentation = _UNCHANGED,
     votes: int = 0,
     index: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:

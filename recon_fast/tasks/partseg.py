@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from recon_fast.config import DataConfig, ReConConfig
 from recon_fast.config.downstream import PartsegConfig
-from recon_fast.data.batches.labelled import Change, PartedShapes
+from recon_fast.data.batches.labelled import Augmentation, PartedShapes
 from recon_fast.data.shapes import Shapes
 from recon_fast.errors import InputError
 from recon_fast.models import PartSegmenter
@@ -75,7 +75,9 @@ class PartSegmentation(DownstreamTask[PartsegConfig, PartSegmenter, PartedShapes
     kind = PartSegmenter, "part segmenter"
 
     def __init__(self, config: PartsegConfig, console: Console | None, shapes: Shapes | None) -> None:
-        change = Change(config.augment.scales, config.augment.translate, config.data.rotate, one_factor=True)
+        change = Augmentation(
+            config.augment.scales, config.augment.translate, config.data.rotate, one_factor=True
+        )
         super().__init__(config, console, shapes, change)
 
     def open_shapes(self, data: DataConfig, parts: bool = True) -> Shapes:

@@ -19,7 +19,8 @@ from rich.table import Table
 from recon_fast.config.frozen import FeatureKind, ReadingConfig, RetrieveConfig
 from recon_fast.console import say
 from recon_fast.data.readers.clouds import FILES
-from recon_fast.data.readers.pictures import PICTURE_SUFFIXES, decode_picture, read_picture_bytes
+from recon_fast.data.readers.pictures import PICTURE_SUFFIXES, decode_picture
+from recon_fast.data.shapes import read_bytes
 from recon_fast.errors import InputError
 from recon_fast.tasks.cloud_sets import CloudSet, open_clouds
 from recon_fast.tasks.embed import (
@@ -246,7 +247,7 @@ def _write_sheet(path: Path, result: Retrieval, searched: SearchedSet, shown: Cl
     queries: Iterable[NDArray] = ()
     if result.kind == "picture":
         file = Path(result.query).expanduser()
-        queries = [decode_picture(read_picture_bytes(file), file)]
+        queries = [decode_picture(read_bytes(file), file)]
     elif result.kind == "key":
         queries = searched.clouds.read([place[result.query]])
     elif shown is not None:

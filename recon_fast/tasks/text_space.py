@@ -12,7 +12,8 @@ from recon_fast.config.frozen import QueryTeacherConfig
 from recon_fast.config.teacher import TeacherConfig
 from recon_fast.console import ProgressBars, say
 from recon_fast.data.batches.transforms import Standardizer
-from recon_fast.data.readers.pictures import decode_picture, read_picture_bytes
+from recon_fast.data.readers.pictures import decode_picture
+from recon_fast.data.shapes import read_bytes
 from recon_fast.errors import InputError
 from recon_fast.tasks.embed import PointEncoder
 from recon_fast.teachers.store import compute_texts
@@ -162,7 +163,7 @@ def picture_feature(
     """
     from recon_fast.teachers.image import ImageTeacher
 
-    picture = decode_picture(read_picture_bytes(path), path)
+    picture = decode_picture(read_bytes(path), path)
     found = _same_weights(image_weights(config), "image", encoder, console)
     if is_standardized(encoder):
         say(console, "one picture alone cannot be standardized as in training: expect little", style="yellow")

@@ -4,10 +4,9 @@
 <run>/result.json               how they do on the test set
 """
 
-import itertools
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
@@ -23,12 +22,12 @@ from recon_fast.checkpoint.training import save_best
 from recon_fast.config import ReConConfig
 from recon_fast.config.downstream import DownstreamConfig
 from recon_fast.console import say
-from recon_fast.data.batches.labelled import Change, Drawable, split_off
+from recon_fast.data.batches.labelled import Augmentation, LabelledShapes, split_off
 from recon_fast.data.batches.resident import Batch
-from recon_fast.data.batches.stream import epoch_rows
+from recon_fast.data.batches.stream import BatchStream
 from recon_fast.data.conventions import check_conventions
 from recon_fast.data.shapes import Shapes
-from recon_fast.distributed import from_first, rank, world_size
+from recon_fast.distributed import from_first
 from recon_fast.errors import InputError
 from recon_fast.models import Classifier, PartSegmenter
 from recon_fast.training.adamw import AdamW
@@ -50,7 +49,7 @@ class Summarised(Protocol):
 
 C = TypeVar("C", bound=DownstreamConfig)
 M = TypeVar("M", Classifier, PartSegmenter)
-D = TypeVar("D", bound=Drawable)
+D = TypeVar("D", bound=LabelledShapes)
 S = TypeVar("S", bound=Summarised)
 
 
@@ -116,7 +115,9 @@ class DownstreamTask(Task[DownstreamResult[S]], Generic[C, M, D, S]):
     config: C
     model: M
 
-    def __init__(self, config: C, console: Console | None, shapes: Shapes | None, change: Change) -> None:
+    def __init__(
+        self, config: C, console: Console | None, shapes: Shapes | None, change: Augmentation
+    ) -> None:
         super().__init__(config, console, shapes)
         self.change, self.trains = change, not config.evaluate
         self.best: dict[str, Any] = {"epoch": 0, self.metric: -1.0}
@@ -180,17 +181,8 @@ class DownstreamTask(Task[DownstreamResult[S]], Generic[C, M, D, S]):
         )
 
     def batches(self, first: int, stop: int) -> AbstractContextManager[Iterator[Batch]]:
-        return nullcontext(self._batches(first))
-
-    def _batches(self, first: int) -> Iterator[Batch]:
-        """From a step on, in a new order in each epoch; what does not fill a batch is left out."""
-        optim, seed, count = self.config.optim, self.config.seed, len(self.train_set)
-        for step in itertools.count(first):
-            epoch, position = divmod(step, count // optim.batch_size)
-            places = torch.arange(optim.batch_size) + position * optim.batch_size
-            for part in places.chunk(optim.accumulate):
-                rows = epoch_rows(seed, torch.tensor([epoch]), part[None], count)[0]
-                yield self.train_set.batch(rows.chunk(world_size())[rank()], seed, step, self.change)
+        how, optim = replace(self.change, seed=self.config.seed), self.config.optim
+        return BatchStream(self.train_set, how, optim.batch_size, optim.accumulate, first, stop)
 
     def measure_epoch(self, run: Path, epoch: int, step: int, log: Metrics) -> None:
         if self.select_set is None:

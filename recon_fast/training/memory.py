@@ -9,7 +9,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from recon_fast.config import ReConConfig
-from recon_fast.data.batches.placement import free_memory
+from recon_fast.data.batches.resident import free_memory
 from recon_fast.errors import InputError
 from recon_fast.models.blocks import Block, ReConBlock
 

@@ -14,8 +14,13 @@ from torch import Tensor
 from recon_fast.checkpoint import load_initial
 from recon_fast.config import DataConfig, PretrainConfig
 from recon_fast.console import ProgressBars, say
-from recon_fast.data.batches.placement import choose_placement, describe_placement
-from recon_fast.data.batches.resident import Batch, Draw, ResidentShapes
+from recon_fast.data.batches.resident import (
+    Batch,
+    ResidentShapes,
+    Sampling,
+    choose_placement,
+    describe_placement,
+)
 from recon_fast.data.batches.stream import BatchStream
 from recon_fast.data.batches.transforms import standardize
 from recon_fast.data.conventions import check_conventions, training_conventions
@@ -146,7 +151,7 @@ class Pretraining(Task[PretrainResult]):
 
     def batches(self, first: int, stop: int) -> AbstractContextManager[Iterator[Batch]]:
         config = self.config
-        how = Draw(config.data.num_points, config.data.rotate, config.model.num_group, config.seed)
+        how = Sampling(config.data.num_points, config.data.rotate, config.model.num_group, config.seed)
         return BatchStream(self.train_set, how, config.optim.batch_size, config.optim.accumulate, first, stop)
 
     def measures_after(self, epoch: int, last: bool) -> bool:

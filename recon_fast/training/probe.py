@@ -15,7 +15,7 @@ from torch import Tensor
 
 from recon_fast.config import PretrainConfig
 from recon_fast.console import say
-from recon_fast.data.batches.resident import Draw, ResidentShapes
+from recon_fast.data.batches.resident import ResidentShapes, Sampling
 from recon_fast.device import autocast
 from recon_fast.distributed import broadcast_buffers, from_first, rank, shared_in_turn, world_size
 from recon_fast.models import Encoding, PretrainModel
@@ -67,7 +67,7 @@ def encode_shapes(
     features: list[tuple[Tensor, Tensor | None]] = []
     batches = torch.arange(len(shapes)).split(batch_size)
     for index in batches[rank() :: world_size()]:
-        points = shapes.batch(index, 0, Draw(num_points)).points
+        points = shapes.batch(index, 0, Sampling(num_points)).points
         with autocast(shapes.device, dtype):
             encoding = model.encode(points)
             zero_shot = zero_shot_feature(model, encoding, aligned)

@@ -23,7 +23,7 @@ from layouts import (
 )
 
 from recon_fast.cli import main
-from recon_fast.data import packing
+from recon_fast.data import hdf5, packing
 from recon_fast.data.open import open_source
 from recon_fast.data.packing import pack
 
@@ -242,8 +242,8 @@ def test_pack_to_a_full_or_read_only_disk(workplace, capsys, monkeypatch, code, 
 
     target = {
         "folder": (packing.Path, "mkdir"),
-        "shard": (packing, "put"),
-        "file": (packing, "_clouds"),
+        "shard": (hdf5, "put"),
+        "file": (packing, "read_packed"),
     }[where]
     monkeypatch.setattr(*target, fail)
     table, message = refused(capsys, ["pack", "set", "out.h5", *PACK])

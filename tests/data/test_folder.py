@@ -7,7 +7,7 @@ from layouts import TETRAHEDRON, cloud, cut, write_folder, write_modelnet_hdf5, 
 
 from recon_fast.data.loading import load
 from recon_fast.data.open import open_source
-from recon_fast.data.readers.folder import is_held_out
+from recon_fast.data.readers.hdf5 import is_held_out
 from recon_fast.errors import InputError
 
 

@@ -24,7 +24,7 @@ from recon_fast.data import packing
 from recon_fast.data.loading import load
 from recon_fast.data.open import open_source, prepare_shapes
 from recon_fast.data.packed import read_shards
-from recon_fast.data.packing import pack_shards
+from recon_fast.data.packing import pack
 from recon_fast.errors import InputError
 from recon_fast.tasks.pack import pack_shapes
 from recon_fast.training.pretrain import pretrain
@@ -83,14 +83,14 @@ def test_labels_that_are_lost(tmp_path):
 def test_lists_that_are_missing_and_clouds_that_are_not_listed(tmp_path):
     root = write_shapenet(tmp_path / "shapenet")
     write_npy(root / "shapenet_pc" / "02691156-more.npy", cloud())
-    assert notes(root) == ["not used: 1 clouds of shapenet_pc in neither list, such as 02691156-more.npy"]
+    assert notes(root) == ["not used: 1 clouds in no list, such as shapenet_pc/02691156-more.npy"]
     for file in (root / "ShapeNet-55").iterdir():
         file.unlink()
     (root / "ShapeNet-55").rmdir()
     assert any(note.startswith("no official split and no classes: shapenet_pc") for note in notes(root))
     modelnet = write_modelnet(tmp_path / "modelnet")
     write_table(modelnet / "bed" / "bed_0099.txt", cloud(columns=6))
-    assert notes(modelnet)[0] == "not used: 1 clouds in neither list, such as bed_0099.txt"
+    assert notes(modelnet)[0] == "not used: 1 clouds in no list, such as bed/bed_0099.txt"
     parts = write_shapenet_part(tmp_path / "parts")
     (parts / "02773838" / "more.txt").write_text("0 0 0 0 0 1 4\n")
     assert notes(parts)[0] == "not used: 1 clouds in no list, such as 02773838/more.txt"
@@ -132,8 +132,8 @@ def test_an_interrupted_packing_keeps_its_notes(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(packing, "_finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
-            pack_shards(open_source(root), tmp_path / "out", 3, **SMALL)
-    packed = pack_shards(open_source(root), tmp_path / "out", 3, **SMALL)
+            pack(open_source(root), tmp_path / "out", shard_size=3, **SMALL)
+    packed = pack(open_source(root), tmp_path / "out", shard_size=3, **SMALL)
     assert packed.reused == 3
     assert packed.notes == read_shards(tmp_path / "out").notes
     assert packed.notes == ["not used: what points have beside x, y, z (normals, colours), of 1 cloud"]

@@ -14,8 +14,7 @@ from recon_fast.data import loading, packing
 from recon_fast.data.loading import DataProblems, load
 from recon_fast.data.open import open_source, prepare_shapes
 from recon_fast.data.packed import is_packed, read_packed
-from recon_fast.data.packing import pack
-from recon_fast.data.partial import partial_folder
+from recon_fast.data.packing import pack, partial_folder
 from recon_fast.data.readers.pictures import FilePictures
 from recon_fast.data.shapes import Features
 from recon_fast.errors import InputError

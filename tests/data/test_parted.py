@@ -6,7 +6,7 @@ from tiny import tiny_parts
 
 from recon_fast.config import DataConfig
 from recon_fast.data.batches.counter import Stream, integers, keys
-from recon_fast.data.batches.labelled import Change, PartedShapes
+from recon_fast.data.batches.labelled import Augmentation, PartedShapes
 from recon_fast.data.open import prepare_shapes
 from recon_fast.procedural import FAMILIES, PARTED, procedural_shapes
 from recon_fast.tasks.partseg import check_parts
@@ -37,12 +37,15 @@ def test_points_come_with_their_parts_whatever_the_size_of_the_cloud():
 def test_draws_depend_on_seed_step_and_shape_alone():
     some = parted(range(8))
     one, two = torch.tensor([3]), torch.tensor([5, 3])
-    plain = Change()
-    batch, other = some.batch(one, 7, 2, plain), some.batch(two, 7, 2, plain)
+
+    def drawn(index, seed, step):
+        return some.draw(index, torch.full_like(index, step), Augmentation(seed=seed))
+
+    batch, other = drawn(one, 7, 2), drawn(two, 7, 2)
     assert torch.equal(batch.points[0], other.points[1])
     assert torch.equal(batch.part[0], other.part[1])
     assert batch.inputs[1].tolist() == [1]
-    for changed in (some.batch(one, 8, 2, plain), some.batch(one, 7, 3, plain)):
+    for changed in (drawn(one, 8, 2), drawn(one, 7, 3)):
         assert not torch.equal(batch.points, changed.points)
     for a, b in zip(some.tested(one), some.tested(two), strict=True):
         assert torch.equal(a[0], b[1])
@@ -51,7 +54,7 @@ def test_draws_depend_on_seed_step_and_shape_alone():
 
 def test_one_factor_for_all_axes_and_votes_of_the_tested_points():
     some, index = parted(range(8)), torch.tensor([3, 6])
-    change = Change(scales=(0.8, 1.25), one_factor=True)
+    change = Augmentation(scales=(0.8, 1.25), one_factor=True)
     points, _ = some.tested(index)
     first, second = (some.voted(index, points, i, change) for i in range(2))
     for copy in (first, second):

@@ -5,7 +5,7 @@ import pytest
 import torch
 from tiny import tiny_shapes
 
-from recon_fast.data.batches.resident import Draw, ResidentShapes
+from recon_fast.data.batches.resident import ResidentShapes, Sampling
 from recon_fast.data.batches.transforms import random_rotation, standardize, unit_sphere
 from recon_fast.data.shapes import Shapes, stack_clouds
 
@@ -26,7 +26,7 @@ def numbered(sizes) -> Shapes:
 def test_draws_distinct_points_of_the_right_shape(sizes, placement):
     resident = ResidentShapes(numbered(sizes), None, np.arange(3), CPU, placement)
     index = torch.tensor([2, 0, 1, 2])
-    points = resident.draw(index, torch.zeros(4, dtype=torch.int64), Draw(5)).points
+    points = resident.draw(index, torch.zeros(4, dtype=torch.int64), Sampling(5)).points
     assert points.shape == (4, 5, 3)
     assert (points[..., 0] == index[:, None]).all()
     for cloud, shape in zip(points, index, strict=True):
@@ -37,7 +37,7 @@ def test_draws_distinct_points_of_the_right_shape(sizes, placement):
 def test_draws_every_point_equally_often_and_in_random_order():
     resident = ResidentShapes(numbered([8] * 50), None, np.arange(50), CPU)
     index, step = torch.arange(8000) % 50, torch.arange(8000) // 50
-    drawn = resident.draw(index, step, Draw(4)).points[..., 1].long()
+    drawn = resident.draw(index, step, Sampling(4)).points[..., 1].long()
     assert (drawn.flatten().bincount(minlength=8) / 4000 - 1).abs().max() < 0.1
     assert (drawn[:, 0].bincount(minlength=8) / 1000 - 1).abs().max() < 0.2
 
@@ -46,7 +46,7 @@ def test_rows_choose_shapes_with_their_labels_and_features():
     shapes = tiny_shapes()
     rows = np.array([5, 1, 7])
     resident = ResidentShapes(shapes, shapes.features, rows, CPU)
-    batch = resident.batch(torch.tensor([2, 0]), 0, Draw(32))
+    batch = resident.batch(torch.tensor([2, 0]), 0, Sampling(32))
     assert batch.label.tolist() == shapes.labels[[7, 5]].tolist()
     assert torch.equal(batch.text_feature, torch.from_numpy(shapes.features.text[shapes.labels[[7, 5]], 0]))
     views = torch.from_numpy(shapes.features.image[[7, 5]])
@@ -56,7 +56,7 @@ def test_rows_choose_shapes_with_their_labels_and_features():
 @pytest.mark.parametrize("placement", ["device", "mmap"])
 def test_a_shape_gets_the_same_draws_in_any_batch(placement):
     shapes = tiny_shapes()
-    how = Draw(64, "y", num_group=8, seed=3)
+    how = Sampling(64, "y", num_group=8, seed=3)
     resident = ResidentShapes(shapes, standardize(shapes.features), np.arange(24), CPU, placement)
     whole = resident.batch(torch.arange(24), 7, how)
     order = torch.randperm(24, generator=torch.Generator().manual_seed(0))
@@ -74,7 +74,7 @@ def test_a_shape_gets_the_same_draws_in_any_batch(placement):
 
 def test_batches_are_centred_and_of_unit_radius():
     resident = ResidentShapes(tiny_shapes(), None, np.arange(24), CPU)
-    points = resident.batch(torch.arange(24), 0, Draw(64, "y")).points
+    points = resident.batch(torch.arange(24), 0, Sampling(64, "y")).points
     assert points.mean(1).abs().max() < 1e-6
     torch.testing.assert_close(points.norm(dim=-1).amax(1), torch.ones(24))
     assert unit_sphere(torch.ones(1, 4, 3)).eq(0).all()
@@ -100,7 +100,7 @@ def test_standardized_features_have_no_mean_and_unit_variance():
     mean, scale = scaled.text_map
     np.testing.assert_allclose(scaled.class_text, (scaled.text[:, 0] - mean[0]) * scale[0], rtol=1e-5)
     assert scaled.teacher["standardized"]
-    batch = ResidentShapes(shapes, scaled, np.arange(24), CPU).batch(torch.arange(24), 0, Draw(32))
+    batch = ResidentShapes(shapes, scaled, np.arange(24), CPU).batch(torch.arange(24), 0, Sampling(32))
     views = torch.from_numpy((scaled.image - scaled.image_map[0]) * scaled.image_map[1])
     assert (views == batch.image_feature[:, None]).all(-1).any(1).all()
     assert torch.equal(batch.text_feature, torch.from_numpy(scaled.class_text[shapes.labels]))

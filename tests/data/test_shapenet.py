@@ -4,14 +4,14 @@ import pytest
 from layouts import SYNSETS, write_shapenet
 
 from recon_fast.data.open import open_source
-from recon_fast.data.readers.shapenet import CLASS_NAMES, is_shapenet, list_shapenet
+from recon_fast.data.readers.listed import SHAPENET_CLASSES, is_shapenet, list_shapenet
 from recon_fast.errors import InputError
 
 
 def test_class_names_are_those_of_all_55_synsets():
-    assert len(CLASS_NAMES) == 55
-    assert len(set(CLASS_NAMES.values())) == 55
-    assert all(len(synset) == 8 for synset in CLASS_NAMES)
+    assert len(SHAPENET_CLASSES) == 55
+    assert len(set(SHAPENET_CLASSES.values())) == 55
+    assert all(len(synset) == 8 for synset in SHAPENET_CLASSES)
 
 
 def test_both_lists_with_labels_captions_and_pictures(tmp_path):

@@ -8,7 +8,7 @@ from recon_fast.data.loading import DataProblems, load
 from recon_fast.data.open import open_source
 from recon_fast.data.packed import read_packed
 from recon_fast.data.packing import pack
-from recon_fast.data.readers.shapenet_part import CATEGORIES, NUM_PARTS
+from recon_fast.data.readers.listed import CATEGORIES, NUM_PARTS
 from recon_fast.errors import InputError
 
 SMALL = {"num_points": 64, "max_points": 128}

@@ -17,9 +17,8 @@ from recon_fast.config import DataConfig, PackConfig
 from recon_fast.data import packing as pack_module
 from recon_fast.data.loading import DataProblems
 from recon_fast.data.open import fingerprint, open_source, prepare_shapes, verify_shards_of
-from recon_fast.data.packed import ShardProblems, is_sharded, read_packed, read_shards, verify_shards
-from recon_fast.data.packing import pack, pack_shards
-from recon_fast.data.partial import partial_folder
+from recon_fast.data.packed import is_sharded, read_packed, read_shards, verify_shards
+from recon_fast.data.packing import pack, partial_folder
 from recon_fast.data.shapes import Joined, Shapes
 from recon_fast.errors import InputError
 from recon_fast.tasks.pack import pack_shapes
@@ -36,7 +35,7 @@ def in_memory(shapes: Shapes) -> Shapes:
 def shards(tmp_path) -> Path:
     """Twelve shapes in shards of 5, 5 and 2."""
     source = open_source(write_shapenet(tmp_path / "set"))
-    packed = pack_shards(source, tmp_path / "shards", 5, features_fn=made_features, **SMALL)
+    packed = pack(source, tmp_path / "shards", shard_size=5, features_fn=made_features, **SMALL)
     assert (packed.shards, packed.shapes, packed.held_out) == (3, 12, 3)
     return tmp_path / "shards"
 
@@ -56,7 +55,7 @@ def test_shards_are_the_shapes_of_one_file(tmp_path, with_features):
     source = open_source(write_shapenet(tmp_path / "set"))
     fn = made_features if with_features else None
     pack(source, tmp_path / "one.h5", features_fn=fn, **SMALL)
-    pack_shards(source, tmp_path / "many", 5, features_fn=fn, **SMALL)
+    pack(source, tmp_path / "many", shard_size=5, features_fn=fn, **SMALL)
     one, many = read_packed(tmp_path / "one.h5"), read_shards(tmp_path / "many", num_points=64)
     assert isinstance(many.points, Joined)
     assert_same(in_memory(many), one)
@@ -106,13 +105,13 @@ def test_shards_that_hold_different_things_are_refused(tmp_path):
     source = open_source(write_folder(tmp_path / "set"))
     source.entries[:3] = [replace(entry, caption="a ball") for entry in source.entries[:3]]
     with pytest.raises(InputError, match="captions and labels of all shapes or of none"):
-        pack_shards(source, tmp_path / "many", 3, **SMALL)
+        pack(source, tmp_path / "many", shard_size=3, **SMALL)
 
 
 def test_a_shard_without_shapes_for_validation_joins_those_that_have_some(tmp_path):
     source = open_source(write_folder(tmp_path / "set"))
     source.entries[1] = replace(source.entries[1], validation=True, held_out=False)
-    pack_shards(source, tmp_path / "many", 3, **SMALL)
+    pack(source, tmp_path / "many", shard_size=3, **SMALL)
     assert read_shards(tmp_path / "many").validation.tolist() == [i == 1 for i in range(8)]
 
 
@@ -123,30 +122,30 @@ def test_all_problems_are_shown_at_once(tmp_path):
     for file in bad:
         poison(file)
     with pytest.raises(DataProblems) as caught:
-        pack_shards(source, tmp_path / "many", 5, **SMALL)
+        pack(source, tmp_path / "many", shard_size=5, **SMALL)
     assert len(caught.value.problems) == 6
     assert not partial_folder(tmp_path / "many").exists()
-    packed = pack_shards(source, tmp_path / "many", 5, on_problem="skip", **SMALL)
+    packed = pack(source, tmp_path / "many", shard_size=5, on_problem="skip", **SMALL)
     assert (packed.shards, packed.shapes, len(packed.problems)) == (2, 6, 6)  # of the first, nothing is left
     assert len(read_shards(tmp_path / "many")) == 6
 
 
 def test_an_interrupted_packing_continues(tmp_path, monkeypatch):
     source = open_source(write_shapenet(tmp_path / "set"))
-    real = pack_module.pack
+    real = pack_module.write_packed
 
-    def interrupted(shard, file, **settings):
+    def interrupted(file, *of):
         if file.name == "shard-00002.h5":
             raise KeyboardInterrupt
-        return real(shard, file, **settings)
+        return real(file, *of)
 
-    monkeypatch.setattr(pack_module, "pack", interrupted)
+    monkeypatch.setattr(pack_module, "write_packed", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        pack_shards(source, tmp_path / "many", 5, **SMALL)
+        pack(source, tmp_path / "many", shard_size=5, **SMALL)
     assert not (tmp_path / "many").exists()
-    monkeypatch.setattr(pack_module, "pack", real)
+    monkeypatch.setattr(pack_module, "write_packed", real)
     poison(source.entries[0].cloud, 7.0)  # the first shard's files have changed
-    packed = pack_shards(source, tmp_path / "many", 5, **SMALL)
+    packed = pack(source, tmp_path / "many", shard_size=5, **SMALL)
     assert packed.reused == 1
     pack(source, tmp_path / "one.h5", **SMALL)
     assert_same(in_memory(read_shards(tmp_path / "many")), read_packed(tmp_path / "one.h5"))
@@ -154,7 +153,7 @@ def test_an_interrupted_packing_continues(tmp_path, monkeypatch):
 
 def test_damaged_missing_and_foreign_shards_are_one_table(tmp_path, shards):
     other = write_folder(tmp_path / "other")
-    foreign = pack(open_source(other), tmp_path / "foreign.h5", **SMALL).file
+    foreign = pack(open_source(other), tmp_path / "foreign.h5", **SMALL).out
     (shards / "shard-00000.h5").unlink()
     cut(shards / "shard-00001.h5")
     shutil.copy(foreign, shards / "shard-00002.h5")
@@ -162,7 +161,7 @@ def test_damaged_missing_and_foreign_shards_are_one_table(tmp_path, shards):
     manifest["shards"][2]["bytes"] = foreign.stat().st_size
     (shards / "manifest.json").write_text(json.dumps(manifest))
     for read in (read_shards, verify_shards):
-        with pytest.raises(ShardProblems, match=r"3 shards of .* cannot be used") as caught:
+        with pytest.raises(DataProblems, match=r"3 shards of .* cannot be used") as caught:
             read(shards)
         for said in ("it is missing", "bytes, and has", "a shard of another set"):
             assert said in caught.value.table
@@ -174,7 +173,7 @@ def test_changed_bytes_are_found_by_verification(shards):
     points = read_packed(file).points.tobytes()
     content[content.find(points) + 9] ^= 4
     file.write_bytes(content)
-    with pytest.raises(ShardProblems) as caught:
+    with pytest.raises(DataProblems) as caught:
         verify_shards(shards)
     assert "checksum of its points does not match" in caught.value.table
     assert [problem.key for problem in caught.value.problems] == ["shard-00001.h5"]

@@ -2,8 +2,7 @@ import numpy as np
 import pytest
 from layouts import write_table
 
-from recon_fast.data.readers.clouds import BadFile, read_cloud
-from recon_fast.data.readers.text import read_table
+from recon_fast.data.readers.clouds import BadFile, read_cloud, read_table
 
 
 @pytest.mark.parametrize("separator", [",", " ", ", ", "\t", "   "])
@@ -47,6 +46,7 @@ def test_line_ends_and_empty_lines(tmp_path):
         ("1,2,3e\n", "in line 1"),
         ("1,,2,3\n", "in line 1"),
         ("1,2,-\n", "in line 1"),
+        ("1 2 3\n\uff11 2 3\n", "in line 2"),  # a digit of no ASCII
         ("v 1 2 3\n", "in line 1"),
         ("1,2\n3,4\n", "must have 3 or more columns, got another number in line 1"),
         ("1,2,3,4\n\n1,2,3\n", "must have 4 columns as in the first row, got another number in line 3"),
@@ -62,7 +62,7 @@ def test_line_ends_and_empty_lines(tmp_path):
 )
 def test_what_is_no_table_says_where(tmp_path, text, what):
     path = tmp_path / "a.txt"
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     with pytest.raises(BadFile) as error:
         read_table(path)
     assert str(error.value).startswith(f"{path}: ")

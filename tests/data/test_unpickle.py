@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from recon_fast.data.readers.clouds import BadFile
-from recon_fast.data.readers.unpickle import read_pickle
+from recon_fast.data.readers.pickled import read_pickle
 
 BIG = np.arange(6000, dtype=np.float32).reshape(1000, 6)
 ARRAYS = [

@@ -43,7 +43,7 @@ def train(folder, device, console=None, resume=None, **changes):
 def test_placements(tmp_path, device, on_cpu, placement, monkeypatch):
     """With "host" and "mmap" batches come out of page-locked memory on a GPU."""
     if placement == "mmap":  # the set in memory stands for a mapped one
-        monkeypatch.setattr("recon_fast.data.batches.placement.is_mapped", lambda points: True)
+        monkeypatch.setattr("recon_fast.data.batches.resident.is_mapped", lambda points: True)
     train(tmp_path, device, data__placement=placement)
     torch.testing.assert_close(losses(tmp_path / "run"), on_cpu, rtol=2e-3, atol=1e-4)
 

@@ -18,7 +18,7 @@ from tiny import TINY_MODEL, tiny_config, tiny_shapes
 from recon_fast.checkpoint.training import list_checkpoints, read_state
 from recon_fast.data.batches.resident import ResidentShapes
 from recon_fast.data.open import open_source
-from recon_fast.data.packing import pack_shards
+from recon_fast.data.packing import pack
 from recon_fast.distributed import process_group, rank
 from recon_fast.errors import InputError
 from recon_fast.models import ReCon
@@ -203,7 +203,7 @@ def test_processes_train_from_mapped_shards_and_probe_together(tmp_path):
         return replace(given, image=given.image[take], caption_index=given.caption_index[take])
 
     source = open_source(tmp_path / "set")
-    pack_shards(source, tmp_path / "shards", 10, num_points=64, features_fn=features)
+    pack(source, tmp_path / "shards", shard_size=10, num_points=64, features_fn=features)
     changes = {"data__path": str(tmp_path / "shards"), "probe__every": 1, "optim__epochs": 2}
     changes |= {"standardize": "on", "optim__lr": 1e-5}
     mapped, memory = (

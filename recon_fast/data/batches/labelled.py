@@ -1,12 +1,12 @@
-"""Labelled clouds for downstream tasks, drawn and changed anew: whole shapes, and shapes with parts.
+"""Labelled clouds for downstream tasks, drawn and augmented anew: whole shapes, and shapes with parts.
 
 Whole shapes are reduced to their farthest points once. For parts the official code takes `num_points` random
 points with replacement of every cloud, in training and in testing, so clouds of any size make one batch, and
 metrics are over the points that were drawn.
 """
 
-from dataclasses import dataclass
-from typing import Protocol
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ _CHUNK = 256  # clouds sampled at once
 
 
 @dataclass(frozen=True)
-class Change:
+class Augmentation:
     """How a training cloud is changed.
 
     Attributes:
@@ -31,15 +31,18 @@ class Change:
         translate: each axis is shifted by at most this.
         rotate: axis of a random rotation, "none" for none.
         one_factor: all axes are scaled by the same factor.
+        seed: all numbers are a function of it, the step and the shape.
     """
 
     scales: tuple[float, float] = (1.0, 1.0)
     translate: float = 0.0
     rotate: str = "none"
     one_factor: bool = False
+    seed: int = 0
 
-    def __call__(self, points: Tensor, noise: Tensor) -> Tensor:
-        """points [B, N, 3] and noise [B, 7] in [0, 1): turned, scaled, shifted, in this order."""
+    def __call__(self, points: Tensor, step: Tensor, stream: Stream, index: Tensor) -> Tensor:
+        """Points [B, N, 3] of shapes at index [B] in steps [B], turned, scaled and shifted in this order."""
+        noise = uniform(keys(self.seed, step, stream, index), 7)
         if self.rotate != "none":
             points = random_rotation(points, self.rotate, noise[:, 0])
         least, most = self.scales
@@ -47,7 +50,36 @@ class Change:
         return points * scale + self.translate * (2 * noise[:, None, 4:7] - 1)
 
 
-class SampledShapes:
+class LabelledShapes(ABC):
+    """The shapes at `rows` on a device, as a training set of `recon_fast.data.batches.stream.BatchStream`."""
+
+    ahead = together = False
+
+    def __init__(
+        self, shapes: Shapes, rows: NDArray[np.int64], num_points: int, device: torch.device
+    ) -> None:
+        assert shapes.labels is not None
+        self.num_points, self.device = num_points, device
+        self.label = torch.from_numpy(shapes.labels[rows]).to(device)
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+    @abstractmethod
+    def draw(self, index: Tensor, step: Tensor, how: Augmentation) -> Batch:
+        """The shapes at index [B] as training steps [B] see them, with their labels."""
+
+    def finish(self, drawn: Batch, how: Augmentation) -> Batch:
+        """What was drawn, as it is."""
+        return drawn
+
+
+def _clouds(shapes: Shapes, rows: NDArray[np.int64], normalize: bool) -> list[Tensor]:
+    clouds = [torch.from_numpy(np.asarray(shapes.cloud(int(i)), np.float32)) for i in rows]
+    return [unit_sphere(cloud[None])[0] for cloud in clouds] if normalize else clouds
+
+
+class SampledShapes(LabelledShapes):
     """The shapes at `rows`, each a list of its points in the order of farthest-point sampling.
 
     The first n of such a list are the sample of n points, so one list serves training, which draws
@@ -73,55 +105,40 @@ class SampledShapes:
         device: torch.device,
         skip_near_origin: bool = False,
     ) -> None:
-        assert shapes.labels is not None
-        self.num_points, self.device = num_points, device
-        self.label = torch.from_numpy(shapes.labels[rows]).to(device)
+        super().__init__(shapes, rows, num_points, device)
         sizes = np.diff(shapes.offsets)[rows]
         listed = min(int(num_points * oversample), int(sizes.min()))
         self.points = torch.empty(len(rows), listed, 3, device=device)
         for first in range(0, len(rows), _CHUNK):
             part = slice(first, first + _CHUNK)
-            clouds = [torch.from_numpy(np.asarray(shapes.cloud(int(i)), np.float32)) for i in rows[part]]
-            if normalize:
-                clouds = [unit_sphere(cloud[None])[0] for cloud in clouds]
+            clouds = _clouds(shapes, rows[part], normalize)
             padded = torch.nn.utils.rnn.pad_sequence(clouds, batch_first=True).to(device)
             lengths = torch.from_numpy(sizes[part]).to(device) if len(set(sizes[part])) > 1 else None
             idx = farthest_point_sample(padded, listed, lengths=lengths, skip_near_origin=skip_near_origin)
             self.points[part] = padded.gather(1, idx[..., None].expand(-1, -1, 3))
 
-    def __len__(self) -> int:
-        return len(self.points)
-
     def sampled(self, index: Tensor) -> Tensor:
         """The farthest points of the shapes at index [B], as they are: [B, N, 3]."""
         return self.points[index.to(self.device), : self.num_points]
 
-    def changed(self, index: Tensor, seed: int, draw: int, change: Change, vote: bool = False) -> Tensor:
-        """Random points of the shapes at index [B], changed [B, N, 3]: a function of seed, draw and shape."""
-        index = index.to(self.device)
-        points_of, changes_of = (
-            (Stream.VOTED_POINTS, Stream.VOTED_CHANGES) if vote else (Stream.POINTS, Stream.CHANGES)
-        )
+    def _augmented(
+        self, index: Tensor, step: Tensor, how: Augmentation, points_of: Stream, changes_of: Stream
+    ) -> Tensor:
+        """Random points [B, N, 3] of the shapes at index [B] on the device, augmented."""
         places = torch.arange(self.num_points, device=self.device)
-        draws = torch.full_like(index, draw)
-        pick = permute(places, self.points.shape[1], keys(seed, draws, points_of, index), rounds=16)
-        points = self.points[index[:, None], pick]
-        return change(points, uniform(keys(seed, draws, changes_of, index), 7))
+        pick = permute(places, self.points.shape[1], keys(how.seed, step, points_of, index), rounds=16)
+        return how(self.points[index[:, None], pick], step, changes_of, index)
 
-    def batch(self, index: Tensor, seed: int, step: int, change: Change) -> Batch:
-        """The shapes at index [B] as a training step sees them, with their labels."""
-        points = self.changed(index, seed, step, change)
-        return Batch(points, None, None, self.label[index.to(self.device)])
+    def voted(self, index: Tensor, vote: int, how: Augmentation) -> Tensor:
+        """Random points [B, N, 3] of the shapes at index [B], augmented for a vote."""
+        index = index.to(self.device)
+        step = torch.full_like(index, vote)
+        return self._augmented(index, step, how, Stream.VOTED_POINTS, Stream.VOTED_CHANGES)
 
-
-class Drawable(Protocol):
-    """Shapes in memory that training batches are drawn from."""
-
-    def __len__(self) -> int: ...
-
-    def batch(self, index: Tensor, seed: int, step: int, change: Change) -> Batch:
-        """The shapes at index [B], drawn and changed: a function of seed, step and shape."""
-        ...
+    def draw(self, index: Tensor, step: Tensor, how: Augmentation) -> Batch:
+        index, step = index.to(self.device), step.to(self.device)
+        points = self._augmented(index, step, how, Stream.POINTS, Stream.CHANGES)
+        return Batch(points, None, None, self.label[index])
 
 
 def split_off(
@@ -152,7 +169,7 @@ class PartBatch(Batch):
         return self.points, self.label, self.part
 
 
-class PartedShapes:
+class PartedShapes(LabelledShapes):
     """The shapes at `rows` with their parts, drawn with replacement.
 
     Args:
@@ -173,42 +190,33 @@ class PartedShapes:
         device: torch.device,
         seed: int,
     ) -> None:
-        assert shapes.labels is not None
+        super().__init__(shapes, rows, num_points, device)
         assert shapes.parts is not None
-        self.num_points, self.device, self.seed = num_points, device, seed
-        self.label = torch.from_numpy(shapes.labels[rows]).to(device)
-        clouds = [torch.from_numpy(np.asarray(shapes.cloud(int(i)), np.float32)) for i in rows]
-        if normalize:
-            clouds = [unit_sphere(cloud[None])[0] for cloud in clouds]
-        spans = [slice(shapes.offsets[i], shapes.offsets[i + 1]) for i in rows]
-        parts = np.concatenate([shapes.parts[span] for span in spans])
+        self.seed = seed
+        clouds = _clouds(shapes, rows, normalize)
+        parts = np.concatenate([shapes.parts[shapes.offsets[i] : shapes.offsets[i + 1]] for i in rows])
         self.points = torch.cat(clouds).to(device)  # [T, 3]
         self.part = torch.from_numpy(parts).to(device)  # [T] uint8
         sizes = torch.tensor([len(cloud) for cloud in clouds])
         self.first, self.sizes = (sizes.cumsum(0) - sizes).to(device), sizes.to(device)  # [S]
 
-    def __len__(self) -> int:
-        return len(self.label)
-
-    def _draw(self, index: Tensor, seed: int, draw: int, stream: Stream) -> tuple[Tensor, Tensor]:
+    def _points(self, index: Tensor, seed: int, step: Tensor, stream: Stream) -> tuple[Tensor, Tensor]:
         """Points [B, N, 3] and their parts [B, N] of the shapes at index [B] on the device."""
-        key = keys(seed, torch.full_like(index, draw), stream, index)
+        key = keys(seed, step, stream, index)
         place = self.first[index][:, None] + integers(key, self.sizes[index], self.num_points)
         return self.points[place], self.part[place].long()
 
     def tested(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """Points [B, N, 3] and parts [B, N] of the shapes at index [B], alike in every test."""
-        return self._draw(index.to(self.device), self.seed, 0, Stream.TESTED_POINTS)
-
-    def voted(self, index: Tensor, points: Tensor, vote: int, change: Change) -> Tensor:
-        """The tested points [B, N, 3] of the shapes at index [B], changed for a vote."""
         index = index.to(self.device)
-        key = keys(self.seed, torch.full_like(index, vote), Stream.VOTED_CHANGES, index)
-        return change(points, uniform(key, 7))
+        return self._points(index, self.seed, torch.zeros_like(index), Stream.TESTED_POINTS)
 
-    def batch(self, index: Tensor, seed: int, step: int, change: Change) -> PartBatch:
-        """The shapes at index [B] as a training step sees them: a function of seed, step and shape."""
+    def voted(self, index: Tensor, points: Tensor, vote: int, how: Augmentation) -> Tensor:
+        """The tested points [B, N, 3] of the shapes at index [B], augmented for a vote."""
         index = index.to(self.device)
-        points, part = self._draw(index, seed, step, Stream.POINTS)
-        noise = uniform(keys(seed, torch.full_like(index, step), Stream.CHANGES, index), 7)
-        return PartBatch(change(points, noise), None, None, self.label[index], part=part)
+        return replace(how, seed=self.seed)(points, torch.full_like(index, vote), Stream.VOTED_CHANGES, index)
+
+    def draw(self, index: Tensor, step: Tensor, how: Augmentation) -> PartBatch:
+        index, step = index.to(self.device), step.to(self.device)
+        points, part = self._points(index, how.seed, step, Stream.POINTS)
+        return PartBatch(how(points, step, Stream.CHANGES, index), None, None, self.label[index], part=part)

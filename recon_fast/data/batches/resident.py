@@ -1,20 +1,130 @@
-"""The shapes to train on, and batches of them that depend on (seed, step, shape) alone.
+"""The shapes to train on: where they lie, and batches of them that depend on (seed, step, shape) alone.
 
 Whether a shape's points and features lie on the device, in the host's memory or in mapped files, whatever the
 other shapes of its batch are and however many processes there are: the same numbers are drawn for it.
 """
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from recon_fast.data.batches.counter import Stream, keys, permute, uniform
-from recon_fast.data.batches.placement import DeviceTable, HostTable, Table
 from recon_fast.data.batches.transforms import random_rotation, unit_sphere
 from recon_fast.data.shapes import Features, Rows, Shapes, flat, gathered, is_mapped
+from recon_fast.errors import InputError
+
+SHARE = 0.5  # of the free memory that the shapes may take; the rest is the model's
+_UPLOAD = 4096  # rows copied to a device at once
+_NAMES = {"device": "on the device", "host": "in the host's memory", "mmap": "mapped from files"}
+
+
+def needed_bytes(shapes: Shapes, features: Features | None, rows: np.ndarray) -> int:
+    """Memory that clouds and teacher features of the shapes at `rows` take."""
+    image, text = (None, None) if features is None else (features.image, features.text)
+    tables = [(shapes.points, int(np.diff(shapes.offsets)[rows].sum())), (image, len(rows))]
+    tables.append((text, 0 if text is None else len(text)))
+    return sum(count * t[:1].nbytes for t, count in tables if t is not None)
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that this process may still take on a device; of a CPU, its share of what the machine has."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # set by torchrun
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        kib = next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
+        return 1024 * kib // processes
+    except (OSError, StopIteration):
+        return 2**63 - 1  # nobody tells
+
+
+def choose_placement(
+    wanted: str, shapes: Shapes, features: Features | None, rows: np.ndarray, device: torch.device
+) -> str:
+    """What `wanted` stands for: "auto" for the first of "device", "host" and "mmap" that the shapes fit into.
+
+    Raises:
+        InputError: "mmap" is wanted, but the shapes do not lie in packed files.
+    """
+    mapped = is_mapped(shapes.points)
+    if wanted == "mmap" and not mapped:
+        raise InputError(
+            f"data.placement mmap needs a set that `recon-fast pack` wrote, got {shapes.name}, in memory"
+        )
+    if wanted != "auto":
+        return wanted
+    needed = needed_bytes(shapes, features, rows)
+    if needed <= SHARE * free_memory(device):
+        return "device"
+    if not mapped:
+        return "host"  # where they are
+    return "host" if needed <= SHARE * free_memory(torch.device("cpu")) else "mmap"
+
+
+def describe_placement(
+    placement: str, shapes: Shapes, features: Features | None, rows: np.ndarray
+) -> tuple[dict[str, Any], str]:
+    """What was chosen, for run.json and for people."""
+    needed, dtype = needed_bytes(shapes, features, rows), str(shapes.points.dtype)
+    said = f"{dtype} clouds, {needed / 1e6:.1f} MB {_NAMES[placement]}"
+    return {"placement": placement, "storage": dtype, "bytes": needed}, said
+
+
+class DeviceTable:
+    """A table in one tensor.
+
+    Args:
+        items: [T, D].
+        starts: [S]: row i begins with item starts[i].
+        sizes: [S].
+        device: where the tensor lies; items that are there in memory already are not copied.
+    """
+
+    def __init__(self, items: Rows, starts: NDArray, sizes: NDArray, device: torch.device) -> None:
+        if isinstance(items, np.ndarray) and not is_mapped(items) and device.type == "cpu":
+            self.items = torch.from_numpy(items)
+        else:  # what is needed of it, without a second copy in the host's memory
+            dtype = torch.from_numpy(np.empty(0, items.dtype)).dtype
+            self.items = torch.empty(int(sizes.sum()), items.shape[-1], dtype=dtype, device=device)
+            end = 0
+            for first in range(0, len(sizes), _UPLOAD):
+                part = slice(first, first + _UPLOAD)
+                copy = torch.from_numpy(gathered(items, starts[part], sizes[part])[0])
+                self.items[end : end + len(copy)] = copy
+                end += len(copy)
+            starts = np.cumsum(sizes) - sizes
+        self.starts = torch.from_numpy(starts).to(device)
+
+    def take(self, row: Tensor, column: Tensor) -> Tensor:
+        return self.items[self.starts[row, None] + column]
+
+
+class HostTable:
+    """A table in the host's memory or in mapped files, of which only the pages that are taken get read.
+
+    Args:
+        items, starts, sizes: as for `DeviceTable`; used as they are.
+        pin: what is taken lies in page-locked memory, from which copies to a GPU do not wait.
+    """
+
+    def __init__(self, items: Rows, starts: NDArray, sizes: NDArray, pin: bool) -> None:
+        self.items, self.starts, self.sizes, self.pin = items, starts, sizes, pin
+        self.dtype = torch.from_numpy(np.empty(0, items.dtype)).dtype
+
+    def take(self, row: Tensor, column: Tensor) -> Tensor:
+        taken = torch.empty(*column.shape, self.items.shape[-1], dtype=self.dtype, pin_memory=self.pin)
+        for out, i, columns in zip(taken.numpy(), row.tolist(), column.numpy(), strict=True):
+            start = int(self.starts[i])
+            np.take(self.items[start : start + int(self.sizes[i])], columns, axis=0, out=out, mode="clip")
+        return taken
 
 
 @dataclass
@@ -34,7 +144,7 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class Draw:
+class Sampling:
     """How batches are drawn.
 
     Attributes:
@@ -51,7 +161,7 @@ class Draw:
 
 
 @dataclass
-class Drawn:
+class StoredBatch:
     """A batch as it was drawn, where the shapes lie; `ResidentShapes.finish` makes a `Batch` of it."""
 
     points: Tensor  # [B, N, 3] as stored
@@ -62,12 +172,12 @@ class Drawn:
     prompt: Tensor  # [B] int64
     noise: Tensor  # [B, 1 + G] float32: the turn, and of each group
 
-    def split(self, size: int) -> Iterator["Drawn"]:
+    def split(self, size: int) -> Iterator["StoredBatch"]:
         """Batches of `size` shapes."""
         parts = [
             [None] * (len(self.view) // size) if x is None else x.split(size) for x in vars(self).values()
         ]
-        return (Drawn(*part) for part in zip(*parts, strict=True))
+        return (StoredBatch(*part) for part in zip(*parts, strict=True))
 
 
 class ResidentShapes:
@@ -93,48 +203,52 @@ class ResidentShapes:
         self.device = device
         self.placement = "device" if placement == "host" and device.type == "cpu" else placement
         self.store = device if self.placement == "device" else torch.device("cpu")  # draws happen here
+        self.ahead = self.placement != "device"  # a thread draws
+        # On a GPU small kernels cost as much as large ones; on a CPU batches fit into its cache one by one.
+        self.together = self.store.type == "cuda"
         self.pin = self.store.type == "cpu" and device.type == "cuda"
         sizes = np.diff(shapes.offsets)[rows]
         self.points = self._table(shapes.points, shapes.offsets[rows], sizes)
-        largest = int(sizes.max())
-        self.sizes: Tensor | int = largest  # [S], or of each
-        if (sizes != largest).any():
-            self.sizes = torch.from_numpy(sizes).to(self.store)
-        self.count = len(rows)
+        self.sizes = torch.from_numpy(sizes).to(self.store)
         views = prompts = 1
         self.label = None if shapes.labels is None else torch.from_numpy(shapes.labels[rows]).to(self.store)
         self.image = self.text = None
         if features is not None and features.image is not None:
             views = features.image.shape[1]
             self.image = self._features(features.image, rows)
-            self.image_map = _on(device, features.image_map)
+            self.image_map = self._affine(features.image_map)
         if features is not None and features.text is not None and features.caption_index is not None:
             prompts = features.text.shape[1]
             self.text = self._features(features.text, np.arange(len(features.text)))
-            self.text_map = _on(device, features.text_map)
+            self.text_map = self._affine(features.text_map)
             self.caption = torch.from_numpy(features.caption_index[rows]).to(self.store)
         self.columns = torch.tensor([views, prompts], device=self.store)
 
     def __len__(self) -> int:
-        return self.count
+        return len(self.sizes)
 
-    def _table(self, items: Rows, starts: np.ndarray, sizes: np.ndarray) -> Table:
+    def _table(self, items: Rows, starts: np.ndarray, sizes: np.ndarray) -> DeviceTable | HostTable:
         if self.placement == "device":
             return DeviceTable(items, starts, sizes, self.device)
         if self.placement == "host" and is_mapped(items):
             items, starts = gathered(items, starts, sizes)
         return HostTable(items, starts, sizes, self.pin)
 
-    def _features(self, features: Rows, rows: np.ndarray) -> Table:
+    def _features(self, features: Rows, rows: np.ndarray) -> DeviceTable | HostTable:
         """Table of features [S, V, D] at rows, with V items a row."""
         views = features.shape[1]
         return self._table(flat(features), rows * views, np.full(len(rows), views))
+
+    def _affine(self, arrays: tuple[np.ndarray, np.ndarray] | None) -> tuple[Tensor, Tensor] | None:
+        if arrays is None:
+            return None
+        return torch.from_numpy(arrays[0]).to(self.device), torch.from_numpy(arrays[1]).to(self.device)
 
     def _held(self, x: Tensor | None) -> Tensor | None:
         """In page-locked memory if it will be copied to a GPU."""
         return x if x is None or not self.pin else x.pin_memory()
 
-    def draw(self, index: Tensor, step: Tensor, how: Draw) -> Drawn:
+    def draw(self, index: Tensor, step: Tensor, how: Sampling) -> StoredBatch:
         """Draw for the shapes at index [B] (into `rows`) in steps [B], both int64, where the shapes lie.
 
         It may run in a thread of its own.
@@ -142,17 +256,16 @@ class ResidentShapes:
         index, step = index.to(self.store), step.to(self.store)
         key = keys(how.seed, step, Stream.POINTS, index)
         places = torch.arange(how.num_points, device=self.store)
-        sizes = self.sizes if isinstance(self.sizes, int) else self.sizes[index]
-        points = self.points.take(index, permute(places, sizes, key))
+        points = self.points.take(index, permute(places, self.sizes[index], key))
         noise = uniform(keys(how.seed, step, Stream.CHOICES, index), 3 + how.num_group)
         view, prompt = (noise[:, :2] * self.columns).long().unbind(1)
         image = None if self.image is None else self.image.take(index, view[:, None])[:, 0]
         text = None if self.text is None else self.text.take(self.caption[index], prompt[:, None])[:, 0]
         label = None if self.label is None else self.label[index]
         small = [self._held(x) for x in (label, view, prompt, noise[:, 2:])]
-        return Drawn(points, image, text, *small)  # type: ignore[arg-type]
+        return StoredBatch(points, image, text, *small)  # type: ignore[arg-type]
 
-    def finish(self, drawn: Drawn, how: Draw) -> Batch:
+    def finish(self, drawn: StoredBatch, how: Sampling) -> Batch:
         """Bring what was drawn to the device, centre, scale and turn it; does not wait for the device."""
 
         def move(x: Tensor) -> Tensor:
@@ -164,27 +277,18 @@ class ResidentShapes:
             points = random_rotation(points, how.rotate, noise[:, 0])
         image = text = None
         if drawn.image is not None:
-            image = _mapped(move(drawn.image), self.image_map, move(drawn.view))
+            image = _standardized(move(drawn.image), self.image_map, move(drawn.view))
         if drawn.text is not None:
-            text = _mapped(move(drawn.text), self.text_map, move(drawn.prompt))
+            text = _standardized(move(drawn.text), self.text_map, move(drawn.prompt))
         label = None if drawn.label is None else move(drawn.label)
         return Batch(points, image, text, label, noise[:, 1:] if how.num_group else None)
 
-    def batch(self, index: Tensor, step: int, how: Draw) -> Batch:
+    def batch(self, index: Tensor, step: int, how: Sampling) -> Batch:
         """A batch of the shapes at index [B] (into `rows`) in a step."""
         return self.finish(self.draw(index, torch.full_like(index, step), how), how)
 
 
-Map = tuple[Tensor, Tensor] | None
-
-
-def _on(device: torch.device, arrays: tuple[np.ndarray, np.ndarray] | None) -> Map:
-    if arrays is None:
-        return None
-    return torch.from_numpy(arrays[0]).to(device), torch.from_numpy(arrays[1]).to(device)
-
-
-def _mapped(feature: Tensor, affine: Map, view: Tensor) -> Tensor:
+def _standardized(feature: Tensor, affine: tuple[Tensor, Tensor] | None, view: Tensor) -> Tensor:
     """Features [B, D] of views [B] in float32, less the views' mean and times their scale."""
     feature = feature.float()
     return feature if affine is None else (feature - affine[0][view]).mul_(affine[1][view])

@@ -8,21 +8,38 @@ as long as memory lasts; shuffling within windows of shards would save seeks, an
 not uniform.
 """
 
-import queue
-import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import AbstractContextManager, closing
 from types import TracebackType
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from recon_fast.data.batches.counter import Stream, keys, permute
-from recon_fast.data.batches.resident import Batch, Draw, Drawn, ResidentShapes
+from recon_fast.data.batches.resident import Batch
+from recon_fast.data.loading import in_order
 from recon_fast.distributed import rank, world_size
 
 VERSION = 2  # of what is drawn: with another one a run could not continue as it began
-_AHEAD = 2  # batches drawn before they are wanted
-_WINDOW = 8  # micro-batches whose rows are found together
+_WINDOW = 8  # micro-batches that are drawn together
+
+
+class TrainingSet(Protocol):
+    """Shapes that batches are drawn from; all numbers are a function of the seed in `how`, step and shape."""
+
+    ahead: bool  # a thread draws, at most two batches ahead
+    together: bool  # several micro-batches are drawn at once
+
+    def __len__(self) -> int: ...
+
+    def draw(self, index: Tensor, step: Tensor, how: Any) -> Any:
+        """The shapes at index [B] in steps [B], int64, where they lie; with `together` it can be `split`."""
+        ...
+
+    def finish(self, drawn: Any, how: Any) -> Batch:
+        """What was drawn, as the model takes it."""
+        ...
 
 
 def epoch_rows(seed: int, epoch: Tensor, places: Tensor, count: int) -> Tensor:
@@ -30,36 +47,29 @@ def epoch_rows(seed: int, epoch: Tensor, places: Tensor, count: int) -> Tensor:
     return permute(places, count, keys(seed, epoch, Stream.ORDER, torch.zeros_like(epoch)), rounds=16)
 
 
-class BatchStream:
+class BatchStream(AbstractContextManager["BatchStream"]):
     """This process's part of each micro-batch from step `start` on: iterate, and close when done.
 
     The parts of all processes, in order of their ranks, are what one process would get, whatever `accumulate`
-    is. What does not lie on the device is drawn by a thread, at most two batches ahead.
+    is. Each epoch has a new order, whose last shapes are dropped if they fill no batch.
 
     Args:
         shapes: drawn from.
-        how: how.
+        how: how, with the seed.
         batch_size: of a step, over all processes and micro-batches; a multiple of their number.
         accumulate: micro-batches of a step.
         start, stop: steps.
     """
 
     def __init__(
-        self, shapes: ResidentShapes, how: Draw, batch_size: int, accumulate: int, start: int, stop: int
+        self, shapes: TrainingSet, how: Any, batch_size: int, accumulate: int, start: int, stop: int
     ) -> None:
         self.shapes, self.how = shapes, how
         self.batch_size, self.accumulate = batch_size, accumulate
         self.micros = range(start * accumulate, stop * accumulate)
         self.part = (rank(), world_size())
-        # On a GPU small kernels cost as much as large ones; on a CPU batches fit into its cache one by one.
-        self.together = shapes.store.type == "cuda"
-        self.thread: threading.Thread | None = None
-        self.source = self._drawn()
-        if shapes.placement != "device":
-            self.ahead: queue.Queue[Drawn | BaseException | None] = queue.Queue(_AHEAD)
-            self.closing = threading.Event()
-            self.thread = threading.Thread(target=self._fill, name="draws batches", daemon=True)
-            self.thread.start()
+        self.together = shapes.together
+        self.batches = self._batches()
 
     def rows(self, micros: Tensor) -> Tensor:
         """This process's shapes in micro-batches [W], counted over all steps: [W, n], int64, on the CPU."""
@@ -71,58 +81,29 @@ class BatchStream:
         places = first[:, None] + torch.arange(size)
         return epoch_rows(self.how.seed, step // in_epoch, places, len(self.shapes))
 
-    def _drawn(self) -> Iterator[Drawn]:
-        for start in range(0, len(self.micros), _WINDOW):
-            micros = torch.tensor(self.micros[start : start + _WINDOW])
-            rows = self.rows(micros)
-            steps = (micros // self.accumulate)[:, None].expand_as(rows)
-            if self.together:
-                drawn = self.shapes.draw(rows.flatten(), steps.flatten(), self.how)
-                yield from drawn.split(rows.shape[1])
-            else:
-                for row, step in zip(rows, steps, strict=True):
-                    yield self.shapes.draw(row, step, self.how)
+    def _draw(self, micros: range) -> list[Any]:
+        rows = self.rows(torch.tensor(micros))
+        steps = (torch.tensor(micros) // self.accumulate)[:, None].expand_as(rows)
+        drawn = self.shapes.draw(rows.flatten(), steps.flatten(), self.how)
+        return list(drawn.split(rows.shape[1])) if self.together else [drawn]
 
-    def _fill(self) -> None:
-        last: BaseException | None = None
-        try:
-            for drawn in self._drawn():
-                if not self._put(drawn):
-                    return
-        except BaseException as error:  # raised again where the batch is wanted
-            last = error
-        self._put(last)
-
-    def _put(self, item: Drawn | BaseException | None) -> bool:
-        while not self.closing.is_set():
-            try:
-                self.ahead.put(item, timeout=0.1)
-                return True
-            except queue.Full:
-                continue
-        return False
+    def _batches(self) -> Generator[Batch, None, None]:
+        size = _WINDOW if self.together else 1
+        windows = (self.micros[i : i + size] for i in range(0, len(self.micros), size))
+        with closing(in_order(self._draw, windows, int(self.shapes.ahead))) as found:
+            for window in found:
+                for drawn in window:
+                    yield self.shapes.finish(drawn, self.how)
 
     def __iter__(self) -> Iterator[Batch]:
         return self
 
     def __next__(self) -> Batch:
-        if self.thread is None:
-            return self.shapes.finish(next(self.source), self.how)
-        item = self.ahead.get()
-        if isinstance(item, Drawn):
-            return self.shapes.finish(item, self.how)
-        self.thread.join()  # it has ended: an interpreter that ends meanwhile would abort
-        self.ahead.put(item)  # for whoever asks again
-        raise StopIteration if item is None else item
+        return next(self.batches)
 
     def close(self) -> None:
         """Stop drawing ahead."""
-        if self.thread is not None:
-            self.closing.set()
-            self.thread.join()
-
-    def __enter__(self) -> "BatchStream":
-        return self
+        self.batches.close()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -41,13 +41,8 @@ def list_few_shot(path: Path) -> Source:
 
 def few_shot_folds(root: Path, way: int, shot: int) -> dict[int, Path]:
     """The folds of `way` classes and `shot` shapes of each, by number; empty where there are none."""
-    files = [
-        file
-        for name in (f"{way}way_{shot}shot", f"{way}way{shot}shot")
-        for file in (root / name).glob("*.pkl")
-    ]
-    numbered = {int(file.stem): file for file in files if file.stem.isdecimal()}
-    return dict(sorted(numbered.items()))
+    files = [*root.glob(f"{way}way_{shot}shot/*.pkl"), *root.glob(f"{way}way{shot}shot/*.pkl")]
+    return dict(sorted((int(file.stem), file) for file in files if file.stem.isdecimal()))
 
 
 def list_fold(path: Path) -> Source:
@@ -61,10 +56,10 @@ def list_fold(path: Path) -> Source:
         source.problems = [Problem(path.stem, path, error.what)]
         return source
     folder = _FOLDER.fullmatch(path.resolve().parent.name)
-    way = int(folder[1]) if folder else len(set(found.labels))
+    way = int(folder[1]) if folder else len({row.label for row in found})
     source.entries, source.problems = pickled_entries(path, found, way)
     names: dict[int, str] = {}
-    for entry, label, name in zip(source.entries, found.labels, found.classes, strict=True):
+    for entry, (_, label, _, name) in zip(source.entries, found, strict=True):
         if names.setdefault(label, name) != name:
             what = f"row {entry.row}: label {label} must be class {names[label]} as before, got {name}"
             source.problems.append(Problem(entry.key, path, what))

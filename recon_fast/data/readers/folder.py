@@ -1,44 +1,33 @@
-"""Any folder of clouds, and the HDF5 layout of ModelNet and ScanObjectNN.
+"""Any folder of clouds.
 
 chair/a.npy, table/b.off      subfolders are classes; without subfolders there are no labels
 chair/train/a.off, test/...   a folder named test is held out; without one, a share chosen by hash is
 chair/a.png, chair/a.txt      picture and caption beside the cloud, under its stem
 captions.json                 {key: caption} in the root, where the key is the path without suffix
-ply_data_train0.h5, ...       `data` [S, N, 3 or more], `label` [S] or [S, 1]; shape_names.txt,
-                              train_files.txt, test_files.txt
+many.h5                       a file of many clouds; a folder of nothing else is read by `list_hdf5`
 """
 
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from hashlib import blake2b
-from pathlib import Path, PurePosixPath
-from typing import NamedTuple
-
-import numpy as np
+from pathlib import Path
 
 from recon_fast.data.packed import is_packed
-from recon_fast.data.readers.clouds import SUFFIXES, BadFile, hdf5_clouds
+from recon_fast.data.readers.clouds import SUFFIXES
+from recon_fast.data.readers.hdf5 import hdf5_rows, is_held_out, list_hdf5
 from recon_fast.data.readers.pictures import PICTURE_SUFFIXES
 from recon_fast.data.shapes import Entry, Problem, Source
 from recon_fast.errors import InputError
-from recon_fast.files import read_lines
-from recon_fast.schema import hdf5_array, open_hdf5, read_json
+from recon_fast.schema import read_json
 
 _SPLITS = ("train", "test")
-_MOST_LABELS = 100_000
 _SHOWN = 5  # suffixes in a line
 # Files that come with a set and that nobody takes for a shape.
 _EXPECTED = re.compile(
     r"(?i)_files\.txt$|shape_names\.txt$|^(readme|licen[cs]e|changelog|citation)\b|\.(md|mtl)$"
 )
-
-
-def is_held_out(key: str, fraction: float) -> bool:
-    """A share of all keys that depends on each key alone."""
-    return int.from_bytes(blake2b(key.encode(), digest_size=8).digest(), "little") < fraction * 2**64
 
 
 def list_folder(path: Path, held_out_fraction: float) -> Source:
@@ -70,13 +59,12 @@ def list_folder(path: Path, held_out_fraction: float) -> Source:
         stem = file.with_suffix("").as_posix()
         key = stem if stems[stem] == 1 else file.as_posix()
         if cloud.suffix.lower() == ".h5":
-            found = _hdf5_rows(cloud, key)
+            found = hdf5_rows(cloud, key)
             entries += found.entries
             problems += found.problems
             if found.labels is not None:
-                notes.append(
-                    f"not used: labels of {cloud.name}, since beside other files folders are the classes"
-                )
+                why = "since beside other files folders are the classes"
+                notes.append(f"not used: labels of {cloud.name}, {why}")
             continue
         beside = folders[cloud.parent]
         picture = next((beside[n] for s in PICTURE_SUFFIXES if (n := cloud.stem + s) in beside), None)
@@ -123,12 +111,10 @@ def list_folder(path: Path, held_out_fraction: float) -> Source:
 
 def _by_suffix(files: Iterable[Path]) -> str:
     """Counts of files by suffix, as "3 .pcd, 1 .stl"."""
-    counts = Counter(file.suffix.lower() or "without suffix" for file in files)
-    ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    ranked = Counter(sorted(file.suffix.lower() or "without suffix" for file in files)).most_common()
+    shown = ", ".join(f"{count} {suffix}" for suffix, count in ranked[:_SHOWN])
     rest = sum(count for _, count in ranked[_SHOWN:])
-    return ", ".join(f"{count} {suffix}" for suffix, count in ranked[:_SHOWN]) + f" and {rest} others" * (
-        rest > 0
-    )
+    return f"{shown} and {rest} others" if rest else shown
 
 
 def _unused(files: Iterable[Path], packed: Iterable[Path]) -> list[str]:
@@ -137,123 +123,6 @@ def _unused(files: Iterable[Path], packed: Iterable[Path]) -> list[str]:
     if strange := [file for file in files if not _EXPECTED.search(file.name)]:
         notes.append(f"not used: {_by_suffix(strange)}; clouds are {' '.join(SUFFIXES)}")
     return notes
-
-
-def list_hdf5(root: Path, files: list[Path], held_out_fraction: float) -> Source:
-    """Every row of `data` of a folder's .h5 files as one entry.
-
-    Where the folder has train_files.txt and test_files.txt, they say which files belong to the set and which
-    are held out (and val_files.txt, which are for validation); else files with test in their name are held
-    out. Classes are named by the first *shape_names.txt.
-    """
-    files, splits, missing = _listed_files(root, files)
-    return hdf5_source(root, files, splits, _shape_names(root), held_out_fraction, missing)
-
-
-def list_hdf5_file(file: Path, held_out_fraction: float) -> Source:
-    """Every row of `data` of one .h5 file as one entry."""
-    split = "test" if _is_test_file(file) else "train"
-    source = hdf5_source(file.parent, [file], {file: split}, _shape_names(file.parent), held_out_fraction)
-    source.name = file.stem
-    return source
-
-
-def hdf5_source(
-    root: Path,
-    files: list[Path],
-    splits: dict[Path, str],
-    class_names: list[str],
-    held_out_fraction: float,
-    missing: Sequence[Problem] = (),
-    *,
-    needs_labels: bool = False,
-) -> Source:
-    """Every row of `data` of some .h5 files as one entry.
-
-    Args:
-        root: the folder that they lie in.
-        files: which ones.
-        splits: "train", "val" or "test" of each; without "test" a share chosen by hash is held out.
-        class_names: what the labels mean; empty takes numbers.
-        held_out_fraction: the share.
-        missing: problems found so far.
-        needs_labels: a file without `label` is a problem; else it takes the labels of all away.
-    """
-    entries: list[Entry] = []
-    problems = list(missing)
-    labels: list[np.ndarray | None] = []
-    unlabelled: list[str] = []
-    unread: dict[str, str] = {}  # dataset -> the first file that has it
-    has_test = "test" in splits.values()
-    for file in sorted(files):
-        found = _hdf5_rows(file, file.relative_to(root).with_suffix("").as_posix())
-        label = found.labels
-        broken = found.problems
-        if label is None and needs_labels and not broken:
-            broken = [Problem(file.stem, file, "must have `label`, one for each row of `data`, got none")]
-        problems += broken
-        for name in found.unread:
-            unread.setdefault(name, file.name)
-        if not broken:  # a broken file does not take the others' labels away
-            labels.append(label)
-            if label is None:
-                unlabelled.append(file.name)
-        for row, entry in enumerate(found.entries):
-            held_out = splits[file] == "test" if has_test else is_held_out(entry.key, held_out_fraction)
-            entries.append(
-                replace(
-                    entry,
-                    held_out=held_out,
-                    validation=splits[file] == "val" and not held_out,
-                    label=None if label is None else int(label[row]),
-                )
-            )
-    notes = []
-    if unread:
-        named = ", ".join(f"`{name}`" for name in unread)
-        hint = "; labels must be called `label`" if "labels" in unread else ""
-        notes.append(
-            f"not used: {named} of {next(iter(unread.values()))}{' and more' * (len(files) > 1)}{hint}"
-        )
-    names: list[str] = []
-    if labels and not unlabelled and entries:
-        highest = max(int(entry.label or 0) for entry in entries)
-        if not class_names and highest >= _MOST_LABELS:
-            raise InputError(
-                f"labels must count classes from 0, got {highest} in {root} and no *shape_names.txt"
-            )
-        names = class_names or [str(i) for i in range(highest + 1)]
-        for entry in entries:
-            if not 0 <= (entry.label or 0) < len(names):
-                what = f"row {entry.row}: label must be below {len(names)}, got {entry.label}"
-                problems.append(Problem(entry.key, entry.cloud, what))
-    else:
-        entries = [replace(entry, label=None) for entry in entries]
-        if len(unlabelled) < len(labels):
-            notes.append(
-                f"no labels: {len(unlabelled)} of {len(labels)} files have no `label`, such as "
-                f"{unlabelled[0]}"
-            )
-    return Source(root.resolve().name, root, entries, names, problems, notes=notes)
-
-
-def _listed_files(root: Path, files: list[Path]) -> tuple[list[Path], dict[Path, str], list[Problem]]:
-    """(files of the set, split of each, problems for listed files that are not there)."""
-    listed = {split: root / f"{split}_files.txt" for split in (*_SPLITS, "val")}
-    if not all(listed[split].is_file() for split in _SPLITS):
-        return files, {file: "test" if _is_test_file(file) else "train" for file in files}, []
-    by_name = {file.name: file for file in files}
-    found: dict[Path, str] = {}
-    problems = []
-    for split, source in listed.items():
-        for line in read_lines(source, "files") if source.is_file() else []:
-            name = PurePosixPath(line).name  # the official lists have the folder of their author
-            if name in by_name:
-                found[by_name[name]] = split
-            else:
-                what = f"must be there, as {source.name} lists it"
-                problems.append(Problem(Path(name).stem, root / name, what))
-    return list(found), found, problems
 
 
 def _walk(root: Path) -> Iterator[tuple[Path, dict[str, Path]]]:
@@ -283,10 +152,6 @@ def _class_of(file: Path) -> str | None:
     return next((part for part in file.parts[:-1] if part.lower() not in _SPLITS), None)
 
 
-def _is_test_file(file: Path) -> bool:
-    return re.search(r"(?<![a-z])test", file.stem.lower()) is not None
-
-
 def _is_packed_file(file: Path) -> bool:
     """A packed file that lies among the clouds it was made from is not one of them."""
     if file.suffix.lower() != ".h5":
@@ -295,39 +160,6 @@ def _is_packed_file(file: Path) -> bool:
         return is_packed(file)
     except InputError:
         return False  # broken: reported with the other files
-
-
-class _Rows(NamedTuple):
-    """What one .h5 file has."""
-
-    entries: list[Entry]
-    labels: np.ndarray | None  # [S] int64
-    problems: list[Problem]
-    unread: list[str]  # datasets that nobody asks for
-
-
-def _hdf5_rows(file: Path, key: str) -> _Rows:
-    """All rows of one .h5 file, without reading a cloud."""
-    try:
-        with open_hdf5(file) as content:
-            count = len(hdf5_clouds(file, content))
-            found = hdf5_array(content, "label", None, "iu", optional=True)
-            if found is not None and found.size != count:
-                raise InputError(f"`label` must be {count} integers, got {found.dtype} {list(found.shape)}")
-            label = None if found is None else np.asarray(found[()])
-            unread = [name for name in content if name not in ("data", "label")]
-    except InputError as error:
-        what = error.what if isinstance(error, BadFile) else str(error).removeprefix(f"{file} ")
-        return _Rows([], None, [Problem(key, file, what)], [])
-    rows = [Entry(f"{key}/{row}", file, row) for row in range(count)]
-    return _Rows(rows, None if label is None else label.reshape(-1).astype(np.int64), [], unread)
-
-
-def _shape_names(root: Path) -> list[str]:
-    """Class names, one a line, of the first *shape_names.txt; none without it."""
-    for file in sorted(root.glob("*shape_names.txt")):
-        return read_lines(file, "classes")
-    return []
 
 
 def _read_captions_json(file: Path) -> dict[str, str]:

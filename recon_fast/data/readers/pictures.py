@@ -1,65 +1,77 @@
 """Pictures of shapes, kept as the bytes of their files and decoded when asked for."""
 
 import io
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from hashlib import blake2b
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from recon_fast.data.shapes import BadFile
+from recon_fast.data.shapes import BadFile, read_bytes
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 
-def read_picture_bytes(path: Path) -> bytes:
-    """The bytes of a picture's file, or BadFile."""
+@contextmanager
+def _opened(content: bytes, path: Path) -> Iterator[Any]:
+    """The picture that a file holds; whatever fails is a BadFile that names `path`."""
+    from PIL import Image, UnidentifiedImageError
+
     try:
-        return path.read_bytes()
-    except OSError as error:
-        raise BadFile(path, f"cannot be read: {error.strerror or error}") from error
+        with Image.open(io.BytesIO(content)) as image:
+            yield image
+    except UnidentifiedImageError as error:
+        raise BadFile(path, f"must be a whole picture: not a {path.suffix} file") from error
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise BadFile(path, f"must be a whole picture: {error}") from error
 
 
 def decode_picture(content: bytes, path: Path) -> NDArray[np.uint8]:
     """RGB picture uint8 [H, W, 3], transparent parts over white; BadFile names `path`."""
     from PIL import Image
 
-    try:
-        with Image.open(io.BytesIO(content)) as image:
-            if image.mode.startswith("I"):  # 16-bit grey, which convert would clip rather than scale
-                grey = (np.asarray(image).astype(np.uint32) >> 8).clip(0, 255).astype(np.uint8)
-                return np.repeat(grey[..., None], 3, -1)
-            if "A" in image.getbands() or "transparency" in image.info:
-                white = Image.new("RGBA", image.size, "white")
-                return np.asarray(Image.alpha_composite(white, image.convert("RGBA")).convert("RGB"))
-            return np.asarray(image.convert("RGB"))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise BadFile(path, f"must be a whole picture: {_reason(error, path)}") from error
+    with _opened(content, path) as image:
+        if image.mode.startswith("I"):  # 16-bit grey, which convert would clip rather than scale
+            grey = (np.asarray(image).astype(np.uint32) >> 8).clip(0, 255).astype(np.uint8)
+            return np.repeat(grey[..., None], 3, -1)
+        if "A" in image.getbands() or "transparency" in image.info:
+            white = Image.new("RGBA", image.size, "white")
+            return np.asarray(Image.alpha_composite(white, image.convert("RGBA")).convert("RGB"))
+        return np.asarray(image.convert("RGB"))
 
 
 def check_picture(path: Path) -> None:
     """Raise BadFile unless the whole picture can be used; PNG by its own checksums, others by decoding."""
-    from PIL import Image
-
-    content = read_picture_bytes(path)
-    try:
-        with Image.open(io.BytesIO(content)) as image:
-            if image.format == "PNG":
-                image.verify()
-            else:
-                image.load()
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise BadFile(path, f"must be a whole picture: {_reason(error, path)}") from error
+    with _opened(read_bytes(path), path) as image:
+        if image.format == "PNG":
+            image.verify()
+        else:
+            image.load()
 
 
-def _reason(error: Exception, path: Path) -> str:
-    from PIL import UnidentifiedImageError
+class EncodedPictures(ABC):
+    """Pictures as the bytes of their files, decoded when asked for."""
 
-    return f"not a {path.suffix} file" if isinstance(error, UnidentifiedImageError) else str(error)
+    @abstractmethod
+    def content(self, index: int) -> bytes:
+        """The bytes of the file of picture `index`, as they are."""
+
+    @abstractmethod
+    def file(self, index: int) -> Path:
+        """The file to name in errors."""
+
+    def __getitem__(self, index: int) -> NDArray[np.uint8]:
+        return decode_picture(self.content(index), self.file(index))
+
+    def digest(self, index: int) -> bytes:
+        return blake2b(self.content(index), digest_size=16).digest()
 
 
-class FilePictures:
+class FilePictures(EncodedPictures):
     """Pictures in files, read on demand."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
@@ -68,34 +80,24 @@ class FilePictures:
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitem__(self, index: int) -> NDArray[np.uint8]:
-        return decode_picture(self.content(index), self.paths[index])
-
     def content(self, index: int) -> bytes:
-        """The file's bytes as they are."""
-        return read_picture_bytes(self.paths[index])
+        return read_bytes(self.paths[index])
 
-    def digest(self, index: int) -> bytes:
-        return blake2b(self.content(index), digest_size=16).digest()
+    def file(self, index: int) -> Path:
+        return self.paths[index]
 
 
-class PackedPictures:
-    """The bytes of picture files, one after another in memory: picture i is [offsets[i], offsets[i + 1])."""
+class PackedPictures(EncodedPictures):
+    """Picture files one after another in memory or mapped: picture i is [offsets[i], offsets[i + 1])."""
 
-    def __init__(self, content: NDArray[np.uint8], offsets: NDArray[np.int64], file: Path) -> None:
-        self.bytes = content
-        self.offsets = offsets
-        self.file = file  # for errors
+    def __init__(self, content: NDArray[np.uint8], offsets: NDArray[np.int64], packed: Path) -> None:
+        self.bytes, self.offsets, self.packed = content, offsets, packed
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
-    def __getitem__(self, index: int) -> NDArray[np.uint8]:
-        return decode_picture(self.content(index), self.file)
-
     def content(self, index: int) -> bytes:
-        """The bytes of the file it was packed from."""
         return self.bytes[self.offsets[index] : self.offsets[index + 1]].tobytes()
 
-    def digest(self, index: int) -> bytes:
-        return blake2b(self.content(index), digest_size=16).digest()
+    def file(self, index: int) -> Path:
+        return self.packed
