@@ -7,8 +7,9 @@ order. Small pairs are searched, summed and differentiated in one pass; of large
 import numpy as np
 from torch import Tensor
 
-from recon_fast.kernels.cpu.launch import as_float32, as_lengths, compiled, empty, run, taken
+from recon_fast.kernels.cpu.launch import as_float32, as_lengths, compiled, empty, run
 from recon_fast.kernels.cpu.nearest import mutual_nearest, scratch, search_all
+from recon_fast.kernels.cpu.simd import next_item
 from recon_fast.kernels.cpu.spatial import columns_of
 
 _SMALL = 1 << 14  # pairs of points up to which one thread searches a pair; more are shared out
@@ -50,7 +51,10 @@ def _pairs(counter, items, pred, target, pred_lengths, target_lengths, near, roo
     columns, targets = np.empty((3, size), np.float32), np.empty((3, size), np.float32)
     dist, idx, number = np.empty(size, np.float32), np.empty(size, np.int64), np.arange(size).astype(np.int32)
     q, best, found = scratch()
-    for b in taken(counter, items):
+    while True:  # a pair takes 0.9 us: `taken` would be 2 % of it
+        b = next_item(counter)
+        if b >= items:
+            break
         p, t, n, m = pred[b], target[b], pred_lengths[b], target_lengths[b]
         gp, gt = to_pred[b if to_pred.shape[1] else 0], to_target[b if to_target.shape[1] else 0]
         gp[:] = np.float32(0)
