@@ -24,7 +24,7 @@ def checkpoint(tmp_path_factory):
 
 def config(checkpoint, out, **changes):
     return SvmConfig(
-        None if checkpoint is None else str(checkpoint),
+        checkpoint=None if checkpoint is None else str(checkpoint),
         out=str(out),
         device="cpu",
         precision="fp32",

@@ -42,7 +42,7 @@ def config(store):
     def made(checkpoint, out, teacher=None, **changes):
         teacher = replace(teacher or QueryTeacherConfig(), store=str(store))
         settings = {"device": "cpu", "precision": "fp32", "teacher": teacher, **changes}
-        return ZeroShotConfig(str(checkpoint), out=str(out), **settings)
+        return ZeroShotConfig(checkpoint=str(checkpoint), out=str(out), **settings)
 
     return made
 
