@@ -21,7 +21,7 @@ from recon_fast.config import OptimConfig, ReConConfig
 from recon_fast.device import autocast, resolve_device
 from recon_fast.kernels import torch_threads
 from recon_fast.models import build_model
-from recon_fast.training.memory import keep_freed_memory
+from recon_fast.training.loop import keep_freed_memory
 from recon_fast.training.optim import build_optimizer
 
 BATCH, POINTS = 16, 1024

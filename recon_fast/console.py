@@ -26,6 +26,12 @@ def say(console: Console, text: str, style: str | None = None) -> None:
     console.print(text, style=style, markup=False, highlight=False, emoji=False, soft_wrap=True)
 
 
+def warn(console: Console, *texts: str) -> None:
+    """Print lines that ask for attention, as `say` does."""
+    for text in texts:
+        say(console, text, style="yellow")
+
+
 def rate_text(per_second: float) -> str:
     """How fast things get done, in at most 8 characters up to a million a second: "4200/s", "12 s each"."""
     if per_second >= 0.95:

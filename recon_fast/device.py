@@ -1,5 +1,6 @@
-"""Which device, which precision, and randomness that depends on the step alone."""
+"""Which device, which precision, how much memory, and randomness that depends on the step alone."""
 
+import sys
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -39,6 +40,18 @@ def resolve_precision(name: str, device: torch.device) -> torch.dtype:
 def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager:
     """Autocast to `dtype`, nothing for float32."""
     return nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype)
+
+
+def peak_memory(device: torch.device) -> int | None:
+    """Most bytes held so far: on a GPU by torch's allocator, on a CPU by the process; None if none tells."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
 
 
 def seed_step(seed: int, step: int) -> None:

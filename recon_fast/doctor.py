@@ -1,6 +1,5 @@
 """What `recon-fast doctor` tells: whether every operator is right on this device, and how fast it is."""
 
-import platform
 import timeit
 from collections.abc import Callable
 from functools import partial
@@ -10,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from recon_fast import __version__, kernels
+from recon_fast import kernels
 from recon_fast.config import DoctorConfig
 from recon_fast.device import resolve_device
 from recon_fast.errors import InputError
-from recon_fast.info import version_of
 from recon_fast.kernels import backend, selftest
+from recon_fast.training.record import versions
 
 _SECONDS = 0.15  # for which a call is repeated
 
@@ -34,8 +33,9 @@ def diagnose(config: DoctorConfig) -> bool:
     cuda = device.type == "cuda"
     native = "triton" if cuda else "cpu"
     name = torch.cuda.get_device_name(device) if cuda else torch.backends.cpu.get_cpu_capability()
-    packages = ", ".join(f"{package} {version_of(package)}" for package in ("torch", "triton", "numba"))
-    print(f"{device}: {name}; recon-fast {__version__}, {packages}, Python {platform.python_version()}")
+    found = versions()
+    packages = ", ".join(f"{package} {found[package]}" for package in ("torch", "triton", "numba"))
+    print(f"{device}: {name}; recon-fast {found['recon_fast']}, {packages}, Python {found['python']}")
     print(f"{'operator':<24}{'backend':<12}{'right':<8}{'ms':>8}{'x plain':>9}")
     right = True
     for operator, arguments in _arguments(device).items():

@@ -1,29 +1,15 @@
 """What `recon-fast info` tells."""
 
 import os
-import platform
-from importlib.metadata import PackageNotFoundError, version
 
 import torch
 
-import recon_fast
 from recon_fast.config import TeacherConfig
 from recon_fast.config.recipes import packaged_recipes, recipe_file
 from recon_fast.device import multiplies_bf16_fast
 from recon_fast.kernels.backend import OPERATORS, backend_in_use
 from recon_fast.teachers import describe_weights
-
-_PACKAGES = [
-    "torch",
-    "triton",
-    "numpy",
-    "numba",
-    "h5py",
-    "timm",
-    "open_clip_torch",
-    "safetensors",
-    "jsonargparse",
-]
+from recon_fast.training.record import versions
 
 
 def describe() -> dict[str, list[tuple[str, str]]]:
@@ -31,9 +17,8 @@ def describe() -> dict[str, list[tuple[str, str]]]:
     kinds = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
     return {
         "versions": [
-            ("recon-fast", recon_fast.__version__),
-            ("python", platform.python_version()),
-            *((name, version_of(name)) for name in _PACKAGES),
+            (name.replace("recon_fast", "recon-fast"), found or "not installed")
+            for name, found in versions().items()
         ],
         "devices": _devices(),
         "operators": [
@@ -51,14 +36,6 @@ def _backend(operator: str, device: str) -> str:
         return ": ".join(backend_in_use(operator, device))
     except (RuntimeError, ValueError) as error:
         return f"none: {error}"
-
-
-def version_of(package: str) -> str:
-    """The version of an installed package, or "not installed"."""
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"
 
 
 def _devices() -> list[tuple[str, str]]:

@@ -330,7 +330,7 @@ def test_memory_that_is_not_there_is_one_line(monkeypatch, capsys):
     def run(config, console):
         raise MemoryError("Unable to allocate 7.28 TiB")
 
-    monkeypatch.setattr("recon_fast.tasks.svm.svm_probe", run)
+    monkeypatch.setattr("recon_fast.tasks.frozen.svm_probe", run)
     assert main(["svm"]) == 2
     said = "recon-fast: error: out of memory, take smaller batches or a smaller model: "
     assert capsys.readouterr().err == f"{said}Unable to allocate 7.28 TiB\n"

@@ -44,20 +44,14 @@ def write_packed(out: Path, shapes: Shapes, aside: Path | None = None) -> None:
         points = blocks(shapes.points, _ROWS)
         put_parts(file, "points", (int(shapes.offsets[-1]), 3), shapes.points.dtype, points)
         if shapes.class_parts is not None and shapes.parts is not None:
-            put_texts(file, "class_parts", [json.dumps(parts) for parts in shapes.class_parts])
+            put(file, "class_parts", [json.dumps(parts) for parts in shapes.class_parts])
             put(file, "parts", shapes.parts)
-        for name in ("offsets", "held_out", "validation", "labels"):
-            if getattr(shapes, name) is not None:
-                put(file, name, getattr(shapes, name))
-        for name in ("keys", "class_names", "captions"):
-            if getattr(shapes, name) is not None:
-                put_texts(file, name, getattr(shapes, name))
+        for name in ("offsets", "held_out", "validation", "labels", "keys", "class_names", "captions"):
+            put(file, name, getattr(shapes, name))
         if shapes.features is not None:
             file.create_group("features").attrs["teacher"] = json.dumps(shapes.features.teacher)
             for name in ("image", "text", "caption_index", "class_text"):
-                array = getattr(shapes.features, name)
-                if array is not None:
-                    put(file, f"features/{name}", np.asarray(array))
+                put(file, f"features/{name}", getattr(shapes.features, name))
         elif isinstance(shapes.pictures, FilePictures):
             pictures = shapes.pictures
             lengths = [path.stat().st_size for path in pictures.paths]
@@ -67,17 +61,15 @@ def write_packed(out: Path, shapes: Shapes, aside: Path | None = None) -> None:
             put_parts(file, "pictures", (int(offsets[-1]),), np.dtype(np.uint8), parts)
 
 
-def put(file: Any, name: str, array: NDArray) -> None:
-    """Write an array as a dataset."""
-    put_parts(file, name, array.shape, array.dtype, [array])
-
-
-def put_texts(file: Any, name: str, texts: Sequence[str]) -> None:
-    """Write texts as a dataset."""
+def put(file: Any, name: str, value: Any) -> None:
+    """Write an array or a list of texts as a dataset; nothing for None."""
     import h5py
 
-    dataset = file.create_dataset(name, data=list(texts), shape=(len(texts),), dtype=h5py.string_dtype())
-    dataset.attrs["blake2b"] = digest_texts(texts)
+    if isinstance(value, list):
+        dataset = file.create_dataset(name, data=value, shape=(len(value),), dtype=h5py.string_dtype())
+        dataset.attrs["blake2b"] = digest_texts(value)
+    elif value is not None:
+        put_parts(file, name, value.shape, value.dtype, [np.asarray(value)])
 
 
 def put_parts(

@@ -12,17 +12,19 @@ import numpy as np
 from rich.console import Console
 
 from recon_fast.config import DataConfig
-from recon_fast.console import ProgressBars, say
+from recon_fast.console import ProgressBars, say, warn
 from recon_fast.data.conventions import state_up, turn_up
 from recon_fast.data.loading import load, problem_table
-from recon_fast.data.packed import is_sharded, open_packed, verify_shards
-from recon_fast.data.readers.few_shot import is_few_shot, list_few_shot, list_fold
+from recon_fast.data.packed import is_packed, is_sharded, read_packed, read_shards, verify_shards
 from recon_fast.data.readers.folder import list_folder
 from recon_fast.data.readers.hdf5 import VARIANTS, is_scanobjectnn, list_hdf5_file, list_scanobjectnn
 from recon_fast.data.readers.listed import (
+    is_few_shot,
     is_modelnet,
     is_shapenet,
     is_shapenet_part,
+    list_few_shot,
+    list_fold,
     list_modelnet,
     list_shapenet,
     list_shapenet_part,
@@ -89,8 +91,12 @@ def open_dataset(
     Raises:
         InputError: nothing that can be read is there, or a packed set is damaged.
     """
-    packed = open_packed(path, num_points=num_points)
-    return open_source(path, kind, held_out_fraction=held_out_fraction) if packed is None else packed
+    path = path.expanduser()
+    if not path.exists() or not is_packed(path):
+        return open_source(path, kind, held_out_fraction=held_out_fraction)
+    if path.is_dir():
+        return read_shards(path, num_points=num_points)
+    return read_packed(path, num_points=num_points, mapped=True)
 
 
 def prepare_shapes(config: DataConfig, seed: int, console: Console, parts: bool = False) -> Shapes:
@@ -110,7 +116,7 @@ def prepare_shapes(config: DataConfig, seed: int, console: Console, parts: bool 
         found: Shapes | Source = _make(config.shapes, seed, console, parts)
     else:
         found = open_dataset(
-            Path(config.path).expanduser(),
+            Path(config.path),
             config.kind,
             num_points=config.num_points,
             held_out_fraction=config.held_out_fraction,
@@ -174,8 +180,7 @@ def say_left_out(problems: list[Problem], console: Console) -> None:
 
 def say_notes(shapes: Shapes, console: Console) -> None:
     """Say what of the files is not used or was changed."""
-    for note in shapes.notes:
-        say(console, f"{shapes.name}: {note}", style="yellow")
+    warn(console, *(f"{shapes.name}: {note}" for note in shapes.notes))
 
 
 def fingerprint(shapes: Shapes) -> str:

@@ -87,6 +87,10 @@ def read_packed(path: Path, *, num_points: int = 1, mapped: bool = False, verify
             raise InputError(
                 f"{path} must have clouds of at least {num_points} points, got one of {smallest}"
             )
+        up: Any = text("up") or "unknown"
+        scale: Any = text("scale") or "unknown"
+        if up not in get_args(Up) or scale not in get_args(Scale):
+            raise InputError(f"{path} is damaged: it states {up} as the up axis and {scale} as the scale")
         shapes = Shapes(
             name=text("name") or path.stem,
             keys=keys,
@@ -97,7 +101,7 @@ def read_packed(path: Path, *, num_points: int = 1, mapped: bool = False, verify
             class_names=get.texts("class_names", "C"),
             captions=get.texts("captions", count) if "captions" in file else None,
             validation=get("validation", (count,), "b", optional=True),
-            conventions=_conventions(path, text("up") or "unknown", text("scale") or "unknown"),
+            conventions=Conventions(up, scale),
             features=_features(path, file, get, count),
             checksum=hdf5_attribute(file["points"], "blake2b", str, str(path)),
             notes=parse_json(text("notes") or "[]", list[str], f"{path}: notes must be a list"),
@@ -161,12 +165,6 @@ def dataset_checksums(path: Path) -> dict[str, str]:
         file.visit(names.append)
         sets = {name: file[name] for name in names if hasattr(file[name], "dtype")}  # groups aside
         return {name: str(hdf5_attribute(item, "blake2b", str, str(path))) for name, item in sets.items()}
-
-
-def _conventions(path: Path, up: Any, scale: Any) -> Conventions:
-    if up not in get_args(Up) or scale not in get_args(Scale):
-        raise InputError(f"{path} is damaged: it states {up} as the up axis and {scale} as the scale")
-    return Conventions(up, scale)
 
 
 @contextmanager
@@ -238,7 +236,7 @@ def read_shards(folder: Path, *, num_points: int = 1) -> Shapes:
         DataProblems: shards are missing, cut off, damaged, or not those that the manifest names.
         InputError: the manifest is damaged or of a newer version, or a cloud is smaller.
     """
-    manifest = _check_shards(folder)
+    manifest = verify_shards(folder, whole=False)
     sets = [
         read_packed(folder / shard["file"], num_points=num_points, mapped=True, verify=False)
         for shard in manifest["shards"]
@@ -254,35 +252,18 @@ def read_shards(folder: Path, *, num_points: int = 1) -> Shapes:
     return join_shapes(sets, manifest["name"], manifest.get("notes", []), checksum)
 
 
-def open_packed(path: Path, *, num_points: int = 1) -> Shapes | None:
-    """Shapes, mapped, of a packed file or a folder of shards; None where `path` is neither.
-
-    Raises:
-        InputError: as `read_packed` and `read_shards`.
-    """
-    if not path.exists() or not is_packed(path):
-        return None
-    if path.is_dir():
-        return read_shards(path, num_points=num_points)
-    return read_packed(path, num_points=num_points, mapped=True)
-
-
-def verify_shards(folder: Path, progress: Progress | None = None) -> None:
-    """Read all shards once, with as many threads as cores, and compare their checksums.
+def verify_shards(folder: Path, progress: Progress | None = None, whole: bool = True) -> Manifest:
+    """The manifest of a folder of shards, if the files it names are there and those that were packed.
 
     Args:
         folder: a folder of shards.
         progress: gets (done, total) shards.
+        whole: read all shards once, with as many threads as cores, and compare their checksums.
 
     Raises:
         DataProblems: shards are missing, cut off, damaged, or not those that the manifest names.
         InputError: the manifest is damaged or of a newer version.
     """
-    _check_shards(folder, progress, whole=True)
-
-
-def _check_shards(folder: Path, progress: Progress | None = None, whole: bool = False) -> Manifest:
-    """The manifest, if the files it names are there and those that were packed; `whole` reads them too."""
     what = "the manifest of a sharded set"
     version = read_json(folder / MANIFEST, _Marked, what)["version"]
     if version != SHARDS_VERSION:

@@ -311,7 +311,7 @@ def _each(items: Sequence[Any], name: str, join: Callable[[list[Any]], Any]) -> 
 
 def join_shapes(sets: list[Shapes], name: str, notes: list[str], checksum: str | None = None) -> Shapes:
     """One set of several that have the same things each; nothing that is mapped is read."""
-    starts = np.cumsum([0] + [len(shapes.points) for shapes in sets])
+    starts = np.cumsum([0] + [int(shapes.offsets[-1]) for shapes in sets])
     offsets = [shapes.offsets[:-1] + start for shapes, start in zip(sets, starts, strict=False)]
     validation = np.concatenate(  # a shard without such shapes leaves it out
         [np.zeros(len(one), np.bool_) if one.validation is None else one.validation for one in sets]

@@ -15,7 +15,7 @@ from recon_fast.data.loading import DataProblems, Reading, read_clouds, read_eac
 from recon_fast.data.open import SETS, open_dataset, say_left_out, say_notes
 from recon_fast.data.packed import is_packed
 from recon_fast.data.readers.clouds import FILES
-from recon_fast.data.shapes import Entry, Shapes, Source, turned
+from recon_fast.data.shapes import Conventions, Entry, Shapes, Source, join_shapes, turned
 from recon_fast.errors import InputError
 
 _FLAG = "--data.on_problem"
@@ -113,26 +113,26 @@ def _joined(parts: Sequence[CloudSet]) -> CloudSet:
     """Several sets as one; labels, if all have them, by the names of their classes."""
     sets = [part.shapes for part in parts]
     names = list(dict.fromkeys(name for one in sets for name in one.class_names))
-    labels, captions = None, None
-    if all(one.labels is not None for one in sets):
-        place = [np.array([names.index(name) for name in one.class_names], np.int64) for one in sets]
-        labels = np.concatenate([p[one.labels] for p, one in zip(place, sets, strict=True)])
-    if all(one.captions is not None for one in sets):
-        captions = [caption for one in sets for caption in one.captions or ()]
-    ups = {one.conventions for one in sets}
-    sizes = np.concatenate([np.diff(one.offsets) for one in sets])
-    shapes = Shapes(
-        name=f"{sets[0].name} and {len(sets) - 1} more",
-        keys=[key for one in sets for key in one.keys],
-        points=np.empty((0, 3), np.float32),
-        offsets=np.concatenate([[0], sizes.cumsum()]),
-        held_out=np.concatenate([one.held_out for one in sets]),
-        labels=labels,
-        class_names=names if labels is not None else [],
-        captions=captions,
-    )
-    if len(ups) == 1:
-        shapes.conventions = ups.pop()
+    alike = []
+    for one in sets:
+        place = np.array([names.index(name) for name in one.class_names], np.int64)
+        labels = None if one.labels is None else place[one.labels]
+        alike.append(
+            replace(
+                one,
+                labels=labels,
+                class_names=names,
+                parts=None,
+                class_parts=None,
+                pictures=None,
+                features=None,
+            )
+        )
+    shapes = join_shapes(alike, f"{sets[0].name} and {len(sets) - 1} more", [])
+    if shapes.labels is None:
+        shapes.class_names = []
+    if len({one.conventions for one in sets}) > 1:
+        shapes.conventions = Conventions()
     ends = np.cumsum([len(part) for part in parts])
 
     def read(rows: Sequence[int]) -> Iterator[NDArray]:

@@ -16,10 +16,9 @@ from torch import Tensor
 from recon_fast.checkpoint.restore import Restored, restore
 from recon_fast.config import ReConConfig
 from recon_fast.config.frozen import EmbedConfig, FeatureKind, RetrieveConfig, SvmConfig, ZeroShotConfig
-from recon_fast.console import ProgressBars, say
+from recon_fast.console import ProgressBars, warn
 from recon_fast.data.batches.transforms import unit_sphere
 from recon_fast.data.conventions import check_conventions
-from recon_fast.data.open import prepare_shapes
 from recon_fast.data.readers.clouds import looks_transposed
 from recon_fast.data.shapes import Shapes
 from recon_fast.device import autocast, resolve_device, resolve_precision
@@ -29,12 +28,11 @@ from recon_fast.models import Encoding, PretrainModel, build_model
 from recon_fast.models.classifier import classification_feature
 from recon_fast.models.tokenizer import take_groups
 from recon_fast.training.probe import RATIO, svm_feature, zero_shot_feature
-from recon_fast.training.scores import Scores
 
 KINDS: tuple[FeatureKind, ...] = get_args(FeatureKind)
 Cloud = NDArray | Tensor
 # Points of a cloud per group, as in all official protocols: 1024 and 64, 2048 and 128, 8192 and 512.
-POINTS_PER_GROUP = 16
+_POINTS_PER_GROUP = 16
 _BATCH = {"cpu": 16, "cuda": 256}  # on a CPU 4 to 32 are equally fast, within a tenth
 
 
@@ -71,7 +69,7 @@ class PointEncoder:
     @property
     def usual_points(self) -> int:
         """Points that larger clouds are reduced to, unless told otherwise."""
-        return max(POINTS_PER_GROUP * self.model.config.num_group, self.model.config.group_size)
+        return max(_POINTS_PER_GROUP * self.model.config.num_group, self.model.config.group_size)
 
     @property
     def usual_batch(self) -> int:
@@ -135,6 +133,18 @@ class PointEncoder:
             out = out[0]
         first = clouds[0]
         return out.to(first.device) if isinstance(first, Tensor) else out.numpy()
+
+    def sampled(self, cloud: Cloud, name: str = "points") -> Tensor:
+        """A cloud [N, 3] as training sees it: unit sphere, farthest-point sample of 16 points a group.
+
+        Returns:
+            float32 [1, min(N, 16 G), 3], on the device.
+
+        Raises:
+            InputError: as `embed`; `name` is what messages call the cloud.
+        """
+        self._check(cloud, name)
+        return self._batch([cloud], self.usual_points, True)
 
     def head(self, kind: str, ratio: float = RATIO) -> Callable[[Encoding], Tensor]:
         """From an encoding to features [B, D]. Raises InputError for a kind that the model has not."""
@@ -273,8 +283,7 @@ def open_encoder(checkpoint: str | None, config: EncodingConfig, console: Consol
     given = {name: getattr(config.model, name) for name in ("num_heads", "num_group", "group_size")}
     if checkpoint is not None:
         return load(checkpoint, config.device, config.precision, **given)
-    text = "NO CHECKPOINT: the encoder is at random, its numbers are what training has to beat"
-    say(console, text, "yellow")
+    warn(console, "NO CHECKPOINT: the encoder is at random, its numbers are what training has to beat")
     architecture = getattr(ReConConfig, config.model.size)()
     architecture = replace(architecture, **{name: value for name, value in given.items() if value})
     device = resolve_device(config.device)
@@ -316,8 +325,8 @@ def embed_in_turn(
 
 def warn_of_conventions(shapes: Shapes, encoder: PointEncoder, console: Console) -> None:
     """Say what about `shapes` is not as the encoder knows it."""
-    for text in check_conventions(shapes, encoder.conventions) if encoder.conventions else []:
-        say(console, text, style="yellow")
+    if encoder.conventions:
+        warn(console, *check_conventions(shapes, encoder.conventions))
 
 
 def describe_encoder(encoder: PointEncoder) -> dict[str, Any]:
@@ -333,45 +342,4 @@ def describe_encoder(encoder: PointEncoder) -> dict[str, Any]:
         "width": config.dim,
         "groups": config.num_group,
         "precision": str(encoder.dtype)[6:],
-    }
-
-
-def open_labelled(
-    config: SvmConfig | ZeroShotConfig, shapes: Shapes | None, encoder: PointEncoder, console: Console
-) -> tuple[Shapes, NDArray[np.int64]]:
-    """The shapes that were given, or those that the settings name, and their labels [S].
-
-    Raises:
-        InputError: broken shapes, or shapes without labels.
-    """
-    if shapes is None:
-        shapes = prepare_shapes(config.data.reading(encoder.least_points), config.seed, console)
-    if shapes.labels is None:
-        raise InputError(f"data must have labels, got none in {shapes.name}")
-    warn_of_conventions(shapes, encoder, console)
-    return shapes, shapes.labels
-
-
-def describe_scores(
-    config: SvmConfig | ZeroShotConfig,
-    encoder: PointEncoder,
-    shapes: Shapes,
-    class_names: list[str],
-    scores: Scores,
-    warnings: list[str],
-) -> dict[str, Any]:
-    """What a result says of any classification of shapes by their features."""
-    tested = scores.confusion.sum(1).tolist()
-    return {
-        "task": config.command,
-        "data": shapes.name,
-        **describe_encoder(encoder),
-        "seed": config.seed,
-        "num_points": config.data.num_points or encoder.usual_points,
-        "classes": len(class_names),
-        "test": sum(tested),
-        "warnings": warnings,
-        **scores.summary(),
-        "by_class": scores.by_class_name(class_names),
-        "test_by_class": dict(zip(class_names, tested, strict=True)),
     }

@@ -18,9 +18,9 @@ from rich.console import Console
 from rich.table import Table
 
 from recon_fast.config.downstream import FewshotConfig, FinetuneConfig
-from recon_fast.console import ProgressBars, say
+from recon_fast.console import ProgressBars, say, warn
 from recon_fast.data.open import prepare_shapes
-from recon_fast.data.readers.few_shot import draw_episode, few_shot_folds, is_few_shot, read_fold
+from recon_fast.data.readers.listed import few_shot_folds, is_few_shot, read_fold
 from recon_fast.data.shapes import Shapes
 from recon_fast.errors import InputError
 from recon_fast.schema import read_json, read_yaml
@@ -93,8 +93,7 @@ def fewshot(
                     warnings += [f"{folder.relative_to(run)}: {line}" for line in ended.get("warnings", [])]
                 bars(f"{way} way, {shot} shot", config.folds, config.folds)
                 say(console, f"{way} way, {shot} shot: {mean_and_deviation(done)}")
-        for line in warnings:
-            say(console, line, style="yellow")
+        warn(console, *warnings)
         report = {
             "task": "fewshot",
             "protocol": config.protocol,
@@ -120,7 +119,7 @@ def fewshot(
         table.add_row(f"{way} way", *(mean_and_deviation(accuracies[way, shot]) for shot in config.shots))
     console.print(table)
     if config.official_protocol:
-        say(console, "official protocol: the test set chose the epoch, so this is optimistic", style="yellow")
+        warn(console, "official protocol: the test set chose the epoch, so this is optimistic")
     return FewshotResult(run, accuracies)
 
 
@@ -137,6 +136,58 @@ def _run(config: FewshotConfig, resume: Path | str | None, console: Console) -> 
         check_same_config(read_yaml(run / "config.yaml"), config.to_dict(), run)
         with locked(run):
             yield run
+
+
+def draw_episode(
+    shapes: Shapes, way: int, shot: int, fold: int = 0, *, seed: int = 0, num_test: int = 20
+) -> Shapes:
+    """An episode drawn from a labelled set: a function of the set, these numbers and the seed alone.
+
+    Classes are drawn among those that are large enough, then `shot` shapes of each to train on and `num_test`
+    others to test on, which are held out in what is returned. The first come from what the set trains on and
+    the others from what it holds out, as in the published folds; a set that holds nothing out gives both.
+
+    Returns:
+        `way` (`shot` + `num_test`) shapes, training first, with labels from 0 to `way` - 1.
+
+    Raises:
+        InputError: the set has no labels, or fewer than `way` classes are large enough.
+    """
+    for name, value in (("way", way), ("shot", shot), ("num_test", num_test)):
+        if value < 1:
+            raise InputError(f"{name} must be at least 1, got {value}")
+    if shapes.labels is None:
+        raise InputError(f"an episode must be drawn from a labelled set, and {shapes.name} has no labels")
+    by_key = np.array(sorted(range(len(shapes)), key=shapes.keys.__getitem__), np.int64)
+    has_test = shapes.held_out.any() and not shapes.held_out.all()
+    rng = np.random.default_rng((seed, fold, way, shot))
+    chosen: list[int] = []
+    train: list[np.ndarray] = []
+    test: list[np.ndarray] = []
+    for label in rng.permutation(np.unique(shapes.labels)).tolist():
+        rows = rng.permutation(by_key[shapes.labels[by_key] == label])
+        held_out = shapes.held_out[rows] if has_test else np.arange(len(rows)) >= shot
+        first, rest = rows[~held_out][:shot], rows[held_out][:num_test]
+        if len(first) == shot and len(rest) == num_test:
+            chosen.append(label)
+            train.append(first)
+            test.append(rest)
+    if len(chosen) < way:
+        raise InputError(
+            f"{way}-way {shot}-shot episodes need {way} classes with {shot} shapes to train on and "
+            f"{num_test} to test on, got {len(chosen)} in {shapes.name}"
+        )
+    chosen = chosen[:way]
+    rows = np.concatenate([*train[:way], *test[:way]])
+    return replace(
+        shapes.take(rows),
+        name=f"{shapes.name} {way}-way {shot}-shot {fold}",
+        held_out=np.arange(len(rows)) >= way * shot,
+        labels=np.concatenate([np.repeat(np.arange(way), shot), np.repeat(np.arange(way), num_test)]),
+        class_names=[shapes.class_names[label] for label in chosen],
+        class_parts=None if shapes.class_parts is None else [shapes.class_parts[label] for label in chosen],
+        validation=None,
+    )
 
 
 def mean_and_deviation(accuracies: list[float]) -> str:

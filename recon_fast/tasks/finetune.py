@@ -80,18 +80,15 @@ class Classification(DownstreamTask[FinetuneConfig, Classifier, SampledShapes, S
     def sizes(self) -> dict[str, int]:
         return {"classes": len(self.shapes.class_names)}
 
-    def details(self, scores: Scores, voted: Scores | None) -> dict[str, Any]:
-        by_class = scores.by_class_name(self.shapes.class_names)
-        return {"voted_accuracy": None if voted is None else voted.accuracy, "by_class": by_class}
-
     def write(self, run: Path, shapes: SampledShapes, scores: Scores) -> None:
         write_confusion(scores, self.shapes.class_names, run / "confusion")
 
-    def sentence(self, scores: Scores, voted: Scores | None) -> str:
+    def report(self, scores: Scores, voted: Scores | None) -> tuple[dict[str, Any], str, str]:
+        by_class = scores.by_class_name(self.shapes.class_names)
         text = f"{scores.accuracy:.2f} %, mean of the classes {scores.mean_class_accuracy:.2f} %"
         if voted is not None:
             text += f", voted {voted.accuracy:.2f} % ({self.config.votes} votes)"
-        return text
+        return {"voted_accuracy": voted and voted.accuracy, "by_class": by_class}, "", text
 
 
 @torch.no_grad()

@@ -8,7 +8,7 @@ import numpy as np
 from rich.console import Console
 
 from recon_fast.config import PackConfig
-from recon_fast.console import ProgressBars, say
+from recon_fast.console import ProgressBars, say, warn
 from recon_fast.data.open import open_source, say_left_out
 from recon_fast.data.packed import is_packed
 from recon_fast.data.packing import check_output, pack, partial_folder
@@ -68,6 +68,5 @@ def pack_shapes(source: str | Path, out: str | Path, config: PackConfig, console
             overwrite=config.overwrite,
         )
     say_left_out(packed.problems, console)
-    for note in packed.notes:
-        say(console, note, style="yellow")
+    warn(console, *packed.notes)
     return packed.summary()

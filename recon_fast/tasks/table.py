@@ -2,9 +2,9 @@
 
 import csv
 import io
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, NamedTuple, TypedDict
 
 from recon_fast.errors import InputError
 from recon_fast.schema import read_json
@@ -31,8 +31,7 @@ class _Result(TypedDict):
     data: str
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     """A line of a table."""
 
     task: str
@@ -41,11 +40,6 @@ class Row:
     chosen_by: str
     note: str
     run: str  # or whose number it is
-
-    @property
-    def cells(self) -> tuple[str, ...]:
-        """As in the header."""
-        return self.data, self.result, self.chosen_by, self.note, self.run
 
 
 def read_result(run: Path) -> list[Row]:
@@ -113,16 +107,16 @@ def render(rows: list[Row], form: Format) -> str:
         out = io.StringIO()
         writer = csv.writer(out)
         writer.writerow(("task", *_HEADER))
-        writer.writerows((row.task, *row.cells) for row in rows)
+        writer.writerows(rows)
         return out.getvalue()
     tables = []
     for task in dict.fromkeys(row.task for row in rows):
-        own = [row.cells for row in rows if row.task == task]
+        own = [row[1:] for row in rows if row.task == task]
         tables.append((_markdown if form == "markdown" else _latex)(TASKS.get(task, task), own))
     return "\n\n".join(tables) + "\n"
 
 
-def _markdown(title: str, rows: list[tuple[str, ...]]) -> str:
+def _markdown(title: str, rows: Sequence[tuple[str, ...]]) -> str:
     lines = [f"### {title}", "", _line(_HEADER), "|---|--:|---|---|---|"]
     return "\n".join(lines + [_line(cells) for cells in rows])
 
@@ -137,7 +131,7 @@ _ESCAPES = str.maketrans(
 )
 
 
-def _latex(title: str, rows: list[tuple[str, ...]]) -> str:
+def _latex(title: str, rows: Sequence[tuple[str, ...]]) -> str:
     body = [" & ".join(cell.translate(_ESCAPES) for cell in cells) + r" \\" for cells in (_HEADER, *rows)]
     return "\n".join(
         [

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from recon_fast.config.frozen import QueryTeacherConfig
 from recon_fast.config.teacher import TeacherConfig
-from recon_fast.console import ProgressBars, say
+from recon_fast.console import ProgressBars, say, warn
 from recon_fast.data.batches.transforms import Standardizer
 from recon_fast.data.readers.pictures import decode_picture
 from recon_fast.data.shapes import read_bytes
@@ -90,7 +90,7 @@ def _same_weights(found: Weights, kind: str, encoder: PointEncoder, console: Con
         )
     if found.random:
         text = "the teachers have random weights: they tell only what was learned by heart, real ones know"
-        say(console, text, style="yellow")
+        warn(console, text)
     return found
 
 
@@ -147,7 +147,7 @@ def text_features(
         return mean
     reference = [row[text] for text in dict.fromkeys(among or texts)]
     if len(reference) < 2:
-        say(console, "one text alone cannot be standardized as in training: expect little", style="yellow")
+        warn(console, "one text alone cannot be standardized as in training: expect little")
         return mean
     return Standardizer(table[reference]).mean_view(mean)
 
@@ -166,7 +166,7 @@ def picture_feature(
     picture = decode_picture(read_bytes(path), path)
     found = _same_weights(image_weights(config), "image", encoder, console)
     if is_standardized(encoder):
-        say(console, "one picture alone cannot be standardized as in training: expect little", style="yellow")
+        warn(console, "one picture alone cannot be standardized as in training: expect little")
     teacher = ImageTeacher(config, encoder.device, found)
     feature = teacher(np.stack([teacher.view(picture, b"", 0)]))[0].numpy()
     _check_width(len(feature), encoder.model.config.image_dim, "image", config.image, encoder)

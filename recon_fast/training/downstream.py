@@ -21,7 +21,7 @@ from recon_fast.checkpoint.restore import load_encoder, restore
 from recon_fast.checkpoint.training import save_best
 from recon_fast.config import ReConConfig
 from recon_fast.config.downstream import DownstreamConfig
-from recon_fast.console import say
+from recon_fast.console import say, warn
 from recon_fast.data.batches.labelled import Augmentation, LabelledShapes, split_off
 from recon_fast.data.batches.resident import Batch
 from recon_fast.data.batches.stream import BatchStream
@@ -30,13 +30,12 @@ from recon_fast.data.shapes import Shapes
 from recon_fast.distributed import from_first
 from recon_fast.errors import InputError
 from recon_fast.models import Classifier, PartSegmenter
-from recon_fast.training.adamw import AdamW
 from recon_fast.training.folder import Resumed
 from recon_fast.training.metrics import Metrics
-from recon_fast.training.optim import downstream_groups
+from recon_fast.training.optim import AdamW, downstream_groups
 from recon_fast.training.record import write_result
 from recon_fast.training.run import Task
-from recon_fast.training.scores import say_doubts
+from recon_fast.training.scores import score_doubts
 
 
 class Summarised(Protocol):
@@ -132,14 +131,13 @@ class DownstreamTask(Task[DownstreamResult[S]], Generic[C, M, D, S]):
         self.model, self.conventions = (
             start_model(self.config, self.make, self.console) if self.trains else self._restore()
         )
-        known = self.known(self.conventions)
-        for text in check_conventions(self.shapes, known) if self.conventions else []:
-            say(self.console, text, style="yellow")
+        if self.conventions:
+            warn(self.console, *check_conventions(self.shapes, self.known(self.conventions)))
         self.model.to(self.device)
         if self.trains:
             self.train_set = self.gather(splits.train)
             self.select_set = None if splits.select is None else self.gather(splits.select)
-            say_doubts(self.shapes, splits.train, splits.test, self.console)
+            warn(self.console, *score_doubts(self.shapes, splits.train, splits.test))
         self.test_set = self.gather(splits.test)
         if resumed is not None:
             self.best = resumed.state["best"]
@@ -153,7 +151,7 @@ class DownstreamTask(Task[DownstreamResult[S]], Generic[C, M, D, S]):
         known = restored.model.config.num_group, restored.model.config.group_size
         if known != wanted:
             text = f"{restored.file} is of {known[0]} groups of {known[1]} points, here they are "
-            say(self.console, f"{text}{wanted[0]} of {wanted[1]}", style="yellow")
+            warn(self.console, f"{text}{wanted[0]} of {wanted[1]}")
             restored = restore(config.checkpoint, num_group=wanted[0], group_size=wanted[1])
         model: Any = restored.model
         if not isinstance(model, kind):
@@ -218,7 +216,9 @@ class DownstreamTask(Task[DownstreamResult[S]], Generic[C, M, D, S]):
             load_weights(run / "best" / "model.safetensors", self.model)
         scores = self.measure(self.test_set)
         voted = self.measure(self.test_set, config.votes) if config.votes else None
-        warnings = say_doubts(shapes, splits.train if self.trains else None, splits.test, console)
+        warnings = score_doubts(shapes, splits.train if self.trains else None, splits.test)
+        warn(console, *warnings)
+        details, table, sentence = self.report(scores, voted)
         result = {
             "task": config.command,
             "data": shapes.name,
@@ -231,18 +231,17 @@ class DownstreamTask(Task[DownstreamResult[S]], Generic[C, M, D, S]):
             "selected_on": None if epoch is None else splits.selected_on,
             "epoch": epoch,
             **scores.summary(),
-            **self.details(scores, voted),
+            **details,
             "votes": config.votes,
             "warnings": warnings,
         }
         write_result(run, result, lambda: self.write(run, self.test_set, scores))
-        if table := self.table(scores):
+        if table:
             say(console, table)
         chosen = "" if epoch is None else f"; weights of epoch {epoch}, chosen by: {splits.selected_on}"
-        say(console, f"{shapes.name}: {self.sentence(scores, voted)}{chosen}; {run / 'result.json'}")
+        say(console, f"{shapes.name}: {sentence}{chosen}; {run / 'result.json'}")
         if epoch is not None and splits.selected_on == "test":
-            text = "official protocol: the test set chose the epoch, so this is optimistic"
-            say(console, text, style="yellow")
+            warn(console, "official protocol: the test set chose the epoch, so this is optimistic")
         return DownstreamResult(run, scores, voted)
 
     def known(self, conventions: dict[str, Any]) -> dict[str, Any]:
@@ -266,20 +265,14 @@ class DownstreamTask(Task[DownstreamResult[S]], Generic[C, M, D, S]):
         """Classes and the like, for the line at the start and for result.json."""
 
     @abstractmethod
-    def details(self, scores: S, voted: S | None) -> dict[str, Any]:
-        """What result.json holds beside the summary of the scores."""
+    def report(self, scores: S, voted: S | None) -> tuple[dict[str, Any], str, str]:
+        """What result.json holds beside the summary of the scores; and for people a table, which may be
+        empty, and a sentence.
+        """
 
     @abstractmethod
     def write(self, run: Path, shapes: D, scores: S) -> None:
         """Tables and pictures. May raise OSError."""
-
-    def table(self, scores: S) -> str:
-        """Lines for people, before the sentence; empty for none."""
-        return ""
-
-    @abstractmethod
-    def sentence(self, scores: S, voted: S | None) -> str:
-        """The result for people."""
 
 
 def start_model(
@@ -305,7 +298,7 @@ def start_model(
         changes["skip_near_origin"] = m.skip_near_origin
     restored = None
     if config.checkpoint is None:
-        say(console, "no checkpoint: the encoder starts at random", style="yellow")
+        warn(console, "no checkpoint: the encoder starts at random")
         architecture = getattr(ReConConfig, "base" if m.size == "auto" else m.size)(**changes)
     else:
         restored = restore(config.checkpoint)

@@ -17,7 +17,7 @@ from rich.console import Console
 from recon_fast.checkpoint.training import find_checkpoint, list_checkpoints
 from recon_fast.config import OptimConfig, PretrainConfig, RetrieveConfig, SvmConfig, ZeroShotConfig
 from recon_fast.config.downstream import DownstreamConfig
-from recon_fast.console import say
+from recon_fast.console import warn
 from recon_fast.data.batches.stream import VERSION
 from recon_fast.distributed import from_first
 from recon_fast.errors import InputError
@@ -196,7 +196,7 @@ def choose_run(config: RunConfig, resume: Path | str | None, console: Console) -
         resumed = Resumed(*find_checkpoint(Path(resume)))
         checkpoint = resumed.checkpoint
         for text in resumed.damaged:
-            say(console, f"{text}; continuing from {checkpoint.name}", style="yellow")
+            warn(console, f"{text}; continuing from {checkpoint.name}")
         check_same_config(resumed.state["config"], config.to_dict(), checkpoint)
         stream = resumed.state.get("stream", 1)
         if stream != VERSION:

@@ -1,21 +1,26 @@
-"""The losses of a model as a step computes them: over all processes, and compiled where that is wanted."""
+"""The losses of a model as a step computes them: over all processes, compiled or with less memory where that
+is wanted.
+"""
 
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from rich.console import Console
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils.checkpoint import checkpoint
 
 from recon_fast.config import PretrainConfig
 from recon_fast.config.downstream import DownstreamConfig
-from recon_fast.console import say
+from recon_fast.console import say, warn
 from recon_fast.data.batches.resident import Batch
 from recon_fast.device import autocast, seed_step
 from recon_fast.distributed import gather_rows, own_rows, world_size
 from recon_fast.errors import InputError
+from recon_fast.models.blocks import Block, ReConBlock
 from recon_fast.models.tokenizer import FoldedNorm
 
 _TRIES = 3  # with CUDA graphs the first warms up, the second records, the third replays
@@ -115,6 +120,15 @@ def averaged(losses: LossModule, device: torch.device) -> nn.Module:
     )
 
 
+def recompute_blocks(model: nn.Module) -> None:
+    """Let the transformer blocks keep their inputs alone and run again in the backward pass (Chen et al.,
+    "Training deep nets with sublinear memory cost", 2016); drop-path draws are the same both times.
+    """
+    for module in model.modules():
+        if isinstance(module, Block | ReConBlock):
+            module.forward = partial(checkpoint, module.forward, use_reentrant=False)  # type: ignore[method-assign]
+
+
 def compile_losses(
     losses: LossModule,
     config: PretrainConfig | DownstreamConfig,
@@ -162,7 +176,7 @@ def compile_losses(
         return
     losses.run = losses.losses
     torch.compiler.reset()
-    say(console, f"torch.compile is left out, the step runs without it: {reason}", style="yellow")
+    warn(console, f"torch.compile is left out, the step runs without it: {reason}")
 
 
 def dry_run(losses: nn.Module, batch: Batch, seed: int, dtype: torch.dtype) -> dict[str, float]:

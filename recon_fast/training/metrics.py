@@ -15,7 +15,7 @@ from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from recon_fast.console import say
+from recon_fast.console import say, warn
 from recon_fast.errors import InputError
 from recon_fast.files import whole_file
 
@@ -120,8 +120,7 @@ class Metrics:
     def skip(self, step: int, why: str, in_a_row: int, limit: int) -> None:
         """Say and count that a step changes nothing."""
         self.skipped += 1
-        text = f"step {step} is skipped: {why} ({in_a_row} in a row, at most {limit})"
-        say(self.console, text, style="yellow")
+        warn(self.console, f"step {step} is skipped: {why} ({in_a_row} in a row, at most {limit})")
 
     def step(self, step: int, total: int, values: dict[str, float]) -> None:
         """Add one step's values, of a skipped step those that mean something; at the end of a window (or of
@@ -179,7 +178,7 @@ class Metrics:
 
     def _say_failed(self, text: str) -> None:
         if not self.failed:
-            say(self.console, f"log: {text}", style="yellow")
+            warn(self.console, f"log: {text}")
         self.failed = True
 
     def close(self) -> None:

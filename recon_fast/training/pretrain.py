@@ -12,14 +12,16 @@ from rich.console import Console
 from torch import Tensor
 
 from recon_fast.checkpoint import load_initial
-from recon_fast.config import DataConfig, PretrainConfig
-from recon_fast.console import ProgressBars, say
+from recon_fast.config import DataConfig, PretrainConfig, ReConConfig
+from recon_fast.console import ProgressBars, say, warn
 from recon_fast.data.batches.resident import (
+    PLACES,
     Batch,
     ResidentShapes,
     Sampling,
     choose_placement,
-    describe_placement,
+    free_memory,
+    needed_bytes,
 )
 from recon_fast.data.batches.stream import BatchStream
 from recon_fast.data.batches.transforms import standardize
@@ -31,12 +33,10 @@ from recon_fast.distributed import from_first
 from recon_fast.errors import InputError
 from recon_fast.models import PretrainModel, build_model
 from recon_fast.teachers import compute_features
-from recon_fast.training.adamw import AdamW
 from recon_fast.training.folder import Resumed, features_beside
-from recon_fast.training.memory import check_memory
 from recon_fast.training.metrics import Metrics
-from recon_fast.training.optim import build_optimizer
-from recon_fast.training.probe import ProbeData, ProbeResult, run_probe, show_probe
+from recon_fast.training.optim import AdamW, build_optimizer
+from recon_fast.training.probe import ProbeData, ProbeResult, probe, show_probe
 from recon_fast.training.profile import Profile
 from recon_fast.training.run import Task, run_task
 from recon_fast.training.scores import score_doubts
@@ -117,9 +117,10 @@ class Pretraining(Task[PretrainResult]):
         )
         placement = choose_placement(config.data.placement, shapes, features, self.rows, self.device)
         self.train_set = ResidentShapes(shapes, features, self.rows, self.device, placement)
-        self.placement, self.placed = describe_placement(
-            self.train_set.placement, shapes, features, self.rows
-        )
+        placed, dtype = self.train_set.placement, str(shapes.points.dtype)
+        needed = needed_bytes(shapes, features, self.rows)
+        self.placement = {"placement": placed, "storage": dtype, "bytes": needed}
+        self.placed = f"{dtype} clouds, {needed / 1e6:.1f} MB {PLACES[placed]}"
         self.probe_data = None if probed is None else split_probe(config, probed, features, self.device)
         torch.manual_seed(config.seed)
         self.model = build_model(model_config).to(self.device)
@@ -136,7 +137,12 @@ class Pretraining(Task[PretrainResult]):
     def _probe(self, when: str) -> ProbeResult | None:
         if self.probe_data is None:
             return None
-        return run_probe(self.model, self.probe_data, self.config, self.dtype, self.console, when)
+        with self.console.status(f"probing the encoder {when}"):
+            result = probe(self.model, self.probe_data, self.config.data.num_points, self.dtype)
+        scores = {"linear SVM": result.svm, "zero-shot": result.zero_shot}
+        said = ", ".join(f"{name} {value:.1f} %" for name, value in scores.items() if value is not None)
+        say(self.console, f"encoder {when}: {said or 'nothing to probe'}")
+        return result
 
     @staticmethod
     def losses(model: PretrainModel, *batch: Tensor | None) -> dict[str, Tensor]:
@@ -180,6 +186,20 @@ class Pretraining(Task[PretrainResult]):
         return PretrainResult(checkpoint, self.before, after)
 
 
+def check_memory(config: ReConConfig, device: torch.device) -> None:
+    """Raise InputError unless a model to train may fit into the free memory of a device.
+
+    Counted are the weights of attention and MLP alone, with their gradients and moments.
+    """
+    needed = 16 * 12 * config.dim**2 * (config.depth + config.decoder_depth)
+    free = free_memory(device)
+    if needed > free:
+        raise InputError(
+            f"model.dim {config.dim} and model.depth {config.depth} need at least {needed / 2**30:,.1f} GiB "
+            f"of memory to train, {free / 2**30:,.1f} are free on {device}"
+        )
+
+
 def check_same_teacher(old: dict[str, Any], new: dict[str, Any], checkpoint: Path) -> None:
     """Raise unless the features are of the teachers that the checkpoint saw, wherever their files lie."""
     changed = [
@@ -218,8 +238,7 @@ def prepare_features(
         return None
     is_random = features.teacher.get("weights") == "random"
     if is_random:
-        text = "teachers have random weights: they show that training works, real ones give results"
-        say(console, text, style="yellow")
+        warn(console, "teachers have random weights: they show that training works, real ones give results")
     wanted = is_random if config.standardize == "auto" else config.standardize == "on"
     return standardize(features) if wanted else features
 
@@ -247,8 +266,7 @@ def prepare_probe_shapes(config: PretrainConfig, shapes: Shapes, console: Consol
         )
         trained = training_conventions(shapes, config.data.num_points)
         shapes = prepare_shapes(data, config.seed, console)
-        for text in check_conventions(shapes, trained, "--probe"):
-            say(console, text, style="yellow")
+        warn(console, *check_conventions(shapes, trained, "--probe"))
     if shapes.labels is None or not shapes.held_out.any() or shapes.held_out.all():
         say(console, f"no probe: {shapes.name} has no labels or no held-out shapes")
         return None

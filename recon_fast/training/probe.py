@@ -13,7 +13,6 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from recon_fast.config import PretrainConfig
 from recon_fast.console import say
 from recon_fast.data.batches.resident import ResidentShapes, Sampling
 from recon_fast.device import autocast
@@ -177,23 +176,6 @@ def probe(
         return ProbeResult(svm, zero, 100 / len(present))
 
     return from_first(judged)
-
-
-def run_probe(
-    model: PretrainModel,
-    data: ProbeData,
-    config: PretrainConfig,
-    dtype: torch.dtype,
-    console: Console,
-    when: str,
-) -> ProbeResult:
-    """Probe and say how it went in a line."""
-    with console.status(f"probing the encoder {when}"):
-        result = probe(model, data, config.data.num_points, dtype)
-    scores = {"linear SVM": result.svm, "zero-shot": result.zero_shot}
-    said = ", ".join(f"{name} {value:.1f} %" for name, value in scores.items() if value is not None)
-    say(console, f"encoder {when}: {said or 'nothing to probe'}")
-    return result
 
 
 def show_probe(console: Console, data: ProbeData, before: ProbeResult | None, after: ProbeResult) -> None:

@@ -4,7 +4,7 @@ import json
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ContextDecorator, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,14 +16,14 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from recon_fast.console import say
+from recon_fast.device import peak_memory
 from recon_fast.errors import InputError
 from recon_fast.models import PretrainModel
 from recon_fast.models.recon import Encoder, Reconstruction
 from recon_fast.models.tokenizer import Tokenizer
 from recon_fast.models.two_tower import Tower
-from recon_fast.training.loop import Loop, Timer
+from recon_fast.training.loop import Loop
 from recon_fast.training.losses import LossModule
-from recon_fast.training.memory import peak_memory
 
 PARTS = ("data", "group", "tokenizer", "encoder", "decoder", "losses", "backward", "optimizer")
 _MODULES: dict[type[nn.Module], str] = {
@@ -65,21 +65,13 @@ class Parts:
         self.since = now
 
 
-def _timed(method: Callable[..., Any], timer: Timer, name: str) -> Callable[..., Any]:
-    def call(*arguments: Any, **named: Any) -> Any:
-        with timer(name):
-            return method(*arguments, **named)
-
-    return call
-
-
 @contextmanager
-def watch(model: PretrainModel, timer: Timer) -> Iterator[None]:
+def watch(model: PretrainModel, timer: Callable[[str], ContextDecorator]) -> Iterator[None]:
     """Enter `timer` around the grouping and the modules of `model`."""
     watched = [(m, "forward", _MODULES[type(m)]) for m in model.modules() if type(m) in _MODULES]
     watched.append((model, "group", "group"))
     for module, method, name in watched:
-        setattr(module, method, _timed(getattr(module, method), timer, name))
+        setattr(module, method, timer(name)(getattr(module, method)))
     try:
         yield
     finally:

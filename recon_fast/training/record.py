@@ -20,12 +20,12 @@ import torch
 
 import recon_fast
 from recon_fast.data.shapes import Shapes
+from recon_fast.device import peak_memory
 from recon_fast.distributed import world_size
 from recon_fast.errors import InputError
 from recon_fast.schema import read_json, write_json
-from recon_fast.training.memory import peak_memory
 
-_PACKAGES = ("triton", "numpy", "numba", "h5py", "timm", "open_clip_torch", "safetensors")
+_PACKAGES = ("triton", "numpy", "numba", "h5py", "timm", "open_clip_torch", "safetensors", "jsonargparse")
 
 
 def describe_data(shapes: Shapes, path: str | None) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from recon_fast.checkpoint.training import (
     set_damaged_aside,
 )
 from recon_fast.config import DataConfig
-from recon_fast.console import say
+from recon_fast.console import say, warn
 from recon_fast.data.batches.resident import Batch
 from recon_fast.data.batches.stream import VERSION
 from recon_fast.data.open import fingerprint, prepare_shapes, verify_shards_of
@@ -36,13 +36,11 @@ from recon_fast.data.shapes import Shapes
 from recon_fast.device import resolve_precision
 from recon_fast.distributed import from_first, lost_ranks, process_group, rank, world_size
 from recon_fast.errors import InputError
-from recon_fast.training.adamw import AdamW
 from recon_fast.training.folder import Resumed, check_batch, keep_config, open_run
 from recon_fast.training.loop import Loop, StepValues
-from recon_fast.training.losses import LossModule, averaged, compile_losses
-from recon_fast.training.memory import recompute_blocks
+from recon_fast.training.losses import LossModule, averaged, compile_losses, recompute_blocks
 from recon_fast.training.metrics import Metrics
-from recon_fast.training.optim import num_epochs
+from recon_fast.training.optim import AdamW, num_epochs
 from recon_fast.training.profile import Profile, profile, steps_profiled
 from recon_fast.training.record import RunRecord, describe_data, versions
 
@@ -270,7 +268,7 @@ def _run(task: Task[R], run: Path, resumed: Resumed | None) -> R:
                         try:
                             _save(task, run, data, loop, record)
                         except SaveFailed as error:
-                            say(console, f"{error}; training goes on", style="yellow")
+                            warn(console, f"{error}; training goes on")
                 checkpoint = checkpoint_folder(run, loop.step)
                 if first:
                     checkpoint = _save(task, run, data, loop, record)

@@ -8,9 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
 
-from recon_fast.console import say
 from recon_fast.data.shapes import Shapes
 
 _SHOWN = 3  # names in a line
@@ -112,16 +110,6 @@ def score_doubts(shapes: Shapes, train: NDArray[np.int64] | None, test: NDArray[
     if one_point:
         what = "1 cloud is" if len(one_point) == 1 else f"{len(one_point)} clouds are"
         lines.append(f"{what} one point again and again ({_some(one_point)})")
-    return lines
-
-
-def say_doubts(
-    shapes: Shapes, train: NDArray[np.int64] | None, test: NDArray[np.int64], console: Console
-) -> list[str]:
-    """Say what `score_doubts` finds, and give it for the result."""
-    lines = score_doubts(shapes, train, test)
-    for line in lines:
-        say(console, line, style="yellow")
     return lines
 
 

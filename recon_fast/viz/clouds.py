@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from recon_fast.config import StatedUp
 from recon_fast.data.conventions import state_up, turn_up
 from recon_fast.data.loading import load
-from recon_fast.data.open import open_source
-from recon_fast.data.packed import open_packed
+from recon_fast.data.open import open_dataset
 from recon_fast.data.readers.clouds import FILES, SURFACE_POINTS, read_cloud
 from recon_fast.data.shapes import Shapes, Source
 from recon_fast.errors import InputError
@@ -66,9 +65,7 @@ def open_or_list(name: str, kind: str, count: int, seed: int) -> Shapes | Source
     """
     if name == PROCEDURAL:
         return procedural_shapes(count, seed, pictures=False)
-    path = Path(name).expanduser()
-    shapes = open_packed(path)
-    return open_source(path, kind) if shapes is None else shapes
+    return open_dataset(Path(name), kind)
 
 
 def _pick_shapes(name: str, count: int, kind: str, up: StatedUp) -> tuple[Shapes, list[str]]:

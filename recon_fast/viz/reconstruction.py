@@ -7,14 +7,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from recon_fast.data.batches.transforms import unit_sphere
-from recon_fast.errors import InputError
-from recon_fast.kernels import chamfer_distance, farthest_point_sample
+from recon_fast.kernels import chamfer_distance
 from recon_fast.models import AnyModel, Encoding, PretrainModel
 from recon_fast.models.blocks import CrossAttention, split_heads
 from recon_fast.models.recon import group_points
 from recon_fast.models.tokenizer import take_groups
-from recon_fast.tasks.embed import POINTS_PER_GROUP
 
 TOKENS = ("cls", "img", "text")
 
@@ -77,38 +74,13 @@ def encode_and_attend(model: AnyModel, points: Tensor) -> tuple[Encoding, Tensor
     return encoding, torch.stack(found) if found else None
 
 
-def sampled(cloud: NDArray, model: AnyModel, name: str) -> Tensor:
-    """A cloud [N, 3] as training sees it: unit sphere, farthest-point sample of 16 points a group.
-
-    Returns:
-        float32 [1, min(N, 16 G), 3], on the CPU.
-
-    Raises:
-        InputError: fewer points than groups or a group has, or points that are not finite.
-    """
-    config = model.config
-    least = max(config.num_group, config.group_size)
-    if cloud.ndim != 2 or cloud.shape[1] != 3 or len(cloud) < least:
-        raise InputError(
-            f"{name} must be [N, 3] with at least {least} points for this model, got {list(cloud.shape)}"
-        )
-    if not np.isfinite(cloud).all():
-        raise InputError(f"{name} must be finite, got NaN or inf")
-    points = unit_sphere(torch.from_numpy(np.array(cloud, np.float64))[None]).float()
-    wanted = max(POINTS_PER_GROUP * config.num_group, config.group_size)
-    if len(cloud) > wanted:
-        idx = farthest_point_sample(points, wanted, skip_near_origin=config.skip_near_origin)
-        points = take_groups(points, idx)
-    return points
-
-
 @torch.inference_mode()
 def look(model: AnyModel, points: Tensor, seed: int = 0) -> Seen:
     """Run the model on one cloud, masked for the reconstruction and whole for the rest.
 
     Args:
         model: in evaluation mode.
-        points: [1, N, 3] float32, from `sampled`, on the model's device.
+        points: [1, N, 3] float32, from `PointEncoder.sampled`, on the model's device.
         seed: of the mask.
     """
     groups = group_points(points, model.config)

@@ -18,7 +18,7 @@ from rich.console import Console
 
 from recon_fast.checkpoint.training import list_checkpoints
 from recon_fast.config import ReportConfig
-from recon_fast.console import say
+from recon_fast.console import say, warn
 from recon_fast.errors import InputError
 from recon_fast.schema import parse_json, read_json
 from recon_fast.tasks.table import read_result
@@ -197,7 +197,7 @@ def report(paths: Sequence[Path], config: ReportConfig, console: Console) -> Pat
                 places, problem = embedding_map(mapped, config), None
             except InputError as error:
                 places, problem = None, f"No map of embeddings: {error}"
-                say(console, problem, style="yellow")
+                warn(console, problem)
         reload = config.follow if any(run.ended is None for run in runs) else 0
         written = write_page(config.out, run_page(runs, places, problem, reload))
         if not reload:
@@ -303,7 +303,7 @@ def _results(runs: Sequence[Run]) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = []
     for run in runs:
         with suppress(InputError):  # none yet, of another version, or being written
-            rows += [(row.task, *row.cells) for row in read_result(run.path)]
+            rows += read_result(run.path)
     return rows
 
 

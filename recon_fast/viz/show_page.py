@@ -17,7 +17,7 @@ from recon_fast.tasks.embed import PointEncoder, load
 from recon_fast.tasks.text_space import is_standardized, query_teacher, text_features, unit
 from recon_fast.viz.clouds import Picked, pick_clouds, spread
 from recon_fast.viz.html import packed, page, write_page
-from recon_fast.viz.reconstruction import TOKENS, Seen, look, sampled
+from recon_fast.viz.reconstruction import TOKENS, Seen, look
 
 Captions = list[tuple[str, float]]  # with their cosine, the nearest first
 
@@ -41,8 +41,8 @@ def show(checkpoint: Path, names: list[str], config: ShowConfig, console: Consol
     seen: list[Seen] = []
     with ProgressBars(console) as bars:
         for i, cloud in enumerate(picked):
-            points = sampled(cloud.points, encoder.model, cloud.name)
-            seen.append(look(encoder.model, points.to(encoder.device), config.seed))
+            points = encoder.sampled(cloud.points, cloud.name)
+            seen.append(look(encoder.model, points, config.seed))
             bars("looking at clouds", i + 1, len(picked))
     notes = _notes(encoder)
     tokens = [one.text for one in seen if one.text is not None]

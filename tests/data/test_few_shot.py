@@ -7,8 +7,9 @@ from layouts import cloud, cut, write_fold, write_folder, write_modelnet_hdf5, w
 
 from recon_fast.data.loading import DataProblems, load
 from recon_fast.data.open import open_source
-from recon_fast.data.readers.few_shot import draw_episode, few_shot_folds, read_fold
+from recon_fast.data.readers.listed import few_shot_folds, read_fold
 from recon_fast.errors import InputError
+from recon_fast.tasks.fewshot import draw_episode
 
 SMALL = {"num_points": 64, "max_points": 128}
 

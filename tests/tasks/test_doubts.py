@@ -10,7 +10,7 @@ from tiny import Lines, tiny_config, tiny_shapes
 
 from recon_fast.config.frozen import SvmConfig
 from recon_fast.tasks.finetune import finetune
-from recon_fast.tasks.svm import svm_probe
+from recon_fast.tasks.frozen import svm_probe
 from recon_fast.training.pretrain import pretrain
 from recon_fast.training.scores import score_doubts
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from recon_fast.tasks.part_scores import likeliest, score_parts, write_table
+from recon_fast.tasks.partseg import likeliest, score_parts, write_table
 
 CLASS_PARTS = [[0, 1], [2, 3, 4], [5]]
 

@@ -13,7 +13,7 @@ import recon_fast
 from recon_fast.cli import main
 from recon_fast.config.frozen import FrozenConfig, SvmConfig
 from recon_fast.errors import InputError
-from recon_fast.tasks.svm import knn_predictions, svm_probe
+from recon_fast.tasks.frozen import knn_predictions, svm_probe
 from recon_fast.training.probe import svm_accuracy
 
 

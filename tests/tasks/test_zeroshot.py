@@ -14,7 +14,7 @@ from recon_fast.cli import main
 from recon_fast.config.frozen import QueryTeacherConfig, ZeroShotConfig
 from recon_fast.errors import InputError
 from recon_fast.models import Classifier, ReCon
-from recon_fast.tasks.zeroshot import zero_shot
+from recon_fast.tasks.frozen import zero_shot
 from recon_fast.training.probe import nearest_texts, zero_shot_accuracy
 
 

@@ -12,9 +12,8 @@ from torch import nn
 from recon_fast.checkpoint.training import list_checkpoints, named_optimizer_state
 from recon_fast.config import OptimConfig
 from recon_fast.models.blocks import Block, ReConBlock
-from recon_fast.training.adamw import AdamW
-from recon_fast.training.memory import recompute_blocks
-from recon_fast.training.optim import build_optimizer, parameter_groups
+from recon_fast.training.losses import recompute_blocks
+from recon_fast.training.optim import AdamW, build_optimizer, parameter_groups
 from recon_fast.training.pretrain import pretrain
 
 

@@ -15,7 +15,7 @@ from tiny import Lines, tiny_config, tiny_shapes
 
 from recon_fast.config.frozen import SvmConfig
 from recon_fast.errors import InputError
-from recon_fast.tasks.svm import svm_probe
+from recon_fast.tasks.frozen import svm_probe
 from recon_fast.training import folder as owner_module
 from recon_fast.training.folder import LOCK, choose_run, locked
 from recon_fast.training.pretrain import pretrain

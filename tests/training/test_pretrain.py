@@ -23,6 +23,7 @@ from recon_fast.models import ReCon, losses
 from recon_fast.training import pretrain as pretrain_module
 from recon_fast.training.loop import NonFiniteLoss
 from recon_fast.training.pretrain import pretrain
+from recon_fast.training.probe import ProbeResult
 
 QUIET = Console(quiet=True)
 
@@ -278,7 +279,7 @@ def test_what_cannot_start_leaves_no_folder(tmp_path, monkeypatch):
     bad.write_bytes(b"short")
     with pytest.raises(InputError, match="truncated or no safetensors file"):
         train(replace(tiny_config(tmp_path / "new" / "run"), init=str(bad)))
-    monkeypatch.setattr(pretrain_module, "run_probe", Mock(side_effect=KeyboardInterrupt))
+    monkeypatch.setattr(pretrain_module, "probe", Mock(side_effect=KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         train(tiny_config(tmp_path / "new" / "run"))
     assert [file.name for file in tmp_path.iterdir()] == ["bad.safetensors"]
@@ -353,9 +354,8 @@ def test_runs_outside_the_main_thread(tmp_path):
 
 
 def test_an_interrupted_last_probe_keeps_the_checkpoint(tmp_path, monkeypatch):
-    first = Mock(return_value=None)
-    monkeypatch.setattr(pretrain_module, "run_probe", Mock(side_effect=[first, KeyboardInterrupt]))
-    monkeypatch.setattr(pretrain_module, "asdict", lambda _: None)
+    first = ProbeResult(None, None, 0.0)
+    monkeypatch.setattr(pretrain_module, "probe", Mock(side_effect=[first, KeyboardInterrupt]))
     result = train(tiny_config(tmp_path / "run"))
     assert (result.stopped_by, result.after) == ("SIGINT", None)
     assert result.checkpoint.is_dir()

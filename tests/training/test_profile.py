@@ -9,8 +9,9 @@ import torch
 from tiny import TINY_MODEL, Lines, tiny_config, tiny_shapes
 
 from recon_fast.config import ReConConfig
+from recon_fast.device import peak_memory
 from recon_fast.models import build_model
-from recon_fast.training.memory import peak_memory, recompute_blocks
+from recon_fast.training.losses import recompute_blocks
 from recon_fast.training.pretrain import pretrain
 from recon_fast.training.profile import PARTS, Parts
 

@@ -53,7 +53,7 @@ class Augmentation:
 class LabelledShapes(ABC):
     """The shapes at `rows` on a device, as a training set of `recon_fast.data.batches.stream.BatchStream`."""
 
-    ahead = together = False
+    ahead = together = False  # as in `ResidentShapes`
 
     def __init__(
         self, shapes: Shapes, rows: NDArray[np.int64], num_points: int, device: torch.device

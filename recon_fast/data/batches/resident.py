@@ -8,7 +8,6 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +21,7 @@ from recon_fast.errors import InputError
 
 SHARE = 0.5  # of the free memory that the shapes may take; the rest is the model's
 _UPLOAD = 4096  # rows copied to a device at once
-_NAMES = {"device": "on the device", "host": "in the host's memory", "mmap": "mapped from files"}
+PLACES = {"device": "on the device", "host": "in the host's memory", "mmap": "mapped from files"}
 
 
 def needed_bytes(shapes: Shapes, features: Features | None, rows: np.ndarray) -> int:
@@ -67,15 +66,6 @@ def choose_placement(
     if not mapped:
         return "host"  # where they are
     return "host" if needed <= SHARE * free_memory(torch.device("cpu")) else "mmap"
-
-
-def describe_placement(
-    placement: str, shapes: Shapes, features: Features | None, rows: np.ndarray
-) -> tuple[dict[str, Any], str]:
-    """What was chosen, for run.json and for people."""
-    needed, dtype = needed_bytes(shapes, features, rows), str(shapes.points.dtype)
-    said = f"{dtype} clouds, {needed / 1e6:.1f} MB {_NAMES[placement]}"
-    return {"placement": placement, "storage": dtype, "bytes": needed}, said
 
 
 class DeviceTable:

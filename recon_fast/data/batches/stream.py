@@ -10,14 +10,14 @@ not uniform.
 
 from collections.abc import Generator, Iterator
 from contextlib import AbstractContextManager, closing
-from types import TracebackType
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from recon_fast.data.batches.counter import Stream, keys, permute
-from recon_fast.data.batches.resident import Batch
+from recon_fast.data.batches.labelled import LabelledShapes
+from recon_fast.data.batches.resident import Batch, ResidentShapes
 from recon_fast.data.loading import in_order
 from recon_fast.distributed import rank, world_size
 
@@ -25,36 +25,19 @@ VERSION = 2  # of what is drawn: with another one a run could not continue as it
 _WINDOW = 8  # micro-batches that are drawn together
 
 
-class TrainingSet(Protocol):
-    """Shapes that batches are drawn from; all numbers are a function of the seed in `how`, step and shape."""
-
-    ahead: bool  # a thread draws, at most two batches ahead
-    together: bool  # several micro-batches are drawn at once
-
-    def __len__(self) -> int: ...
-
-    def draw(self, index: Tensor, step: Tensor, how: Any) -> Any:
-        """The shapes at index [B] in steps [B], int64, where they lie; with `together` it can be `split`."""
-        ...
-
-    def finish(self, drawn: Any, how: Any) -> Batch:
-        """What was drawn, as the model takes it."""
-        ...
-
-
 def epoch_rows(seed: int, epoch: Tensor, places: Tensor, count: int) -> Tensor:
     """The shapes at some places [W, n] of the orders of epochs [W], of `count` shapes: [W, n]; all int64."""
     return permute(places, count, keys(seed, epoch, Stream.ORDER, torch.zeros_like(epoch)), rounds=16)
 
 
-class BatchStream(AbstractContextManager["BatchStream"]):
+class BatchStream(Iterator[Batch], AbstractContextManager["BatchStream"]):
     """This process's part of each micro-batch from step `start` on: iterate, and close when done.
 
     The parts of all processes, in order of their ranks, are what one process would get, whatever `accumulate`
     is. Each epoch has a new order, whose last shapes are dropped if they fill no batch.
 
     Args:
-        shapes: drawn from.
+        shapes: drawn from; all numbers are a function of the seed in `how`, step and shape.
         how: how, with the seed.
         batch_size: of a step, over all processes and micro-batches; a multiple of their number.
         accumulate: micro-batches of a step.
@@ -62,7 +45,13 @@ class BatchStream(AbstractContextManager["BatchStream"]):
     """
 
     def __init__(
-        self, shapes: TrainingSet, how: Any, batch_size: int, accumulate: int, start: int, stop: int
+        self,
+        shapes: ResidentShapes | LabelledShapes,
+        how: Any,
+        batch_size: int,
+        accumulate: int,
+        start: int,
+        stop: int,
     ) -> None:
         self.shapes, self.how = shapes, how
         self.batch_size, self.accumulate = batch_size, accumulate
@@ -84,7 +73,7 @@ class BatchStream(AbstractContextManager["BatchStream"]):
     def _draw(self, micros: range) -> list[Any]:
         rows = self.rows(torch.tensor(micros))
         steps = (torch.tensor(micros) // self.accumulate)[:, None].expand_as(rows)
-        drawn = self.shapes.draw(rows.flatten(), steps.flatten(), self.how)
+        drawn: Any = self.shapes.draw(rows.flatten(), steps.flatten(), self.how)
         return list(drawn.split(rows.shape[1])) if self.together else [drawn]
 
     def _batches(self) -> Generator[Batch, None, None]:
@@ -95,9 +84,6 @@ class BatchStream(AbstractContextManager["BatchStream"]):
                 for drawn in window:
                     yield self.shapes.finish(drawn, self.how)
 
-    def __iter__(self) -> Iterator[Batch]:
-        return self
-
     def __next__(self) -> Batch:
         return next(self.batches)
 
@@ -105,7 +91,5 @@ class BatchStream(AbstractContextManager["BatchStream"]):
         """Stop drawing ahead."""
         self.batches.close()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()

@@ -50,8 +50,11 @@ def list_folder(path: Path, held_out_fraction: float) -> Source:
 
     relative = [cloud.relative_to(path) for cloud in clouds]
     stems = Counter(file.with_suffix("").as_posix() for file in relative)
-    captions = _read_captions_json(path / "captions.json")
-    used: set[Path] = {*clouds, path / "captions.json"}
+    listed = path / "captions.json"
+    captions: dict[str, str] = {}
+    if listed.exists():
+        captions = read_json(listed, dict[str, str], "JSON {key: caption}")
+    used: set[Path] = {*clouds, listed}
     entries: list[Entry] = []
     problems: list[Problem] = []
     notes: list[str] = []
@@ -72,14 +75,17 @@ def list_folder(path: Path, held_out_fraction: float) -> Source:
         if caption is None and (text := beside.get(f"{cloud.stem}.txt")):
             used.add(text)
             try:
-                caption = text.read_text(encoding="utf-8-sig").strip()
+                caption = text.read_text(encoding="utf-8-sig")
             except (OSError, UnicodeDecodeError) as error:
                 problems.append(Problem(key, text, f"must be a caption in UTF-8: {error}"))
         if picture is not None:
             used.add(picture)
-        entries.append(Entry(key, cloud, picture=picture, caption=caption or None))
+        entries.append(Entry(key, cloud, picture=picture, caption=(caption or "").strip() or None))
 
-    classes = [_class_of(entry.cloud.relative_to(path)) for entry in entries]
+    classes = []  # of each shape the first folder that is not the name of a split
+    for entry in entries:
+        folders_of = entry.cloud.relative_to(path).parts[:-1]
+        classes.append(next((part for part in folders_of if part.lower() not in _SPLITS), None))
     names = sorted({name for name in classes if name is not None})
     labelled = None not in classes and len(names) > 1
     has_test = any("test" in _folders(file) for file in relative)
@@ -147,11 +153,6 @@ def _folders(file: Path) -> list[str]:
     return [part.lower() for part in file.parts[:-1]]
 
 
-def _class_of(file: Path) -> str | None:
-    """The first folder that is not the name of a split."""
-    return next((part for part in file.parts[:-1] if part.lower() not in _SPLITS), None)
-
-
 def _is_packed_file(file: Path) -> bool:
     """A packed file that lies among the clouds it was made from is not one of them."""
     if file.suffix.lower() != ".h5":
@@ -160,13 +161,6 @@ def _is_packed_file(file: Path) -> bool:
         return is_packed(file)
     except InputError:
         return False  # broken: reported with the other files
-
-
-def _read_captions_json(file: Path) -> dict[str, str]:
-    if not file.exists():
-        return {}
-    captions: dict[str, str] = read_json(file, dict[str, str], "JSON {key: caption}")
-    return {key: text.strip() for key, text in captions.items()}
 
 
 def _gaps(entries: list[Entry], known: set[str]) -> list[Problem]:

@@ -1,4 +1,5 @@
-"""Layouts in which lists name the shapes: ShapeNet55, ModelNet and ShapeNetPart. y is up in all of them.
+"""Layouts in which lists name the shapes, ShapeNet55, ModelNet and ShapeNetPart, and folds of few-shot
+classification. y is up in all of them.
 
 ShapeNet55, as ReCon, Point-MAE and Point-BERT read it:
 
@@ -20,6 +21,10 @@ ShapeNetPart, whose points carry the part that they belong to; the val list is f
     synsetoffset2category.txt                   <category> <synset> a line (optional)
     train_test_split/shuffled_{train,val,test}_file_list.json   ["shape_data/<synset>/<id>", ...]
     <synset>/<id>.txt                           rows x y z, a normal, and the part, 0 to 49
+
+Few-shot folds, each a set of its own; the folder is also spelled <w>way<s>shot:
+
+    <w>way_<s>shot/<fold>.pkl                   {"train": [(cloud, label, class)], "test": ...}
 """
 
 import re
@@ -29,8 +34,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple, TypedDict
 
+from recon_fast.data.loading import load
 from recon_fast.data.readers.pickled import pickled_entries, read_pickled
-from recon_fast.data.shapes import BadFile, Entry, Problem, Source
+from recon_fast.data.shapes import BadFile, Entry, Problem, Shapes, Source
 from recon_fast.errors import InputError
 from recon_fast.files import names_in, read_lines
 from recon_fast.schema import read_json
@@ -79,6 +85,7 @@ CATEGORIES = {  # in the official order, which labels count in
     "Table": Category("04379243", range(47, 50)),
 }
 NUM_PARTS = 50
+_FOLDER = re.compile(r"(\d+)way_?(\d+)shot")
 _PART_LISTS = 'a list of ShapeNetPart\'s shapes, ["shape_data/<synset>/<id>", ...]'
 
 
@@ -298,3 +305,72 @@ def _check_table(file: Path) -> None:
             raise InputError(
                 f"{file} must list ShapeNetPart's 16 categories as <category> <synset>, got {line}"
             )
+
+
+def is_few_shot(path: Path) -> bool:
+    """Is it the folder of one kind of episodes, or does it hold such folders?"""
+    return any(_FOLDER.fullmatch(name) for name in (path.resolve().name, *(names_in(path) or ())))
+
+
+def list_few_shot(path: Path) -> Source:
+    """The one fold of a folder.
+
+    Raises:
+        InputError: there is none, or there are several to choose from.
+    """
+    folds = sorted(path.glob("*.pkl") if _FOLDER.fullmatch(path.resolve().name) else path.glob("*/*.pkl"))
+    if not folds:
+        raise InputError(f"few-shot folds must be files <w>way_<s>shot/<fold>.pkl, got none in {path}")
+    if len(folds) > 1:
+        raise InputError(
+            f"few-shot folds are sets of their own: choose one of {path}, for instance {folds[0]}"
+        )
+    return list_fold(folds[0])
+
+
+def few_shot_folds(root: Path, way: int, shot: int) -> dict[int, Path]:
+    """The folds of `way` classes and `shot` shapes of each, by number; empty where there are none."""
+    files = [*root.glob(f"{way}way_{shot}shot/*.pkl"), *root.glob(f"{way}way{shot}shot/*.pkl")]
+    return dict(sorted((int(file.stem), file) for file in files if file.stem.isdecimal()))
+
+
+def list_fold(path: Path) -> Source:
+    """Entries of a fold, its test list held out. Labels count in its classes, as many as the name of its
+    folder says, or as there are; y is up.
+    """
+    source = Source(f"{path.resolve().parent.name} {path.stem}", path, [], up="y")
+    try:
+        found = read_pickled(path)
+    except BadFile as error:
+        source.problems = [Problem(path.stem, path, error.what)]
+        return source
+    folder = _FOLDER.fullmatch(path.resolve().parent.name)
+    way = int(folder[1]) if folder else len({row.label for row in found})
+    source.entries, source.problems = pickled_entries(path, found, way)
+    names: dict[int, str] = {}
+    for entry, (_, label, _, name) in zip(source.entries, found, strict=True):
+        if names.setdefault(label, name) != name:
+            what = f"row {entry.row}: label {label} must be class {names[label]} as before, got {name}"
+            source.problems.append(Problem(entry.key, path, what))
+    source.class_names = [names.get(label, str(label)) for label in range(way)]
+    return source
+
+
+def read_fold(
+    root: Path, way: int, shot: int, fold: int, *, num_points: int = 1024, max_points: int = 8192
+) -> Shapes:
+    """One published fold, its test list held out.
+
+    Args:
+        root: the folder that holds <w>way_<s>shot.
+        way, shot, fold: which one.
+        num_points, max_points: as `load` takes them.
+
+    Raises:
+        InputError: there is no such fold, or it cannot be used.
+    """
+    folds = few_shot_folds(root, way, shot)
+    if fold not in folds:
+        there = f"folds {', '.join(map(str, folds))}" if folds else "none of this kind"
+        raise InputError(f"fold must be a file {root}/{way}way_{shot}shot/{fold}.pkl, got {there}")
+    return load(list_fold(folds[fold]), num_points=num_points, max_points=max_points)[0]
