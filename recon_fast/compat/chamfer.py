@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from recon_fast import kernels
 from recon_fast.compat.common import function_class
-from recon_fast.kernels.distance import distance_backward
+from recon_fast.kernels.nearest import distance_backward
 
 _REDUCTIONS = ("sum", "mean", None)
 

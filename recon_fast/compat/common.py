@@ -27,9 +27,14 @@ def to_3d(points: Tensor) -> Tensor:
 
 
 def rows_at(rows: Tensor, idx: Tensor) -> Tensor:
-    """Rows [B, N, D] at idx [B, ...] as [B, ..., D], 0 where an index is negative. Differentiable."""
-    if rows.shape[1] == 0:
+    """Rows [B, N, D] at idx [B, ...] as [B, ..., D], 0 where an index is negative.
+
+    Differentiable where they are floating point, with gradients that are the same in every run.
+    """
+    if 0 in (*rows.shape, *idx.shape):
         return rows.new_zeros(*idx.shape, rows.shape[2])
+    if rows.is_floating_point():
+        return kernels.gather_features(rows.mT, idx).movedim(1, -1).contiguous()
     batch = torch.arange(len(rows), device=rows.device).view(-1, *[1] * (idx.ndim - 1))
     return rows[batch, idx.clamp_min(0)].masked_fill((idx < 0)[..., None], 0)
 

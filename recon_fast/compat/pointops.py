@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from recon_fast import kernels
+from recon_fast.compat import common
 from recon_fast.kernels._check import check_points, check_tensor
 
 _FAR = 1e10  # squared distance where there is no neighbour
@@ -21,7 +22,7 @@ def _lengths(offset: Tensor) -> Tensor:
 
 def _rows(feat: Tensor, idx: Tensor) -> Tensor:
     """feat [n, c] at idx [...] as [..., c], 0 where an index is -1; differentiable."""
-    return feat[idx.long().clamp_min(0)].masked_fill((idx < 0)[..., None], 0)
+    return common.rows_at(feat[None], idx[None])[0]
 
 
 def farthest_point_sampling(xyz: Tensor, offset: Tensor, new_offset: Tensor) -> Tensor:

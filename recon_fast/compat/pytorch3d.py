@@ -13,8 +13,8 @@ from torch import Tensor
 from recon_fast import kernels
 from recon_fast.compat import common
 from recon_fast.kernels._check import check_lengths, check_tensor, read_lengths
+from recon_fast.kernels.backend import in_transform
 from recon_fast.kernels.reference import of_pairs, zero_padding
-from recon_fast.kernels.transforms import in_transform
 
 KNN = namedtuple("KNN", "dists idx knn")
 

@@ -15,9 +15,9 @@ linear_max               (x [G,K,C], weight [O,C], bias [O]) -> [G,O]
 packed_knn, packed_ball_query, packed_farthest_point_sample: in packed batches, [N, 3] and lengths [B]
 neighbor_edges           (idx [M,k]) -> [2,E], the edges of a graph
 
-An operator's file here (fps, knn, ball, nearest, chamfer, features, attention, pool, edges) checks, registers
-and differentiates. The file of the same name in `cpu` holds numba kernels, that in `triton` its kernels for
-GPUs, that in `reference` the specification in plain PyTorch: there fps, knn, ball and edges are in `points`.
+An operator's file here (fps, knn, ball, nearest, chamfer, features, attention, pool, packed) checks,
+registers and differentiates. The file of the same name in `cpu` holds numba kernels, that in `triton` its
+kernels for GPUs. `reference` is the specification in plain PyTorch: of points, features and Chamfer distance.
 `use_backend` chooses an implementation, `torch_threads` the threads on a CPU.
 """
 
@@ -26,13 +26,17 @@ from recon_fast.kernels.attention import masked_cross_attention
 from recon_fast.kernels.backend import torch_threads, use_backend
 from recon_fast.kernels.ball import ball_query
 from recon_fast.kernels.chamfer import chamfer_distance
-from recon_fast.kernels.edges import neighbor_edges
 from recon_fast.kernels.features import gather_features, interpolate_features
 from recon_fast.kernels.fps import farthest_point_sample
 from recon_fast.kernels.knn import PointGroups, knn, sample_and_group
 from recon_fast.kernels.metrics import FScore, density_aware_chamfer, f_score
 from recon_fast.kernels.nearest import mutual_nearest, nearest_neighbor
-from recon_fast.kernels.packed import packed_ball_query, packed_farthest_point_sample, packed_knn
+from recon_fast.kernels.packed import (
+    neighbor_edges,
+    packed_ball_query,
+    packed_farthest_point_sample,
+    packed_knn,
+)
 from recon_fast.kernels.pool import linear_max
 
 __all__ = [

@@ -17,8 +17,7 @@ def check_tensor(name: str, value: object) -> None:
 
 def check_cloud(name: str, cloud: Tensor, like: str = "", other: Tensor | None = None) -> None:
     """Raise unless `cloud` is a non-empty floating point [B, N, 3], with as many clouds as `other` has."""
-    if not isinstance(cloud, Tensor):
-        check_tensor(name, cloud)
+    check_tensor(name, cloud)
     shape = cloud.shape
     if len(shape) != 3 or shape[2] != 3 or (other is not None and shape[0] != other.shape[0]):
         batch = "B" if other is None else other.shape[0]
@@ -34,8 +33,7 @@ def check_cloud(name: str, cloud: Tensor, like: str = "", other: Tensor | None =
 
 def check_points(name: str, points: Tensor) -> None:
     """Raise unless `points` is a non-empty floating point [N, 3]."""
-    if not isinstance(points, Tensor):
-        check_tensor(name, points)
+    check_tensor(name, points)
     shape = points.shape
     if len(shape) != 2 or shape[1] != 3:
         hint = f"; it looks transposed: pass {name}.mT" if len(shape) == 2 and shape[0] == 3 else ""
@@ -89,8 +87,7 @@ def check_lengths(name: str, lengths: Tensor | None, batch: int) -> None:
     """Raise unless `lengths` is None or an int32 or int64 [B]. Does not read the values."""
     if lengths is None:
         return
-    if not isinstance(lengths, Tensor):
-        check_tensor(name, lengths)
+    check_tensor(name, lengths)
     if lengths.shape != (batch,) or lengths.dtype not in _UNSIGNED:
         got = f"{lengths.dtype} {tuple(lengths.shape)}"
         raise ValueError(f"{name} must be an int32 or int64 [{batch}], got {got}")

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from recon_fast.kernels import backend, reference
 from recon_fast.kernels._check import check_same_device, check_tensor, in_one_dtype
-from recon_fast.kernels.transforms import in_transform
+from recon_fast.kernels.backend import in_transform
 
 # Queries up to which reading each key once beats matrix products on a CPU; ReCon asks three.
 _FEW = 4

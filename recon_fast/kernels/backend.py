@@ -10,6 +10,7 @@ from importlib.util import find_spec
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from recon_fast.kernels import reference, selftest
 
@@ -24,7 +25,7 @@ _MODULES = {
     "ball_query": "ball",
     "gather_features": "features",
     "interpolate_features": "features",
-    "neighbor_edges": "edges",
+    "neighbor_edges": "knn",
     "nearest_neighbor": "nearest",
     "chamfer_distance": "chamfer",
     "masked_cross_attention": "attention",
@@ -116,6 +117,21 @@ def torch_threads() -> AbstractContextManager[bool]:
     if absent("cpu", OPERATORS[0]):
         return nullcontext(False)
     return import_module(f"{__package__}.cpu.launch").torch_threads()
+
+
+def in_transform() -> bool:
+    """Within torch.func.grad, jvp, vmap, ..., or torch.autograd.forward_ad.dual_level.
+
+    `register_autograd` gives gradients in reverse mode. Forward mode would take its operators for constants,
+    and the transforms of torch.func refuse them. There the operators only search, and what is differentiable
+    in the points they find is plain PyTorch.
+    """
+    return torch._C._functorch.peek_interpreter_stack() is not None or forward_ad._current_level >= 0
+
+
+# What torch.compiler.assume_constant_result sets, which takes seconds to import: a graph is compiled for the
+# transforms it is called in, and anew for others.
+in_transform._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def implementation(operator: str, function: str, tensor: Tensor) -> Callable:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from recon_fast.kernels import backend
 from recon_fast.kernels._check import check_cloud, check_lengths, check_same_device, read_lengths
-from recon_fast.kernels.distance import differentiable, empty_search, register_search
+from recon_fast.kernels.nearest import differentiable, empty_search, register_search
 
 PADDINGS = ("none", "first")
 

@@ -13,9 +13,8 @@ from torch import Tensor
 
 from recon_fast.kernels import backend, reference
 from recon_fast.kernels._check import check_same_device, check_tensor
-from recon_fast.kernels.distance import differentiable
-from recon_fast.kernels.nearest import check_pair, one_way, read_both, search_both_ways
-from recon_fast.kernels.transforms import in_transform
+from recon_fast.kernels.backend import in_transform
+from recon_fast.kernels.nearest import check_pair, differentiable, one_way, read_both, search_both_ways
 
 NORMS = ("l2", "l1")
 REDUCTIONS = ("mean", "sum", "none")

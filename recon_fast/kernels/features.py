@@ -13,7 +13,7 @@ from torch import Tensor
 
 from recon_fast.kernels import backend, reference
 from recon_fast.kernels._check import check_same_device, check_tensor
-from recon_fast.kernels.transforms import in_transform
+from recon_fast.kernels.backend import in_transform
 
 
 @torch.library.custom_op("recon_fast::sum_features", mutates_args=())

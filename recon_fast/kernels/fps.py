@@ -7,13 +7,7 @@ import torch
 from torch import Tensor
 
 from recon_fast.kernels import backend
-from recon_fast.kernels._check import (
-    check_cloud,
-    check_count,
-    check_lengths,
-    check_same_device,
-    read_lengths,
-)
+from recon_fast.kernels._check import check_cloud, check_count, check_lengths, check_same_device, read_lengths
 
 
 @torch.library.custom_op("recon_fast::farthest_point_sample", mutates_args=())

@@ -6,16 +6,10 @@ import torch
 from torch import Tensor
 
 from recon_fast.kernels import backend, reference
-from recon_fast.kernels._check import (
-    check_cloud,
-    check_count,
-    check_lengths,
-    check_same_device,
-    read_lengths,
-)
-from recon_fast.kernels.distance import differentiable, empty_search, register_search
+from recon_fast.kernels._check import check_cloud, check_count, check_lengths, check_same_device, read_lengths
+from recon_fast.kernels.backend import in_transform
 from recon_fast.kernels.fps import farthest_point_sample
-from recon_fast.kernels.transforms import in_transform
+from recon_fast.kernels.nearest import differentiable, empty_search, register_search
 
 
 class PointGroups(NamedTuple):
@@ -166,8 +160,6 @@ def sample_and_group(
     check_cloud("xyz", xyz)
     check_count("num_groups", num_groups, xyz.shape[1], "points of xyz")
     check_count("group_size", group_size, xyz.shape[1], "points of xyz")
-    check_lengths("lengths", lengths, xyz.shape[0])
-    check_same_device(xyz=xyz, lengths=lengths)
     center_idx = farthest_point_sample(xyz, num_groups, lengths=lengths, skip_near_origin=skip_near_origin)
     if in_transform():
         _, _, neighbor_idx = _group(xyz.detach(), center_idx, group_size, lengths)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from recon_fast.kernels.nearest import check_pair, search_both_ways
-from recon_fast.kernels.reference import of_pairs, squared_radius
+from recon_fast.kernels.reference import squared_radius
 
 
 class FScore(NamedTuple):
@@ -15,14 +15,6 @@ class FScore(NamedTuple):
     f_score: Tensor  # [B]
     precision: Tensor  # [B], of pred
     recall: Tensor  # [B], of target
-
-
-def _valid(distances: Tensor, lengths: Tensor | None, others: Tensor | None) -> Tensor:
-    """Which of the points [B, N] are within the lengths; none where the other cloud is empty."""
-    lengths = of_pairs(lengths, distances.shape[1], others)
-    if lengths is None:
-        return torch.ones_like(distances, dtype=torch.bool)
-    return torch.arange(distances.shape[1], device=distances.device) < lengths[:, None]
 
 
 def _mean(values: Tensor, valid: Tensor) -> Tensor:
@@ -61,10 +53,12 @@ def f_score(
     check_pair(pred, target, pred_lengths, target_lengths)
     if not threshold > 0:
         raise ValueError(f"threshold must be above 0, got {threshold}")
-    forth, _, back, _ = search_both_ways(pred.detach(), target.detach(), pred_lengths, target_lengths)
+    forth, forth_idx, back, back_idx = search_both_ways(
+        pred.detach(), target.detach(), pred_lengths, target_lengths
+    )
     bound = squared_radius(threshold, forth.dtype)
-    precision = _mean((forth < bound).to(forth.dtype), _valid(forth, pred_lengths, target_lengths))
-    recall = _mean((back < bound).to(back.dtype), _valid(back, target_lengths, pred_lengths))
+    precision = _mean((forth < bound).to(forth.dtype), forth_idx >= 0)
+    recall = _mean((back < bound).to(back.dtype), back_idx >= 0)
     both = precision + recall
     return FScore(2 * precision * recall / torch.where(both > 0, both, 1), precision, recall)
 
@@ -102,15 +96,9 @@ def density_aware_chamfer(
     """
     check_pair(pred, target, pred_lengths, target_lengths)
     forth, forth_idx, back, back_idx = search_both_ways(pred, target, pred_lengths, target_lengths)
-    of_pred, of_target = (
-        _valid(forth, pred_lengths, target_lengths),
-        _valid(back, target_lengths, pred_lengths),
-    )
     losses = []
-    for dist, idx, own, other in (
-        (forth, forth_idx, of_pred, of_target),
-        (back, back_idx, of_target, of_pred),
-    ):
+    for dist, idx, partners in ((forth, forth_idx, back_idx), (back, back_idx, forth_idx)):
+        own, other = idx >= 0, partners >= 0
         idx = idx.clamp_min(0)  # what is not there is not counted
         count = torch.zeros_like(other, dtype=torch.int64).scatter_add(1, idx, own.long())
         share = count.gather(1, idx).clamp_min(1) ** count_power

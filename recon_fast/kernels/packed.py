@@ -14,7 +14,7 @@ from torch import Tensor
 
 from recon_fast.kernels import backend, reference
 from recon_fast.kernels._check import check_points, check_same_device, check_tensor
-from recon_fast.kernels.distance import differentiable, empty_search, register_search
+from recon_fast.kernels.nearest import differentiable, empty_search, register_search
 
 _SPARE = 128  # points a cloud that padding may add on a CPU: they take as long as a call
 
@@ -177,6 +177,16 @@ def _(points, lengths, counts, starts):
     return points.new_empty(torch.library.get_ctx().new_dynamic_size(), dtype=torch.int64)
 
 
+@torch.library.custom_op("recon_fast::neighbor_edges", mutates_args=())
+def _edges(idx: Tensor) -> Tensor:
+    return backend.implementation("neighbor_edges", "neighbor_edges", idx)(idx)
+
+
+@_edges.register_fake
+def _(idx):
+    return idx.new_empty(2, torch.library.get_ctx().new_dynamic_size())
+
+
 def _check_lengths(**lengths: Tensor) -> None:
     for name, value in lengths.items():
         check_tensor(name, value)
@@ -264,3 +274,22 @@ def packed_farthest_point_sample(
     _check_lengths(starts=starts)
     check_same_device(points=points, lengths=lengths, num_samples=num_samples, starts=starts)
     return _packed_fps(points.detach(), lengths, num_samples, starts)
+
+
+def neighbor_edges(idx: Tensor) -> Tensor:
+    """Lists of neighbours as the edges of a graph.
+
+    Args:
+        idx: [M, k], int64, negative where there is no neighbour; as `packed_knn` gives them.
+
+    Returns:
+        [2, E], int64: the row of each index that is not negative, and the index, row after row.
+
+    Raises:
+        TypeError: an argument that is not a tensor.
+        ValueError: wrong shape or dtype.
+    """
+    check_tensor("idx", idx)
+    if idx.ndim != 2 or idx.dtype != torch.int64:
+        raise ValueError(f"idx must be an int64 [M, k], got {idx.dtype} {tuple(idx.shape)}")
+    return _edges(idx)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from recon_fast.kernels import backend, reference
 from recon_fast.kernels._check import check_same_device, check_tensor, in_one_dtype
-from recon_fast.kernels.transforms import in_transform
+from recon_fast.kernels.backend import in_transform
 
 
 @torch.library.custom_op("recon_fast::linear_max", mutates_args=())

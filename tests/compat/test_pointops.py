@@ -159,3 +159,12 @@ def test_compiles_into_one_graph():
     compiled = torch.compile(everything, fullgraph=True, backend="aot_eager")
     for got, want in zip(compiled(*packed()), everything(*packed()), strict=True):
         torch.testing.assert_close(got, want)
+
+
+def test_gradients_are_the_same_in_every_run():
+    generator = torch.Generator().manual_seed(0)
+    feat = torch.randn(30_000, 64, generator=generator, requires_grad=True)
+    idx = torch.randint(-1, 30_000, (8192, 16), generator=generator)
+    grad = torch.randn(8192, 16, 64, generator=generator)
+    first, *others = (torch.autograd.grad(pointops.grouping2(feat, idx), feat, grad)[0] for _ in range(3))
+    assert all(torch.equal(first, other) for other in others)

@@ -12,7 +12,7 @@ from numba.extending import intrinsic
 from torch import Tensor
 
 from recon_fast.kernels.cpu.launch import compiled, compiled_loose, run, taken
-from recon_fast.kernels.cpu.rows import put, widen
+from recon_fast.kernels.cpu.simd import put, widen
 
 _PIECE = 1 << 15  # values of one item of work
 

@@ -5,7 +5,6 @@ from left to right: the expansion |q|^2 + |p|^2 - 2qp picks wrong neighbours awa
 the smallest index. Distances are squared. Arguments are taken as valid; the public functions check them.
 """
 
-from recon_fast.kernels.reference.attention import masked_cross_attention, masked_cross_attention_backward
 from recon_fast.kernels.reference.chamfer import (
     chamfer_distance,
     chamfer_loss,
@@ -16,15 +15,20 @@ from recon_fast.kernels.reference.chamfer import (
 )
 from recon_fast.kernels.reference.features import (
     gather_features,
+    group_max,
     interpolate_features,
+    linear_max,
+    linear_max_backward,
+    masked_cross_attention,
+    masked_cross_attention_backward,
     match_features,
     scatter_features,
     sum_features,
 )
-from recon_fast.kernels.reference.nearest import distance_backward, mutual_nearest, nearest_neighbor
 from recon_fast.kernels.reference.points import (
     NEAR_ORIGIN,
     ball_query,
+    distance_backward,
     distances_to,
     farthest_point_sample,
     gather_points,
@@ -33,6 +37,8 @@ from recon_fast.kernels.reference.points import (
     group_around,
     group_backward,
     knn,
+    mutual_nearest,
+    nearest_neighbor,
     neighbor_edges,
     query_chunks,
     sample_and_group,
@@ -40,42 +46,3 @@ from recon_fast.kernels.reference.points import (
     valid_rows,
     zero_padding,
 )
-from recon_fast.kernels.reference.pool import group_max, linear_max, linear_max_backward
-
-__all__ = [
-    "NEAR_ORIGIN",
-    "ball_query",
-    "chamfer_distance",
-    "chamfer_loss",
-    "chamfer_pairs",
-    "distance_backward",
-    "distances_to",
-    "farthest_point_sample",
-    "gather_features",
-    "gather_points",
-    "geometry_dtype",
-    "group",
-    "group_around",
-    "group_backward",
-    "group_max",
-    "interpolate_features",
-    "knn",
-    "linear_max",
-    "linear_max_backward",
-    "masked_cross_attention",
-    "masked_cross_attention_backward",
-    "match_features",
-    "mutual_nearest",
-    "nearest_neighbor",
-    "neighbor_edges",
-    "of_pairs",
-    "one_way_loss",
-    "query_chunks",
-    "reduce_pairs",
-    "sample_and_group",
-    "scatter_features",
-    "squared_radius",
-    "sum_features",
-    "valid_rows",
-    "zero_padding",
-]

@@ -3,8 +3,13 @@
 import torch
 from torch import Tensor
 
-from recon_fast.kernels.reference.nearest import distance_backward, mutual_nearest, nearest_neighbor
-from recon_fast.kernels.reference.points import geometry_dtype, valid_rows
+from recon_fast.kernels.reference.points import (
+    distance_backward,
+    geometry_dtype,
+    mutual_nearest,
+    nearest_neighbor,
+    valid_rows,
+)
 
 
 def of_pairs(lengths: Tensor | None, size: int, others: Tensor | None) -> Tensor | None:

@@ -1,6 +1,7 @@
-"""Features of points by index in plain PyTorch."""
+"""Features of points by index, their maximum over groups and attention over them, in plain PyTorch."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from recon_fast.kernels.reference.points import geometry_dtype
@@ -58,3 +59,65 @@ def match_features(values: Tensor, features: Tensor, idx: Tensor) -> Tensor:
     """Gradient [B, M, K] of `sum_features` in the weights, from that of the sums [B, C, M]."""
     found, valid = _features_at(features, idx)
     return (values.to(found.dtype)[..., None] * found).masked_fill(~valid[:, None], 0).sum(1)
+
+
+def linear_max(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:  # [G, K, C], [O, C], [O] -> [G, O]
+    return F.linear(x, weight, bias).max(1).values
+
+
+def group_max(values: Tensor) -> tuple[Tensor, Tensor]:  # [G, K, O] -> [G, O], [G, O] int32
+    """The maxima over a group, and which member of it each is of."""
+    out, idx = values.max(1)
+    return out, idx.to(torch.int32)
+
+
+def linear_max_backward(
+    grad: Tensor, idx: Tensor, x: Tensor, weight: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of `linear_max` in x, weight and bias; idx [G, O] int32 says which member is the maximum."""
+    dtype = geometry_dtype(x)
+    full = torch.zeros(x.shape[0], x.shape[1], weight.shape[0], dtype=dtype, device=x.device)
+    full.scatter_(1, idx[:, None].long(), grad[:, None].to(dtype))
+    flat = full.flatten(0, 1)
+    to_x = (flat @ weight.to(dtype)).view(x.shape)
+    to_weight = flat.T @ x.to(dtype).flatten(0, 1)
+    return to_x.to(x.dtype), to_weight.to(weight.dtype), flat.sum(0).to(weight.dtype)
+
+
+def masked_cross_attention(
+    query: Tensor, key: Tensor, value: Tensor, key_mask: Tensor | None = None, *, scale: float | None = None
+) -> Tensor:
+    """query [B, H, Q, D], key and value [B, H, S, D], key_mask [B, S] bool -> [B, H, Q, D]."""
+    scale = query.shape[-1] ** -0.5 if scale is None else scale
+    if key_mask is not None:
+        # Zeroing first keeps a NaN behind the mask out of 0 * NaN.
+        key = key.where(key_mask[:, None, :, None], 0)
+        value = value.where(key_mask[:, None, :, None], 0)
+    return _weights((query * scale) @ key.transpose(-2, -1), key_mask).to(value.dtype) @ value
+
+
+def _weights(scores: Tensor, key_mask: Tensor | None) -> Tensor:
+    """Softmax over the keys [B, H, Q, S]; 0 where no key is left or all scores are -inf, not NaN."""
+    if key_mask is not None:
+        scores = scores.masked_fill(~key_mask[:, None, None], float("-inf"))
+    empty = scores.detach().amax(-1, keepdim=True) == float("-inf")
+    weights = scores.masked_fill(empty, 0).softmax(-1, dtype=geometry_dtype(scores))
+    return weights.masked_fill(empty, 0)
+
+
+def masked_cross_attention_backward(
+    grad: Tensor, query: Tensor, key: Tensor, value: Tensor, key_mask: Tensor | None, scale: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of `masked_cross_attention` in query, key and value; computes the weights again."""
+    dtype = query.dtype
+    grad, query, key, value = (t.to(geometry_dtype(t)) for t in (grad, query, key, value))
+    if key_mask is not None:
+        column = key_mask[:, None, :, None]
+        key, value = key.where(column, 0), value.where(column, 0)
+    weights = _weights((query * scale) @ key.transpose(-2, -1), key_mask)  # [B, H, Q, S]
+    change = grad @ value.transpose(-2, -1)
+    change = weights * (change - (weights * change).sum(-1, keepdim=True)) * scale
+    to_key, to_value = change.transpose(-2, -1) @ query, weights.transpose(-2, -1) @ grad
+    if key_mask is not None:
+        to_key, to_value = to_key.where(column, 0), to_value.where(column, 0)
+    return (change @ key).to(dtype), to_key.to(dtype), to_value.to(dtype)

@@ -5,35 +5,14 @@ float64 is left to the reference. Arguments are taken as valid, nothing here is 
 functions check, the registered operators differentiate.
 """
 
-from recon_fast.kernels.triton._common import DTYPES
 from recon_fast.kernels.triton.attention import (
     masked_cross_attention_backward,
     masked_cross_attention_forward,
 )
 from recon_fast.kernels.triton.ball import ball_query
-from recon_fast.kernels.triton.chamfer import MAX_PAIR_POINTS, chamfer_pairs
+from recon_fast.kernels.triton.chamfer import chamfer_pairs
 from recon_fast.kernels.triton.features import match_features, scatter_features, sum_features
 from recon_fast.kernels.triton.fps import farthest_point_sample
 from recon_fast.kernels.triton.gradient import distance_backward, group_backward
-from recon_fast.kernels.triton.knn import MAX_K, group, knn
+from recon_fast.kernels.triton.knn import group, knn
 from recon_fast.kernels.triton.nearest import mutual_nearest, nearest_neighbor
-
-__all__ = [
-    "DTYPES",
-    "MAX_K",
-    "MAX_PAIR_POINTS",
-    "ball_query",
-    "chamfer_pairs",
-    "distance_backward",
-    "farthest_point_sample",
-    "group",
-    "group_backward",
-    "knn",
-    "masked_cross_attention_backward",
-    "masked_cross_attention_forward",
-    "match_features",
-    "mutual_nearest",
-    "nearest_neighbor",
-    "scatter_features",
-    "sum_features",
-]

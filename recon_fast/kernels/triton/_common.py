@@ -8,8 +8,6 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-DTYPES = (torch.float32, torch.float16, torch.bfloat16)
-
 # Contracting dx*dx + dy*dy to an FMA rounds once instead of twice: another distance, so another index, than
 # the reference on near ties. Triton's default changed between versions, so every geometry kernel states it.
 NO_CONTRACTION = {"enable_fp_fusion": False}
