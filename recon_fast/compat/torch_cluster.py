@@ -12,11 +12,13 @@ from torch import Tensor
 
 from recon_fast import kernels
 from recon_fast.compat import common
+from recon_fast.kernels import backend
 from recon_fast.kernels._check import check_tensor
 
 __version__ = "1.6.3"  # whose names and arguments these are
 
 _FLOWS = ("source_to_target", "target_to_source")
+_FEW = 1 << 16  # pairs of points whose comparison takes less than preparing for more than one thread
 
 
 def _last_example(name: str, batch: Tensor | None) -> int:
@@ -75,6 +77,22 @@ def _points(x: Tensor, y: Tensor, batch_x: Tensor | None, batch_y: Tensor | None
     return common.to_3d(x), common.to_3d(y)
 
 
+def _edges_of_few(
+    x: Tensor, y: Tensor, k: int, r: float | None, batch_x: Tensor | None, batch_y: Tensor | None
+) -> Tensor | None:
+    """Edges of few points in one step; None where there are many, in a graph that is compiled, or where the
+    batch vectors are wrong."""
+    if torch.compiler.is_compiling() or x.device.type != "cpu" or torch.float64 in (x.dtype, y.dtype):
+        return None
+    if x.shape[1] > 3 or k < 1 or (r is not None and not r >= 0):
+        return None
+    examples = 1 + int(batch_x[-1]) if batch_x is not None and batch_x.dim() == 1 else 1
+    if len(x) * len(y) > _FEW * examples:
+        return None
+    run = backend.kernel("neighbor_edges", "edges_of_few", x)
+    return None if run is None else run(y, x, batch_y, batch_x, k, r)
+
+
 def _search(x: Tensor, y: Tensor, k: int, r: float | None, lengths_x: Tensor, lengths_y: Tensor) -> Tensor:
     """Indices [M, k] of the nearest of x in the same example or, with a radius, of the first inside it.
 
@@ -101,7 +119,8 @@ def _edges(x: Tensor, y: Tensor, k: int, r: float | None, cosine: bool, *batches
     if cosine:
         x, y = F.normalize(x, dim=1), F.normalize(y, dim=1)
     k = k if r is None else min(k, len(x))
-    return kernels.neighbor_edges(_search(x, y, k, r, *_lengths(x, y, *batches)))
+    few = _edges_of_few(x, y, k, r, *batches[:2])
+    return kernels.neighbor_edges(_search(x, y, k, r, *_lengths(x, y, *batches))) if few is None else few
 
 
 def knn(
@@ -140,7 +159,8 @@ def nearest(x: Tensor, y: Tensor, batch_x: Tensor | None = None, batch_y: Tensor
     lengths_x, lengths_y = _lengths(x, y, batch_x, batch_y, None)
     if not torch.compiler.is_compiling() and not torch.equal(lengths_x > 0, lengths_y > 0):
         raise ValueError("Some batch indices occur in 'batch_x' that do not occur in 'batch_y'")
-    return _search(y, x, 1, None, lengths_y, lengths_x)[:, 0]
+    few = _edges_of_few(y, x, 1, None, batch_y, batch_x)
+    return _search(y, x, 1, None, lengths_y, lengths_x)[:, 0] if few is None else few[1]
 
 
 def _graph(edges: Tensor, loop: bool, flow: str) -> Tensor:

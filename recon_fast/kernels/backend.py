@@ -25,7 +25,7 @@ _MODULES = {
     "ball_query": "ball",
     "gather_features": "features",
     "interpolate_features": "features",
-    "neighbor_edges": "knn",
+    "neighbor_edges": "edges",
     "nearest_neighbor": "nearest",
     "chamfer_distance": "chamfer",
     "masked_cross_attention": "attention",

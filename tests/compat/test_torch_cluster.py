@@ -40,7 +40,31 @@ def test_random_starts_sample_farthest_points_of_each_example():
             torch.testing.assert_close(chosen, reach.max(), rtol=1e-3, atol=1e-3)
 
 
-def test_distances_of_float64_are_not_rounded():
+@pytest.mark.parametrize("batched", [True, False])
+def test_few_points_have_the_edges_of_many(monkeypatch, batched):
+    lengths = torch.tensor([3, 0, 72, 6, 93])
+    batch = torch.arange(5).repeat_interleave(lengths) if batched else None
+    x = torch.rand(174, 3, generator=torch.Generator().manual_seed(0))
+    x[5], x[90] = x[6], float("nan")
+    y, batch_y = x[::3], None if batch is None else batch[::3]
+
+    def found():
+        return [
+            ours.knn(x, y, 4, batch, batch_y),
+            ours.knn(x, y, 80, batch, batch_y),
+            ours.radius(x, y, 0.3, batch, batch_y, 7),
+            ours.knn_graph(x, 3, batch),
+            ours.radius_graph(x, 0.2, batch),
+            ours.nearest(y, x, batch_y, batch),
+        ]
+
+    few = found()
+    monkeypatch.setattr(ours, "_FEW", 0)
+    for a, b in zip(few, found(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_distances_of_float64_are_not_rounded_where_points_are_few():
     x = torch.tensor([[1e-9, 0, 0], [0.0, 0, 0]])  # as far from y in float32
     y = torch.tensor([[1.0, 0, 0]], dtype=torch.float64)
     for near in (ours.knn(x.double(), y, 1), ours.knn(x, y, 1)):
@@ -79,7 +103,9 @@ def test_errors():
         ours.knn(LINE, LINE, 2, HALVES[:3])
 
 
-def test_batch_vectors_that_cannot_be_are_refused():
+@pytest.mark.parametrize("few", [1 << 16, 0], ids=["few", "many"])
+def test_batch_vectors_that_cannot_be_are_refused(monkeypatch, few):
+    monkeypatch.setattr(ours, "_FEW", few)
     apart = torch.tensor([0, 1, 0, 1])
     for call in (
         lambda batch: ours.knn(LINE, LINE, 2, batch, HALVES),
@@ -101,6 +127,7 @@ def test_batch_vectors_that_cannot_be_are_refused():
         with pytest.raises(ValueError, match="batch_x must be given with batch_y, which has 2 examples"):
             call(LINE, LINE, 2, None, HALVES)
         assert torch.equal(call(LINE, LINE, 2, HALVES * 0), call(LINE, LINE, 2))
+    monkeypatch.setattr(ours, "_FEW", 0)
     with pytest.raises(ValueError, match="batch_size must be above the last example, 1, got 1"):
         ours.knn(LINE, LINE, 2, HALVES, HALVES, batch_size=1)
 

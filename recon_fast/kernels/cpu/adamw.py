@@ -12,7 +12,7 @@ from numba.extending import intrinsic
 from torch import Tensor
 
 from recon_fast.kernels.cpu.launch import compiled, compiled_loose, run, taken
-from recon_fast.kernels.cpu.simd import put, widen
+from recon_fast.kernels.cpu.rows import put, widen
 
 _PIECE = 1 << 15  # values of one item of work
 
@@ -82,14 +82,14 @@ def piece_of(item, sizes, ends):
 
 @compiled
 def _squares(counter, items, addresses, sizes, ends, sums):
-    for item in taken(counter, items):
+    for item in taken(counter.ctypes.data, items):
         t, first, n = piece_of(item, sizes, ends)
         sums[item] = sum_of_squares(carray(_halves(addresses[t] + 2 * first), n))
 
 
 @compiled_loose
 def _adamw(counter, items, addresses, sizes, ends, rates, beta1, beta2, eps, scale):
-    for item in taken(counter, items):
+    for item in taken(counter.ctypes.data, items):
         t, first, n = piece_of(item, sizes, ends)
         parameter = carray(_floats(addresses[t, 0] + 4 * first), n)
         exp_avg = carray(_floats(addresses[t, 1] + 4 * first), n)

@@ -8,11 +8,23 @@ memory traffic.
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from recon_fast.kernels.cpu.launch import compiled_loose, empty, run, taken
-from recon_fast.kernels.cpu.simd import WIDTH, bits_of, kept, put, spread_rows, sum_rows, widen
+from recon_fast.kernels.cpu.rows import (
+    LANES,
+    PAIRED,
+    ROUNDS_TO_BF16,
+    bits_of,
+    four_dots,
+    four_paired_dots,
+    kept,
+    put,
+    spread_rows,
+    sum_rows,
+    widen,
+)
+from recon_fast.kernels.cpu.simd import prefetch
 from recon_fast.kernels.cpu.spatial import INF
 
 _LOG2E = np.float32(1.4426950408889634)
@@ -36,22 +48,53 @@ def exponential(x):
 
 
 @compiled_loose
-def dots(rows, flat, start, step, keys, out):
-    """out[q, j] = rows[q] . flat[start + keys[j] * step :]; a multiple of four columns is written."""
-    D, last = rows.shape[1], keys.shape[0] - 1
-    for j in range(0, keys.shape[0], 4):
+def load(row, out):
+    for d in range(row.shape[0]):
+        out[d] = widen(row[d])
+
+
+@compiled_loose
+def fetch(flat, start, step, keys, D):
+    """Prefetch all keys of a head: the other heads lie between them, so no processor does by itself."""
+    line = 64 // flat.itemsize
+    for j in range(keys.shape[0]):
+        at = start + keys[j] * step
+        for d in range(0, D, line):
+            prefetch(flat, at + d)
+
+
+@compiled_loose
+def widened_dots(rows, flat, start, step, keys, D, buffer, out):
+    n, last = keys.shape[0], keys.shape[0] - 1
+    for j in range(0, n, 4):
+        for i in range(4):
+            at = start + keys[min(j + i, last)] * step
+            load(flat[at : at + D], buffer[i])
+        for q in range(rows.shape[0]):
+            four_dots(rows[q], buffer, out[q], j)
+
+
+@compiled_loose
+def paired_dots(rows, flat, start, step, keys, D, out):
+    n, last = keys.shape[0], keys.shape[0] - 1
+    for j in range(0, n, 4):
         at0, at1 = start + keys[j] * step, start + keys[min(j + 1, last)] * step
         at2, at3 = start + keys[min(j + 2, last)] * step, start + keys[min(j + 3, last)] * step
-        k0, k1, k2, k3 = flat[at0 : at0 + D], flat[at1 : at1 + D], flat[at2 : at2 + D], flat[at3 : at3 + D]
         for q in range(rows.shape[0]):
-            row = rows[q]
-            s0, s1, s2, s3 = np.float32(0), np.float32(0), np.float32(0), np.float32(0)
-            for d in range(D):
-                s0 += row[d] * widen(k0[d])
-                s1 += row[d] * widen(k1[d])
-                s2 += row[d] * widen(k2[d])
-                s3 += row[d] * widen(k3[d])
-            out[q, j], out[q, j + 1], out[q, j + 2], out[q, j + 3] = s0, s1, s2, s3
+            four_paired_dots(rows[q], flat, at0, at1, at2, at3, D, out[q], j)
+
+
+@compiled_loose
+def dots(rows, flat, start, step, keys, D, buffer, out):
+    """out[q, j] = rows[q] . flat[start + keys[j] * step :]; a multiple of four columns is written.
+
+    The last axes of `rows` and `buffer` are padded with zeros to a multiple of LANES. Where the processor
+    multiplies pairs of bfloat16, `rows` must hold values of the type of `flat`.
+    """
+    if ROUNDS_TO_BF16 and flat.itemsize == 2 and D % PAIRED == 0:
+        paired_dots(rows, flat, start, step, keys, D, out)
+    else:
+        widened_dots(rows, flat, start, step, keys, D, buffer, out)
 
 
 @compiled_loose
@@ -78,17 +121,39 @@ def softmax(scores, n, scale, logsumexp):
 @compiled_loose
 def add_keys(weights, flat, start, step, keys, out):
     """out[q] = sum over j of weights[q, j] * flat[start + keys[j] * step :], for four q."""
-    for d in range(0, out.shape[1], WIDTH):
+    D = out.shape[1]
+    whole = D - D % PAIRED
+    for d in range(0, whole, PAIRED):
         sum_rows(weights, flat, start, step, keys, d, out)
+    if whole == D:
+        return
+    out[:, whole:] = np.float32(0)
+    for j in range(keys.shape[0]):
+        at = start + keys[j] * step
+        for q in range(4):
+            row, w = out[q], weights[q, j]
+            for d in range(whole, D):
+                row[d] += w * widen(flat[at + d])
 
 
 @compiled_loose
 def outer(factors, rows, keys, out):
     """out[keys[j]] = sum over four q of factors[q, j] * rows[q]; 0 for all other keys."""
+    D = out.shape[1]
     if keys.shape[0] < out.shape[0]:
         out[:] = 0
-    for d in range(0, out.shape[1], WIDTH):
+    whole = D - D % PAIRED
+    for d in range(0, whole, PAIRED):
         spread_rows(factors, rows, keys, d, out)
+    if whole == D:
+        return
+    for j in range(keys.shape[0]):
+        row = out[keys[j]]
+        for d in range(whole, D):
+            total = np.float32(0)
+            for q in range(4):
+                total += factors[q, j] * rows[q, d]
+            put(row, d, total)
 
 
 @compiled_loose
@@ -102,10 +167,9 @@ def keys_seen(mask, out):
 
 
 @compiled_loose
-def load_queries(flat, start, step, out):
+def load_queries(flat, start, step, D, out):
     for q in range(out.shape[0]):
-        for d in range(out.shape[1]):
-            out[q, d] = widen(flat[start + q * step + d])
+        load(flat[start + q * step : start + q * step + D], out[q])
 
 
 @compiled_loose
@@ -120,16 +184,20 @@ def save(rows, out):
 def _attention(counter, items, query, q_step, key, k_step, value, v_step, mask, scale, out, logsumexp):
     H, Q, D = out.shape[1], out.shape[2], out.shape[3]
     S = mask.shape[1]
-    rows, total = np.empty((Q, D), np.float32), np.empty((4, D), np.float32)
+    wide = (D + LANES - 1) // LANES * LANES
+    rows, buffer = np.zeros((Q, wide), np.float32), np.zeros((4, wide), np.float32)
+    total = np.empty((4, D), np.float32)
     weights, places = np.zeros((4, S + 3), np.float32), np.empty(S + 1, np.int64)
-    for item in taken(counter, items):
+    for item in taken(counter.ctypes.data, items):
         b = item // H
         h = item - b * H
         n = keys_seen(mask[b], places)
         keys = places[:n]
         key_start, value_start = b * k_step[0] + h * k_step[1], b * v_step[0] + h * v_step[1]
-        load_queries(query, b * q_step[0] + h * q_step[1], q_step[2], rows)
-        dots(rows, key, key_start, k_step[2], keys, weights)
+        fetch(key, key_start, k_step[2], keys, D)
+        fetch(value, value_start, v_step[2], keys, D)
+        load_queries(query, b * q_step[0] + h * q_step[1], q_step[2], D, rows)
+        dots(rows, key, key_start, k_step[2], keys, D, buffer, weights)
         softmax(weights[:Q], n, scale, logsumexp[b, h])
         add_keys(weights, value, value_start, v_step[2], keys, total)
         save(total[:Q], out[b, h])
@@ -153,20 +221,23 @@ def _attention_backward(
 ):
     H, Q, D = dq.shape[1], dq.shape[2], dq.shape[3]
     S = mask.shape[1]
-    rows, flow = np.zeros((4, D), np.float32), np.zeros((4, D), np.float32)
+    wide = (D + LANES - 1) // LANES * LANES
+    rows, flow = np.zeros((4, wide), np.float32), np.zeros((4, wide), np.float32)
     weights, change = np.zeros((4, S + 3), np.float32), np.zeros((4, S + 3), np.float32)
-    to_query = np.empty((4, D), np.float32)
+    to_query, buffer = np.empty((4, D), np.float32), np.zeros((4, wide), np.float32)
     nothing, places = np.empty(0, np.float32), np.empty(S + 1, np.int64)
-    for item in taken(counter, items):
+    for item in taken(counter.ctypes.data, items):
         b = item // H
         h = item - b * H
         n = keys_seen(mask[b], places)
         keys = places[:n]
         key_start, value_start = b * k_step[0] + h * k_step[1], b * v_step[0] + h * v_step[1]
-        load_queries(query, b * q_step[0] + h * q_step[1], q_step[2], rows[:Q])
-        load_queries(grad, b * g_step[0] + h * g_step[1], g_step[2], flow[:Q])
-        dots(rows[:Q], key, key_start, k_step[2], keys, weights)
-        dots(flow[:Q], value, value_start, v_step[2], keys, change)
+        fetch(key, key_start, k_step[2], keys, D)
+        fetch(value, value_start, v_step[2], keys, D)
+        load_queries(query, b * q_step[0] + h * q_step[1], q_step[2], D, rows[:Q])
+        load_queries(grad, b * g_step[0] + h * g_step[1], g_step[2], D, flow[:Q])
+        dots(rows[:Q], key, key_start, k_step[2], keys, D, buffer, weights)
+        dots(flow[:Q], value, value_start, v_step[2], keys, D, buffer, change)
         softmax(weights[:Q], n, scale, nothing)
         score_gradient(weights[:Q], change[:Q], n, scale)
         add_keys(change, key, key_start, k_step[2], keys, to_query)
@@ -176,16 +247,11 @@ def _attention_backward(
             outer(weights, flow, keys, dv[b, h])
 
 
-def _padded(shape: torch.Size) -> tuple[int, ...]:
-    """With a last axis that is a multiple of WIDTH."""
-    return *shape[:-1], -(-shape[-1] // WIDTH) * WIDTH
-
-
 def _flat(tensor: Tensor) -> tuple[np.ndarray, tuple[int, ...]]:
     """One-dimensional view of all the memory a tensor [B, H, S, D] lies in, and its first three strides."""
     tensor = tensor.detach().to(kept(tensor.dtype))
-    if tensor.stride(-1) != 1 or tensor.shape[-1] % WIDTH != 0:
-        tensor = F.pad(tensor, (0, -tensor.shape[-1] % WIDTH)).contiguous()
+    if tensor.stride(-1) != 1:
+        tensor = tensor.contiguous()
     strides = tensor.stride()
     span = 1 + sum((n - 1) * step for n, step in zip(tensor.shape, strides, strict=True))
     return bits_of(tensor.as_strided((span,), (1,))), strides[:3]
@@ -201,11 +267,10 @@ def masked_cross_attention_forward(
     query: Tensor, key: Tensor, value: Tensor, key_mask: Tensor | None, scale: float
 ) -> tuple[Tensor, Tensor]:
     """As the reference, with the log-sum-exp of the scores [B, H, Q]."""
-    out = torch.empty(_padded(query.shape), dtype=kept(query.dtype))
-    logsumexp = torch.empty(query.shape[:3])
+    out, logsumexp = torch.empty(query.shape, dtype=kept(query.dtype)), torch.empty(query.shape[:3])
     inputs = _inputs(query, key, value, key_mask, scale)
     run(_attention, query.shape[:2].numel(), *inputs, bits_of(out), logsumexp.numpy())
-    return out[..., : query.shape[-1]].to(value.dtype).contiguous(), logsumexp
+    return out.to(value.dtype), logsumexp
 
 
 def masked_cross_attention_backward(
@@ -213,9 +278,9 @@ def masked_cross_attention_backward(
     out: Tensor, logsumexp: Tensor, need_key_grad: bool = True,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:  # fmt: skip
     """As the reference; `out` and `logsumexp` are for other backends, None is a gradient not needed."""
-    shapes = (query.shape, *((key.shape, value.shape) if need_key_grad else (torch.Size([0] * 4),) * 2))
-    grads = empty([_padded(shape) for shape in shapes], kept(query.dtype))
+    shapes = (query.shape, *((key.shape, value.shape) if need_key_grad else ((0, 0, 0, 0),) * 2))
+    grads = empty(shapes, kept(query.dtype))
     inputs = *_flat(grad.to(query.dtype)), *_inputs(query, key, value, key_mask, scale)
     run(_attention_backward, query.shape[:2].numel(), *inputs, *map(bits_of, grads), need_key_grad)
-    to_query, to_key, to_value = (g[..., : query.shape[-1]].to(query.dtype).contiguous() for g in grads)
+    to_query, to_key, to_value = (g.to(query.dtype) for g in grads)
     return to_query, to_key if need_key_grad else None, to_value if need_key_grad else None

@@ -22,11 +22,11 @@ from recon_fast.kernels.cpu.spatial import (
     distance_to,
     flat_batch,
     flat_packed,
-    padded_columns,
     put_in_order,
 )
 
 _QUERIES = 16  # queries of one item of work
+_ALONE = 1 << 16  # pairs of points up to which a second thread costs more than it helps
 _PRUNE_FROM = 8192  # points
 _QUERIES_FROM = 1024  # queries of a cloud from which putting it in order pays
 _SAMPLE = 512  # points that tell how full a ball is
@@ -104,7 +104,7 @@ def is_full(m, k, n, sample):
 def _full_balls(counter, items, queries, starts, lengths, bound, k, columns, full):
     """How many of _PROBES queries of each cloud find their ball full; queries [B, M, 3]."""
     found = np.empty(_SAMPLE, np.int64)
-    for b in taken(counter, items):
+    for b in taken(counter.ctypes.data, items):
         s, n = starts[b], lengths[b]
         sample = min(n, _SAMPLE)
         for i in range(_PROBES):
@@ -117,20 +117,27 @@ def _full_balls(counter, items, queries, starts, lengths, bound, k, columns, ful
 
 @compiled
 def scan_flat(
-    counter, items, queries, xyz, clouds, starts, lengths, columns, bound, first, most, absolute, dist, idx
+    counter, items, queries, xyz, ends, starts, lengths, columns, bound, first, most, absolute, dist, idx
 ):
     """Item: some consecutive queries. Indices count from the start of the cloud or, `absolute`, of all."""
     M, K = idx.shape
     found = np.empty(most, np.int64)
-    for item in taken(counter, items):
-        for j in range(item * _QUERIES, min(M, (item + 1) * _QUERIES)):
-            s, n = starts[clouds[j]], lengths[clouds[j]]
-            q = (queries[j, 0], queries[j, 1], queries[j, 2])
-            m = scan(columns[0, s:], columns[1, s:], columns[2, s:], q, bound, 0, n, found, 0, min(K, n))
-            write(found, m, first, xyz[s:], n, q, idx[j], dist[j])
-            if absolute:
+    for item in taken(counter.ctypes.data, items):
+        i, last = item * _QUERIES, min(M, (item + 1) * _QUERIES)
+        b = np.searchsorted(ends, i, "right")
+        while i < last:
+            while i >= ends[b]:
+                b += 1
+            s, n, stop = starts[b], lengths[b], min(last, ends[b])
+            k, shift = min(K, n), s if absolute else 0
+            x, y, z, cloud = columns[0, s:], columns[1, s:], columns[2, s:], xyz[s:]
+            for j in range(i, stop):
+                q = (queries[j, 0], queries[j, 1], queries[j, 2])
+                m = scan(x, y, z, q, bound, 0, n, found, 0, k)
+                write(found, m, first, cloud, n, q, idx[j], dist[j])
                 for o in range(m):
-                    idx[j, o] += s
+                    idx[j, o] += shift
+            i = stop
 
 
 @compiled
@@ -142,7 +149,7 @@ def _ball_query_pruned(
     parts = (M + _QUERIES - 1) // _QUERIES
     found, ranks = np.empty(N + min(K, N) + LANES, np.int64), np.empty(RANKED, np.int64)
     gaps, near = np.empty(branches.shape[2], np.float32), np.empty(FAN, np.float32)
-    for item in taken(counter, items):
+    for item in taken(counter.ctypes.data, items):
         b = item // parts
         s, n = starts[b], lengths[b]
         k = min(K, n)
@@ -173,7 +180,8 @@ def _search(
     (dist,), (idx,) = empty([(M, k)]), empty([(M, k)], torch.int64)
     most = int(clouds.lengths.max())
     settings = columns, squared(radius), padding == "first", most, absolute
-    run(scan_flat, -(-M // _QUERIES), *clouds, *settings, dist.numpy(), idx.numpy())
+    threads = None if M * most > _ALONE else 1
+    run(scan_flat, -(-M // _QUERIES), *clouds, *settings, dist.numpy(), idx.numpy(), threads=threads)
     return dist, idx
 
 
@@ -187,7 +195,7 @@ def ball_query(
 ) -> tuple[Tensor, Tensor]:
     (B, M, _), N = queries.shape, points.shape[1]
     clouds = flat_batch(queries, points, lengths)
-    columns, bound = padded_columns(clouds.points), squared(radius)
+    columns, bound = clouds.columns(), squared(radius)
     q, p = clouds.queries.reshape(B, M, 3), clouds.points.reshape(B, N, 3)
     prune = N >= _PRUNE_FROM and M >= _QUERIES_FROM
     if prune:
@@ -211,4 +219,4 @@ def packed_ball_query(
     if max(point_lengths, default=0) >= _PRUNE_FROM:
         return None
     clouds = flat_packed(queries, points, query_lengths, point_lengths)
-    return _search(clouds, padded_columns(clouds.points), radius, k, "none", absolute=True)
+    return _search(clouds, clouds.columns(), radius, k, "none", absolute=True)

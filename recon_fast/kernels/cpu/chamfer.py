@@ -52,7 +52,7 @@ def _pairs(counter, items, pred, target, pred_lengths, target_lengths, near, roo
     dist, idx, number = np.empty(size, np.float32), np.empty(size, np.int64), np.arange(size).astype(np.int32)
     q, best, found = scratch()
     while True:  # a pair takes 0.9 us: `taken` would be 2 % of it
-        b = next_item(counter)
+        b = next_item(counter.ctypes.data)
         if b >= items:
             break
         p, t, n, m = pred[b], target[b], pred_lengths[b], target_lengths[b]

@@ -16,7 +16,7 @@ _MATCHED = 256  # outputs of one item of work
 @compiled
 def _prepare(counter, items, idx, weights, weighted, N, places, factors):
     """Columns [B, K, M] of the indices, N for those that do not exist, and of the weights."""
-    for b in taken(counter, items):
+    for b in taken(counter.ctypes.data, items):
         for m in range(idx.shape[1]):
             for k in range(idx.shape[2]):
                 i = idx[b, m, k]
@@ -30,7 +30,7 @@ def _sum(counter, items, features, places, factors, weighted, out):
     C, N = features.shape[1], features.shape[2]
     parts = (C + _CHANNELS - 1) // _CHANNELS
     row = np.zeros(N + 1, np.float32)
-    for item in taken(counter, items):
+    for item in taken(counter.ctypes.data, items):
         b = item // parts
         first = (item - b * parts) * _CHANNELS
         for c in range(first, min(C, first + _CHANNELS)):
@@ -50,7 +50,7 @@ def _scatter(counter, items, values, places, factors, weighted, out):
     C, N = values.shape[1], out.shape[2]
     parts = (C + _CHANNELS - 1) // _CHANNELS
     row = np.empty(N + 1, np.float32)
-    for item in taken(counter, items):
+    for item in taken(counter.ctypes.data, items):
         b = item // parts
         first = (item - b * parts) * _CHANNELS
         for c in range(first, min(C, first + _CHANNELS)):
@@ -67,7 +67,7 @@ def _scatter(counter, items, values, places, factors, weighted, out):
 def _match(counter, items, values, features, places, out):
     C, N, M = features.shape[1], features.shape[2], values.shape[2]
     parts = (M + _MATCHED - 1) // _MATCHED
-    for item in taken(counter, items):
+    for item in taken(counter.ctypes.data, items):
         b = item // parts
         first = (item - b * parts) * _MATCHED
         last = min(M, first + _MATCHED)

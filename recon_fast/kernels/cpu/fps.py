@@ -129,7 +129,7 @@ def sample_pruned(px, py, pz, pindex, start, center, out):
 
 @compiled
 def _farthest_point_sample(counter, items, xyz, lengths, first, skip, prune, out):
-    for b in taken(counter, items):
+    for b in taken(counter.ctypes.data, items):
         points, row = xyz[b], out[b]
         length = lengths[b]
         total = min(row.shape[0], length)

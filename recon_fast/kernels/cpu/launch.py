@@ -1,22 +1,23 @@
 """Run a compiled kernel on as many threads as torch uses, or on torch's own.
 
 A kernel is `kernel(counter, items, *arguments)`, compiled with `nogil=True`: it loops over
-`taken(counter, items)`. The calling thread works too. Plain threads instead of numba's `prange`: they may be
-entered from any thread and after a fork (numba's OpenMP layer kills a forked child, its workqueue layer a
-second caller), start as fast (15 us; 0.50 against 0.55 ms for 32 clouds of FPS), and stay fast where other
-processes hold a core (0.7 against 16 ms, the latter waiting at OpenMP's barriers).
+`taken(counter.ctypes.data, items)`. The calling thread works too. Plain threads instead of numba's `prange`:
+they may be entered from any thread and after a fork (numba's OpenMP layer kills a forked child, its workqueue
+layer a second caller), start as fast (15 us; 0.50 against 0.55 ms for 32 clouds of FPS), and stay fast where
+other processes hold a core (0.7 against 16 ms, the latter waiting at OpenMP's barriers).
 """
 
+import atexit
 import ctypes
 import itertools
 import logging
 import math
 import os
+import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
-from functools import cache, partial
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -52,31 +53,31 @@ compiled = _cached()
 compiled_loose = _cached(fastmath={"reassoc", "contract", "nsz"})
 
 _PATIENCE = 1.0  # seconds of compiling before a message says so
+_tasks: queue.SimpleQueue = queue.SimpleQueue()
+_threads: list[threading.Thread] = []
 _ready: set[tuple] = set()
-_executor = partial(ThreadPoolExecutor, os.cpu_count(), thread_name_prefix="recon_fast")
-_helpers = _executor()
+_lock = threading.Lock()
 _sharing = threading.local()  # `parallel`: what starts torch's threads, where a thread uses them
 _WORK = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 
 
 @njit(nogil=True)  # not cached: numba does not find a generator again that comes from its cache
-def taken(counter, items):
-    """The items a thread gets: each number below `items` goes to one of those that share the counter, an
-    address, since a generator keeps the arrays that it is given for ever.
+def taken(address, items):
+    """The items a thread gets: each number below `items` goes to one of those that share a counter, of which
+    they get the address: numba never frees an array that a generator was given.
     """
     while True:
-        item = next_item(counter)
+        item = next_item(address)
         if item >= items:
             return
         yield item
 
 
-def run(kernel: Callable, items: int, *arguments: Any) -> None:
-    """Call `kernel` on its own threads until `items` items are done."""
+def run(kernel: Callable, items: int, *arguments: Any, threads: int | None = None) -> None:
+    """Call `kernel` on its own threads until `items` items are done; `threads` at most (default: torch's)."""
     _compile_once(kernel, arguments)
-    count = np.zeros(1, np.int64)
-    counter = count.ctypes.data
-    helpers = min(items, torch.get_num_threads()) - 1
+    counter = np.zeros(1, np.int64)
+    helpers = min(items, threads or items, torch.get_num_threads()) - 1
     if helpers <= 0:
         kernel(counter, items, *arguments)
         return
@@ -84,14 +85,23 @@ def run(kernel: Callable, items: int, *arguments: Any) -> None:
     if parallel is not None:
         _run_on_torch_threads(parallel, kernel, (counter, items, *arguments))
         return
-    futures: list[Future] = []
-    with suppress(RuntimeError):  # the interpreter is ending: this thread works alone
-        for _ in range(helpers):
-            futures.append(_helpers.submit(kernel, counter, items, *arguments))
+    _start(helpers)
+    tickets = [None] * helpers
+    finished: queue.SimpleQueue = queue.SimpleQueue()
+    for _ in range(helpers):
+        _tasks.put((tickets, finished, kernel, (counter, items, *arguments)))
     kernel(counter, items, *arguments)
-    for future in futures:
-        if not future.cancel():  # one that has not begun by now is not waited for
-            future.result()
+    working = helpers
+    while tickets:  # a helper that has not begun by now is not waited for
+        try:
+            tickets.pop()
+            working -= 1
+        except IndexError:
+            break
+    for _ in range(working):
+        error = finished.get()
+        if error is not None:
+            raise error
 
 
 @contextmanager
@@ -139,6 +149,34 @@ def _run_on_torch_threads(parallel: Callable, kernel: Callable, arguments: tuple
         raise errors[0]
 
 
+def _work() -> None:
+    while True:
+        task = _tasks.get()
+        if task is None:
+            return
+        tickets, finished, kernel, arguments = task
+        try:
+            tickets.pop()
+        except IndexError:
+            continue
+        try:
+            kernel(*arguments)
+            finished.put(None)
+        except BaseException as error:
+            finished.put(error)
+        del task, tickets, finished, kernel, arguments
+
+
+def _start(helpers: int) -> None:
+    if len(_threads) >= helpers:
+        return
+    with _lock:
+        while len(_threads) < helpers:
+            name = f"recon_fast-{len(_threads)}"
+            _threads.append(threading.Thread(target=_work, daemon=True, name=name))
+            _threads[-1].start()
+
+
 def _compile_once(kernel: Callable, arguments: tuple) -> None:
     key = (kernel, *[a.dtype.char for a in arguments if isinstance(a, np.ndarray)])
     if key in _ready:
@@ -149,7 +187,7 @@ def _compile_once(kernel: Callable, arguments: tuple) -> None:
     timer.daemon = True
     timer.start()
     try:
-        kernel(np.zeros(1, np.int64).ctypes.data, 0, *arguments)
+        kernel(np.zeros(1, np.int64), 0, *arguments)
     finally:
         timer.cancel()
     _ready.add(key)
@@ -157,8 +195,19 @@ def _compile_once(kernel: Callable, arguments: tuple) -> None:
 
 def _forget_threads() -> None:
     """A forked child has none of its parent's threads, nor of torch's."""
-    global _helpers, _sharing
-    _helpers, _sharing = _executor(), threading.local()
+    global _tasks, _lock, _sharing
+    _tasks, _lock = queue.SimpleQueue(), threading.Lock()
+    _threads.clear()
+    _sharing = threading.local()
+
+
+@atexit.register
+def _stop() -> None:
+    """A thread that still frees a tensor when the interpreter is gone ends the process with SIGABRT."""
+    for _ in _threads:
+        _tasks.put(None)
+    for thread in _threads:
+        thread.join()
 
 
 if hasattr(os, "register_at_fork"):

@@ -114,7 +114,7 @@ def nearest_small(counter, items, src, dst, src_lengths, lengths, parts, dist, i
     columns, targets = np.empty((3, size), np.float32), np.empty((3, M), np.float32)
     number = np.arange(M).astype(np.int32)
     q, best, found = scratch()
-    for item in taken(counter, items):
+    for item in taken(counter.ctypes.data, items):
         b = item // parts
         first = (item - b * parts) * size
         m = lengths[b]
@@ -138,7 +138,7 @@ def nearest_pruned(
     parts = (N + _QUERIES - 1) // _QUERIES
     gaps, near = np.empty(branches.shape[2], np.float32), np.empty(FAN, np.float32)
     q, best, found = scratch()
-    for item in taken(counter, items):
+    for item in taken(counter.ctypes.data, items):
         b = item // parts
         m = lengths[b]
         x, y, z = columns[b, 0, :m], columns[b, 1, :m], columns[b, 2, :m]
@@ -162,7 +162,7 @@ def nearest_pruned(
 @compiled
 def gradient_of_distances(counter, items, grad, src, dst, idx, grad_src, grad_dst):
     """Gradients of |src_i - dst_idx[i, k]|^2, weighted by grad [B, N, K]; one thread a cloud, in order."""
-    for b in taken(counter, items):
+    for b in taken(counter.ctypes.data, items):
         grad_dst[b] = np.float32(0)
         for i in range(src.shape[1]):
             gx, gy, gz = np.float32(0), np.float32(0), np.float32(0)

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from recon_fast.kernels.cpu.launch import compiled_loose, empty, run, taken
-from recon_fast.kernels.cpu.simd import bits_of, kept, put, widen
+from recon_fast.kernels.cpu.rows import BLOCK, ROUNDS_TO_BF16, bits_of, kept, put, sum_bf16_rows, widen
 
 _GROUPS = 16  # of one item of work
+_TOGETHER = 8  # groups whose rows are added to a gradient of the weight at once
 _OUTPUTS = 192  # at most of one item of work: 384 KiB at 512 inputs
 
 
@@ -20,7 +21,7 @@ _OUTPUTS = 192  # at most of one item of work: 384 KiB at 512 inputs
 def _group_max(counter, items, values, out, idx):
     G, K, O = values.shape
     best, found = np.empty(O, np.float32), np.empty(O, np.int32)
-    for item in taken(counter, items):
+    for item in taken(counter.ctypes.data, items):
         for g in range(item * _GROUPS, min(G, (item + 1) * _GROUPS)):
             row = values[g, 0]
             for o in range(O):
@@ -73,7 +74,7 @@ def _input_gradient(counter, items, grad, idx, weight, to_x):
     O = weight.shape[0]
     end, place = np.empty(K + 1, np.int32), np.empty(O, np.int32)
     total, flow = np.empty(C, np.float32), np.empty(O, np.float32)
-    for item in taken(counter, items):
+    for item in taken(counter.ctypes.data, items):
         for g in range(item * _GROUPS, min(G, (item + 1) * _GROUPS)):
             sort_by_member(idx[g], end, place)
             for o in range(O):
@@ -102,7 +103,7 @@ def _weight_gradient(counter, items, grad, idx, x, to_weight):
     G = x.shape[0]
     O = to_weight.shape[0]
     size = (O + items - 1) // items
-    for item in taken(counter, items):
+    for item in taken(counter.ctypes.data, items):
         first, last = item * size, min(O, (item + 1) * size)
         for o in range(first, last):
             to_weight[o] = np.float32(0)
@@ -120,9 +121,58 @@ def _weight_gradient(counter, items, grad, idx, x, to_weight):
                 add_one(to_weight[o], widen(grad[g, o]), x[g, idx[g, o]])
 
 
+@compiled_loose
+def _input_gradient_of_bf16(counter, items, grad, idx, weight, to_x):
+    """As `_input_gradient`; channels must be a multiple of BLOCK."""
+    G, K, C = to_x.shape
+    O = weight.shape[0]
+    flat = weight.reshape(O * C)
+    end, place = np.empty(K + 1, np.int32), np.empty(O, np.int32)
+    start, flow = np.empty(O, np.int64), np.empty(O, np.uint16)
+    for item in taken(counter.ctypes.data, items):
+        for g in range(item * _GROUPS, min(G, (item + 1) * _GROUPS)):
+            sort_by_member(idx[g], end, place)
+            for j in range(O):
+                start[j] = place[j] * C
+                flow[j] = grad[g, place[j]]
+            s = 0
+            for k in range(K):
+                e = end[k]
+                for d in range(0, C, BLOCK):
+                    sum_bf16_rows(flow[s:e], flat, start[s:e], e - s, d, to_x[g, k])
+                s = e
+
+
+@compiled_loose
+def _weight_gradient_of_bf16(counter, items, grad, idx, x, to_weight):
+    """As `_weight_gradient`, in the order of `sum_bf16_rows`; channels must be a multiple of BLOCK."""
+    G, K, C = x.shape
+    O = to_weight.shape[0]
+    flat = x.reshape(G * K * C)
+    size = (O + items - 1) // items
+    start, flow = np.empty(_TOGETHER, np.int64), np.empty(_TOGETHER, np.uint16)
+    for item in taken(counter.ctypes.data, items):
+        first, last = item * size, min(O, (item + 1) * size)
+        for o in range(first, last):
+            to_weight[o] = np.float32(0)
+        for g in range(0, G, _TOGETHER):
+            n = min(_TOGETHER, G - g)
+            for o in range(first, last):
+                for i in range(n):
+                    start[i] = ((g + i) * K + idx[g + i, o]) * C
+                    flow[i] = grad[g + i, o]
+                for d in range(0, C, BLOCK):
+                    sum_bf16_rows(flow, flat, start, n, d, to_weight[o])
+
+
 def _readable(tensor: Tensor) -> np.ndarray:
     """Contiguous float32, or the bits of bfloat16."""
     return bits_of(tensor.detach().to(kept(tensor.dtype)).contiguous())
+
+
+def _natural(sums: Tensor) -> Tensor:
+    """Sums [O, C] of `sum_bf16_rows` with their channels in order."""
+    return sums.view(len(sums), -1, 2, 4, 4).transpose(2, 3).reshape(sums.shape)
 
 
 def group_max(values: Tensor) -> tuple[Tensor, Tensor]:  # [G, K, O] -> [G, O], [G, O] int32
@@ -140,8 +190,13 @@ def linear_max_backward(
     (to_x,) = empty([x.shape], kept(x.dtype))
     to_weight = torch.empty(weight.shape)
     flow, index = _readable(grad), idx.contiguous().numpy()
-    run(_input_gradient, -(-x.shape[0] // _GROUPS), flow, index, _readable(weight), bits_of(to_x))
+    paired = ROUNDS_TO_BF16 and x.dtype == torch.bfloat16 and x.shape[2] % BLOCK == 0
+    of_input = _input_gradient_of_bf16 if paired else _input_gradient
+    of_weight = _weight_gradient_of_bf16 if paired else _weight_gradient
+    run(of_input, -(-x.shape[0] // _GROUPS), flow, index, _readable(weight), bits_of(to_x))
     parts = min(weight.shape[0], max(torch.get_num_threads(), -(-weight.shape[0] // _OUTPUTS)))
-    run(_weight_gradient, parts, flow, index, _readable(x), to_weight.numpy())
+    run(of_weight, parts, flow, index, _readable(x), to_weight.numpy())
+    if paired:
+        to_weight = _natural(to_weight)
     to_bias = grad.sum(0, dtype=torch.float32)
     return to_x.to(x.dtype), to_weight.to(weight.dtype), to_bias.to(weight.dtype)

@@ -14,7 +14,7 @@ INF_BITS = np.int32(0x7F800000)  # bits of a non-negative float sort like the fl
 NONE = np.int32(0x7FFFFFFF)  # sorts after every distance and every index
 LEAF = QUERIES  # points of the smallest box, which search together
 FAN = 16  # leaves of a branch: their boxes fill a vector
-_CELLS = 16  # of the grid, per axis
+_FINE_FROM = 1 << 15  # points from which the grid has 32 cells per axis, not 16
 _CROWD = 512  # points of a cell from which sorting them again pays
 _SAMPLE = 64  # coordinates from which the range of the grid is taken
 
@@ -45,11 +45,11 @@ def _hilbert_ranks(bits: int) -> np.ndarray:
     return rank.astype(np.int16)
 
 
-_RANKS = _hilbert_ranks(_CELLS.bit_length() - 1)
+_COARSE, _FINE = _hilbert_ranks(4), _hilbert_ranks(5)
 
 
 @compiled
-def grid_range(values):
+def grid_range(values, cells):
     """Lower end and cells per unit of one axis [n]; outliers fall into the border cells."""
     n = values.shape[0]
     step = max(1, n // _SAMPLE)
@@ -70,33 +70,34 @@ def grid_range(values):
     width = hi - lo
     if not (width > np.float32(1e-30) and width < np.float32(1e30)):
         return lo, np.float32(0)
-    return lo, np.float32(_CELLS) / width
+    return lo, np.float32(cells) / width
 
 
 @compiled
-def cell(v, lo, scale):
+def cell(v, lo, scale, cells):
     """Grid cell of one coordinate; NaN falls into cell 0."""
     t = (v - lo) * scale
     t = t if t > np.float32(0) else np.float32(0)
-    t = t if t < np.float32(_CELLS - 1) else np.float32(_CELLS - 1)
+    t = t if t < np.float32(cells - 1) else np.float32(cells - 1)
     return np.int32(t)
 
 
 @compiled
-def arrange(x, y, z, end, order):
+def arrange(x, y, z, cells, end, order):
     """Stable counting sort of points [n] along Hilbert's curve into `order` [n] int32.
 
-    Cell k of the curve gets the places from end[k - 1] to end[k]; `end` [_CELLS^3 + 1].
+    Cell k of the curve gets the places from end[k - 1] to end[k]; `end` [cells^3 + 1].
     """
     n = x.shape[0]
-    lox, sx = grid_range(x)
-    loy, sy = grid_range(y)
-    loz, sz = grid_range(z)
+    lox, sx = grid_range(x, cells)
+    loy, sy = grid_range(y, cells)
+    loz, sz = grid_range(z, cells)
     keys = np.empty(n, np.int32)
     end[:] = np.int32(0)
     for i in range(n):
-        k = (cell(x[i], lox, sx) * _CELLS + cell(y[i], loy, sy)) * _CELLS + cell(z[i], loz, sz)
-        k = np.int32(_RANKS[k])
+        k = cell(x[i], lox, sx, cells) * cells + cell(y[i], loy, sy, cells)
+        k = k * cells + cell(z[i], loz, sz, cells)
+        k = np.int32(_FINE[k] if cells == 32 else _COARSE[k])
         keys[i] = k
         end[k + 1] += np.int32(1)
     for k in range(end.shape[0] - 1):
@@ -111,16 +112,17 @@ def arrange(x, y, z, end, order):
 def curve_order(x, y, z, order):
     """Indices of the points [n] along Hilbert's curve, into `order` [n]; crowded cells get a grid each."""
     n = x.shape[0]
-    end = np.empty(_CELLS**3 + 1, np.int32)
-    arrange(x, y, z, end, order)
-    inner = np.empty(_CELLS**3 + 1, np.int32)
+    cells = 32 if n >= _FINE_FROM else 16
+    end = np.empty(cells * cells * cells + 1, np.int32)
+    arrange(x, y, z, cells, end, order)
+    inner = np.empty(16 * 16 * 16 + 1, np.int32)
     s = 0
     for k in range(end.shape[0] - 1):
         e = end[k]
         if _CROWD < e - s < n:
             piece = order[s:e].copy()
             within = np.empty(e - s, np.int32)
-            arrange(x[piece], y[piece], z[piece], inner, within)
+            arrange(x[piece], y[piece], z[piece], 16, inner, within)
             for i in range(e - s):
                 order[s + i] = piece[within[i]]
         s = e
@@ -238,7 +240,7 @@ def columns_of(cloud, x, y, z):
 
 @compiled
 def _order(counter, items, clouds, lengths, columns, orders, leaves, branches):
-    for b in taken(counter, items):
+    for b in taken(counter.ctypes.data, items):
         n = lengths[b]
         if n == 0:
             continue
@@ -283,19 +285,23 @@ class Flat(NamedTuple):
 
     queries: np.ndarray  # [M, 3] float32
     points: np.ndarray  # [N, 3] float32
-    clouds: np.ndarray  # [M] int64: the cloud of each query
+    query_ends: np.ndarray  # [B] int64: where the queries of each cloud end
     starts: np.ndarray  # [B] int64: where its points start
     lengths: np.ndarray  # [B] int64: how many they are
+
+    def columns(self) -> np.ndarray:
+        """See `padded_columns`."""
+        return padded_columns(self.points)
 
 
 def flat_batch(queries: Tensor, points: Tensor, lengths: Tensor | None) -> Flat:
     """Of queries [B, M, 3] and points [B, N, 3], of which `lengths` [B] are valid."""
     (B, M, _), N = queries.shape, points.shape[1]
     q, p = as_float32(queries).reshape(-1, 3), as_float32(points).reshape(-1, 3)
-    return Flat(q, p, np.arange(B).repeat(M), np.arange(B) * N, as_lengths(lengths, B, N))
+    return Flat(q, p, np.arange(1, B + 1) * M, np.arange(B) * N, as_lengths(lengths, B, N))
 
 
 def flat_packed(queries: Tensor, points: Tensor, query_lengths: list[int], point_lengths: list[int]) -> Flat:
     """Of queries [M, 3] and points [N, 3], whose clouds have these sizes."""
     q, p, sizes = as_float32(queries), as_float32(points), np.array(point_lengths, np.int64)
-    return Flat(q, p, np.arange(len(sizes)).repeat(query_lengths), np.cumsum(sizes) - sizes, sizes)
+    return Flat(q, p, np.cumsum(query_lengths), np.cumsum(sizes) - sizes, sizes)
