@@ -376,6 +376,6 @@ COMMANDS: dict[str, Command] = {
     ),
     "info": Command(
         "versions, devices, operators in use, where teacher weights were found",
-        "", None, "recon_fast.info:describe", _print_sections,
+        "", None, "recon_fast.doctor:describe", _print_sections,
     ),
 }  # fmt: skip

@@ -290,7 +290,7 @@ def test_sigterm_unwinds_with_its_exit_code(monkeypatch):
         finally:
             unwound.append(True)
 
-    monkeypatch.setattr("recon_fast.info.describe", killed)
+    monkeypatch.setattr("recon_fast.doctor.describe", killed)
     with pytest.raises(SystemExit) as exit_:
         main(["info"])
     assert exit_.value.code == 128 + signal.SIGTERM

@@ -25,11 +25,10 @@ from recon_fast.kernels import reference
 from recon_fast.kernels.attention import masked_cross_attention
 from recon_fast.kernels.backend import torch_threads, use_backend
 from recon_fast.kernels.ball import ball_query
-from recon_fast.kernels.chamfer import chamfer_distance
+from recon_fast.kernels.chamfer import FScore, chamfer_distance, density_aware_chamfer, f_score
 from recon_fast.kernels.features import gather_features, interpolate_features
 from recon_fast.kernels.fps import farthest_point_sample
 from recon_fast.kernels.knn import PointGroups, knn, sample_and_group
-from recon_fast.kernels.metrics import FScore, density_aware_chamfer, f_score
 from recon_fast.kernels.nearest import mutual_nearest, nearest_neighbor
 from recon_fast.kernels.packed import (
     neighbor_edges,

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recon_fast.distributed import own_rows
-from recon_fast.kernels.transformer import attention, attention_over_tokens, autocast_dtype
+from recon_fast.kernels.attention import attention, attention_over_tokens, autocast_dtype
 
 
 def split_heads(x: Tensor, num_heads: int) -> Tensor:

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recon_fast.config import ReConConfig
+from recon_fast.distributed import gather_rows
 from recon_fast.kernels import PointGroups, chamfer_distance, sample_and_group
-from recon_fast.models import losses
 from recon_fast.models.blocks import (
     Block,
     ReConBlock,
@@ -232,9 +233,9 @@ class PretrainModel(nn.Module, ABC):
                 raise ValueError(
                     f"feature for {name} must be {want} by the model's config, got {tuple(feature.shape)}"
                 )
-            found[name] = losses.cross_modal(head(token), feature)
+            found[name] = cross_modal(head(token), feature)
         if self.cls_proj is not None and label is not None:
-            found["smc"] = losses.single_modal(self.cls_proj(encoding.global_tokens[:, 0]), label)
+            found["smc"] = single_modal(self.cls_proj(encoding.global_tokens[:, 0]), label)
         return PretrainOutput(found, masking, groups, encoding, decoded, rebuilt)
 
 
@@ -257,3 +258,32 @@ class ReCon(PretrainModel):
         self, tokens: Tensor, centers: Tensor, groups: PointGroups, stop_gradient: bool
     ) -> Encoding:
         return self.encoder(tokens, centers, stop_gradient)
+
+
+TEMPERATURE = 0.1
+_NEVER = -1e9  # a logit without weight; -inf would give a batch of one label NaN gradients
+
+
+def cross_modal(prediction: Tensor, feature: Tensor) -> Tensor:
+    """SmoothL1 (beta = 1, mean) between projected tokens [B, D] and frozen teacher features [B, D]."""
+    return F.smooth_l1_loss(prediction.float(), feature.float())
+
+
+def single_modal(embedding: Tensor, label: Tensor) -> Tensor:
+    """Contrast of shapes by label: the mean similarity of a row's positives against all its negatives.
+
+    Where several processes train, positives and negatives come from the batches of all of them.
+
+    Args:
+        embedding: [B, D], normalised here.
+        label: [B], integer. Positives share the label; a shape is a positive of itself.
+
+    Returns:
+        Mean cross-entropy over the batch, temperature 0.1; 0 for a batch of one label.
+    """
+    embedding = F.normalize(embedding.float(), dim=-1)
+    similarity = embedding @ gather_rows(embedding).T / TEMPERATURE  # [B, W B] of W processes
+    same = label[:, None] == gather_rows(label)[None, :]
+    positive = (similarity * same).sum(1) / same.sum(1)  # [B]
+    negatives = similarity.masked_fill(same, _NEVER).logsumexp(1)
+    return F.softplus(negatives - positive).mean()

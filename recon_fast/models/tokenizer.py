@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from recon_fast.config import ReConConfig
 from recon_fast.kernels import linear_max
-from recon_fast.kernels.transformer import without_autocast
+from recon_fast.kernels.attention import without_autocast
 
 
 class FoldedNorm(nn.BatchNorm1d):

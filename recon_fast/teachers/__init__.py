@@ -4,8 +4,7 @@
 """
 
 from recon_fast.config.teacher import TeacherConfig, random_teacher_config
-from recon_fast.teachers.prompts import prompts
-from recon_fast.teachers.store import compute_features
+from recon_fast.teachers.store import compute_features, prompts
 from recon_fast.teachers.weights import describe_weights
 
 __all__ = ["TeacherConfig", "compute_features", "describe_weights", "prompts", "random_teacher_config"]

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from recon_fast.config.teacher import TeacherConfig
 from recon_fast.data.shapes import Features, Pictures, Shapes
 from recon_fast.errors import InputError
-from recon_fast.teachers.prompts import prompts
 from recon_fast.teachers.shards import KEY_BYTES, Log, open_shards
 from recon_fast.teachers.weights import OPEN_CLIP, Weights, image_weights, text_weights
 
@@ -243,3 +242,23 @@ class _Teachers:
 def _batches(positions: list[int], size: int) -> list[list[int]]:
     """The positions in pieces of `size`."""
     return [positions[i : i + size] for i in range(0, len(positions), size)]
+
+
+_KINDS = (
+    "model", "image", "3D model", "rendering model", "point cloud", "point cloud model", "3D rendering model",
+    "rendering image", "3D rendering image",
+)  # fmt: skip
+PREFIXES = ("", "A ", *(f"A {kind} of {article}" for kind in _KINDS for article in ("", "a ")))
+SUFFIXES = (".", " with white background.", " with black context.")
+COUNT = len(PREFIXES) * len(SUFFIXES)  # 60
+_STRIDE = 37  # coprime with 60, 1 modulo 3: the first picks take the suffixes in turn and prefixes far apart
+
+
+def prompts(caption: str, count: int = COUNT) -> list[str]:
+    """`count` of ReCon's 60 prompts of a caption, 20 prefixes and 3 suffixes around it; always the same
+    ones, 1 is the caption with a full stop.
+    """
+    if not 1 <= count <= COUNT:
+        raise ValueError(f"count must be from 1 to {COUNT}, got {count}")
+    chosen = sorted(i * _STRIDE % COUNT for i in range(count))
+    return [PREFIXES[i // len(SUFFIXES)] + caption + SUFFIXES[i % len(SUFFIXES)] for i in chosen]

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from recon_fast.kernels.transformer import attention, attention_over_tokens, autocast_dtype, softmax
+from recon_fast.kernels.attention import attention, attention_over_tokens, autocast_dtype, softmax
 
 
 @pytest.mark.parametrize("size", [1, 26, 32, 33, 64])

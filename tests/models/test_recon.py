@@ -159,7 +159,7 @@ def test_settings_that_make_no_sense(change, message):
 
 
 def test_single_modal_loss_of_one_label_is_zero():
-    from recon_fast.models.losses import single_modal
+    from recon_fast.models.recon import single_modal
 
     embedding = torch.randn(4, 8, requires_grad=True)
     loss = single_modal(embedding, torch.zeros(4, dtype=torch.int64))

@@ -12,8 +12,17 @@ from recon_fast.cli import main
 from recon_fast.config import ReportConfig
 from recon_fast.errors import InputError
 from recon_fast.viz.clouds import Picked, thumbnails
-from recon_fast.viz.embedding_map import layouts, map_data
-from recon_fast.viz.run_page import curve, curve_names, differences, read_metrics, read_run, report, run_page
+from recon_fast.viz.run_page import (
+    curve,
+    curve_names,
+    differences,
+    layouts,
+    map_data,
+    read_metrics,
+    read_run,
+    report,
+    run_page,
+)
 
 
 def test_curves_probes_and_differences(tmp_path):
