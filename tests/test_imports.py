@@ -24,7 +24,7 @@ HEIGHT = {
     "tasks": 5,
     "viz": 5,
 }
-TOP = {"cli", "commands", "parser", "doctor", "info", "__main__"}
+TOP = {"cli", "commands", "parser", "doctor", "__main__"}
 # `recon_fast.load` is the front door of the package; it imports when it is asked for.
 EXCEPTIONS = {("recon_fast", "recon_fast.tasks.embed")}
 
