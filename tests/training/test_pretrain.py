@@ -19,7 +19,7 @@ from tiny import tiny_config, tiny_shapes
 
 from recon_fast.checkpoint.training import list_checkpoints
 from recon_fast.errors import InputError
-from recon_fast.models import ReCon, losses
+from recon_fast.models import ReCon, recon
 from recon_fast.training import pretrain as pretrain_module
 from recon_fast.training.loop import NonFiniteLoss
 from recon_fast.training.pretrain import pretrain
@@ -168,14 +168,14 @@ def test_clipping_bounds_the_update(tmp_path):
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, monkeypatch):
-    original, calls = losses.cross_modal, 0
+    original, calls = recon.cross_modal, 0
 
     def poisoned(prediction, feature):
         nonlocal calls
         calls += 1
         return original(prediction, feature) * (float("nan") if calls == 9 else 1)  # csc_img of step 5
 
-    monkeypatch.setattr(losses, "cross_modal", poisoned)
+    monkeypatch.setattr(recon, "cross_modal", poisoned)
     with pytest.raises(NonFiniteLoss, match=r"step 5 \(epoch 1\) .*: csc_img = nan.*step-00000003"):
         train(tiny_config(tmp_path / "run", optim__skip_limit=0))
     kept = list_checkpoints(tmp_path / "run")
