@@ -37,7 +37,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
     At any moment `path` is whole or absent. Where writing fails, nothing is left of the new folder.
     """
-    aside, old = (path.with_name(f".{path.name}{suffix}") for suffix in (".tmp", ".old.tmp"))
+    aside = path.with_name(f".{path.name}.tmp")
     shutil.rmtree(aside, ignore_errors=True)
     try:
         aside.mkdir(parents=True)
@@ -45,13 +45,17 @@ def whole_folder(path: Path) -> Iterator[Path]:
         for file in aside.iterdir():
             with file.open("r+b") as written:  # Windows flushes only what is open for writing
                 os.fsync(written.fileno())
-        if path.exists():
-            shutil.rmtree(old, ignore_errors=True)
-            path.rename(old)
-        aside.rename(path)
+        replace_folder(aside, path)
     finally:
-        for folder in (aside, old):
-            shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def replace_folder(new: Path, path: Path) -> None:
+    """Let the folder `new` take the place of `path`; what was there is removed once the new one stands."""
+    replaced = path.rename(path.with_name(f".{path.name}.replaced")) if path.exists() else None
+    new.rename(path)
+    if replaced is not None:
+        shutil.rmtree(replaced, ignore_errors=True)
 
 
 def is_torchscript(file: Path) -> bool:

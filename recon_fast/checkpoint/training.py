@@ -26,7 +26,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from recon_fast.checkpoint.files import open_tensors, read_tensors, save_weights, weights_metadata
-from recon_fast.console import say
+from recon_fast.console import warn
 from recon_fast.errors import InputError
 from recon_fast.files import whole_file, whole_folder
 from recon_fast.models import AnyModel
@@ -146,7 +146,7 @@ def check_space(run: Path, model: nn.Module, keep: int, console: Console, best: 
     if missing and free < one:
         raise InputError(f"out must have room for checkpoints, got {run}: {text}")
     if free < missing * one + 2 * weights * best:
-        say(console, f"the disk may not hold the {keep} checkpoints of the run: {text}", style="yellow")
+        warn(console, f"the disk may not hold the {keep} checkpoints of the run: {text}")
     return f", {text}"
 
 

@@ -6,6 +6,7 @@ A recipe may be `like` another one of its file, and say only what differs. In th
 
 import difflib
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,9 @@ def recipe_file(command: str) -> Path:
     return config_folder() / f"{'classifier' if command in _CLASSIFIERS else command}.yaml"
 
 
+@cache
 def packaged_recipes(command: str) -> dict[str, dict[str, Any]]:
-    """Settings of every recipe of a command by name."""
+    """Settings of every recipe of a command by name, not to be changed; their file is read once."""
     from recon_fast.schema import read_yaml
 
     path = recipe_file(command)

@@ -40,6 +40,7 @@ from recon_fast.data.packed import (
 )
 from recon_fast.data.shapes import Features, Problem, Shapes, Source, join_shapes
 from recon_fast.errors import InputError
+from recon_fast.files import replace_folder
 from recon_fast.schema import read_json, write_json
 
 _SHARD = 2048  # shapes in a shard that will be joined to one file: each is an open file when it is
@@ -338,9 +339,6 @@ def _finish(out: Path, found: Shards) -> Packed:
         if left.name not in {shard["file"] for shard in shards}:
             shutil.rmtree(left) if left.is_dir() else left.unlink()
     write_json(folder / MANIFEST, manifest)
-    replaced = out.rename(out.with_name(f".{out.name}.replaced")) if out.exists() else None
-    folder.rename(out)
-    if replaced is not None:
-        shutil.rmtree(replaced, ignore_errors=True)
+    replace_folder(folder, out)
     points, size = (sum(shard[what] for shard in shards) for what in ("points", "bytes"))
     return replace(_packed(out, found, shapes, held_out, points, size), shards=len(shards))

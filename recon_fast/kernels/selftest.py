@@ -26,7 +26,7 @@ class Case(NamedTuple):
     function: str
     expected: Callable[..., Any]
     arguments: tuple[Any, ...]
-    keywords: dict[str, Any] = {}  # noqa: RUF012
+    keywords: dict[str, Any] = {}  # noqa: RUF012 - nobody changes it
     tolerance: float = 0.0  # of a float relative to the largest one; 0: every bit is the same
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recon_fast.data.shapes import ArrayPictures, Conventions, Shapes
-from recon_fast.procedural import buildings, furniture, nature, tools, vehicles, vessels  # noqa: F401
+from recon_fast.procedural import buildings, furniture, nature, tools, vehicles, vessels  # noqa: F401 - they register
 from recon_fast.procedural.family import FAMILIES, PARTED, Dice, Parts, Words, caption
 
 __all__ = ["FAMILIES", "PARTED", "procedural_shapes"]

@@ -33,7 +33,7 @@ from recon_fast.tasks.text_space import is_standardized, query_teacher, text_fea
 from recon_fast.training.folder import features_beside, keep_config, open_run
 from recon_fast.training.probe import SVM_C, nearest_texts, svm_predictions
 from recon_fast.training.record import write_result
-from recon_fast.training.scores import Scores, count, score_doubts, write_confusion
+from recon_fast.training.scores import Scores, check_sides, count, labels_of, score_doubts, write_confusion
 
 _BLOCK = 1024  # test shapes that are compared with all training shapes at once
 _KINDS: dict[str, FeatureKind] = {"full": "zeroshot", "text": "zeroshot_text", "img": "zeroshot_image"}
@@ -49,10 +49,9 @@ def open_labelled(
     """
     if shapes is None:
         shapes = prepare_shapes(config.data.reading(encoder.least_points), config.seed, console)
-    if shapes.labels is None:
-        raise InputError(f"data must have labels, got none in {shapes.name}")
+    labels = labels_of(shapes)
     warn_of_conventions(shapes, encoder, console)
-    return shapes, shapes.labels
+    return shapes, labels
 
 
 def describe_scores(
@@ -134,9 +133,7 @@ def svm_probe(config: SvmConfig, console: Console | None = None, shapes: Shapes 
         encoder = open_encoder(config.checkpoint, config, console)
         shapes, labels = open_labelled(config, shapes, encoder, console)
         names, train, test = shapes.class_names, shapes.rows("trainval"), shapes.rows("test")
-        for purpose, rows in (("train on", train), ("test on", test)):
-            if not len(rows):
-                raise InputError(f"data must have shapes to {purpose}, got none in {shapes.name}")
+        check_sides(shapes, train=train, test=test)
         if len(np.unique(labels[train])) < 2:
             raise InputError(f"data must have at least two classes to train on, got one in {shapes.name}")
         warnings = score_doubts(shapes, train, test)
@@ -230,8 +227,7 @@ def zero_shot(
         teacher = query_teacher(config.teacher, encoder)
         shapes, labels = open_labelled(config, shapes, encoder, console)
         rows = np.arange(len(shapes)) if config.on == "all" else shapes.rows("test")
-        if not len(rows):
-            raise InputError(f"data must have shapes to test on, got none in {shapes.name}")
+        check_sides(shapes, test=rows)
         names = shapes.class_names if config.names is None else read_names(config.names, shapes.class_names)
         names = [name.replace("_", " ") for name in names]
         warnings = score_doubts(shapes, None, rows)

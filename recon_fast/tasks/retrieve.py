@@ -3,7 +3,7 @@
 <run>/result.json    of captions: recall in both directions, with chance
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import comb
@@ -229,11 +229,12 @@ def _kind_of(query: str, keys: Sequence[str]) -> QueryKind:
     if query in keys:
         return "key"
     suffix = Path(query).suffix.lower()
-    for kind, suffixes in (("picture", PICTURE_SUFFIXES), ("shape", FILES)):
+    kinds: dict[QueryKind, Collection[str]] = {"picture": PICTURE_SUFFIXES, "shape": FILES}
+    for kind, suffixes in kinds.items():
         if suffix in suffixes:
             if not Path(query).expanduser().is_file():
                 raise InputError(f"query must be a key, a file or a text, got {query}: no such file")
-            return kind  # type: ignore[return-value]
+            return kind
     return "text"
 
 

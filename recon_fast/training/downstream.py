@@ -8,6 +8,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
@@ -35,7 +36,7 @@ from recon_fast.training.metrics import Metrics
 from recon_fast.training.optim import AdamW, downstream_groups
 from recon_fast.training.record import write_result
 from recon_fast.training.run import Task
-from recon_fast.training.scores import score_doubts
+from recon_fast.training.scores import check_sides, labels_of, score_doubts
 
 
 class Summarised(Protocol):
@@ -74,17 +75,13 @@ class Splits:
 
 def choose_splits(shapes: Shapes, config: DownstreamConfig) -> Splits:
     """Rows to train, to select and to test on. Raises InputError where labels or a side are missing."""
-    if shapes.labels is None:
-        raise InputError(f"data must have labels, got none in {shapes.name}")
-    test, train = shapes.rows("test"), shapes.rows("trainval")
-    for name, rows in (("train on", train), ("test on", test)):
-        if not len(rows):
-            raise InputError(f"data must have shapes to {name}, got none in {shapes.name}")
+    labels, test, train = labels_of(shapes), shapes.rows("test"), shapes.rows("trainval")
+    check_sides(shapes, train=train, test=test)
     if config.official_protocol:
         return Splits(train, test, test, "test")
     if shapes.validation is not None and shapes.validation.any():
         return Splits(shapes.rows("train"), shapes.rows("val"), test, "validation")
-    validating = split_off(shapes.labels, train, config.validation, config.seed)
+    validating = split_off(labels, train, config.validation, config.seed)
     if not validating.any():
         return Splits(train, None, test, "last epoch")
     return Splits(train[~validating], train[validating], test, "validation")
@@ -137,10 +134,15 @@ class DownstreamTask(Task[DownstreamResult[S]], Generic[C, M, D, S]):
         if self.trains:
             self.train_set = self.gather(splits.train)
             self.select_set = None if splits.select is None else self.gather(splits.select)
-            warn(self.console, *score_doubts(self.shapes, splits.train, splits.test))
+            warn(self.console, *self.doubts)
         self.test_set = self.gather(splits.test)
         if resumed is not None:
             self.best = resumed.state["best"]
+
+    @cached_property
+    def doubts(self) -> list[str]:
+        """See `score_doubts`, which looks at every cloud."""
+        return score_doubts(self.shapes, self.splits.train if self.trains else None, self.splits.test)
 
     def _restore(self) -> tuple[M, dict[str, Any]]:
         """The trained model of the checkpoint with the groups of the settings, and what it was trained on."""
@@ -216,8 +218,7 @@ class DownstreamTask(Task[DownstreamResult[S]], Generic[C, M, D, S]):
             load_weights(run / "best" / "model.safetensors", self.model)
         scores = self.measure(self.test_set)
         voted = self.measure(self.test_set, config.votes) if config.votes else None
-        warnings = score_doubts(shapes, splits.train if self.trains else None, splits.test)
-        warn(console, *warnings)
+        warn(console, *self.doubts)
         details, table, sentence = self.report(scores, voted)
         result = {
             "task": config.command,
@@ -233,7 +234,7 @@ class DownstreamTask(Task[DownstreamResult[S]], Generic[C, M, D, S]):
             **scores.summary(),
             **details,
             "votes": config.votes,
-            "warnings": warnings,
+            "warnings": self.doubts,
         }
         write_result(run, result, lambda: self.write(run, self.test_set, scores))
         if table:

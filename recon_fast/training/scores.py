@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recon_fast.data.shapes import Shapes
+from recon_fast.errors import InputError
 
 _SHOWN = 3  # names in a line
 _GLANCE = 16  # points that mostly tell that a cloud is one
@@ -82,6 +83,20 @@ def write_confusion(scores: Scores, class_names: list[str], stem: Path) -> None:
         f"accuracy {scores.accuracy:.1f} %, mean of the classes {scores.mean_class_accuracy:.1f} %"
     )
     figure.savefig(stem.with_suffix(".png"), dpi=120)
+
+
+def labels_of(shapes: Shapes) -> NDArray[np.int64]:
+    """The labels [S] of shapes that must have some. Raises InputError where they have none."""
+    if shapes.labels is None:
+        raise InputError(f"data must have labels, got none in {shapes.name}")
+    return shapes.labels
+
+
+def check_sides(shapes: Shapes, **sides: NDArray[np.int64]) -> None:
+    """Raise InputError where a side of the shapes, `train` or `test`, has no rows."""
+    for purpose, rows in sides.items():
+        if not len(rows):
+            raise InputError(f"data must have shapes to {purpose} on, got none in {shapes.name}")
 
 
 def score_doubts(shapes: Shapes, train: NDArray[np.int64] | None, test: NDArray[np.int64]) -> list[str]:

@@ -1,6 +1,7 @@
 """`recon-fast show`: what a model rebuilds of clouds and what its queries look at, as a page and as PNGs."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from rich.console import Console
 
 from recon_fast.config import ShowConfig
 from recon_fast.config.frozen import QueryTeacherConfig
-from recon_fast.console import ProgressBars, say
+from recon_fast.console import ProgressBars, say, warn
 from recon_fast.errors import InputError
 from recon_fast.files import read_lines
 from recon_fast.tasks.embed import PointEncoder, load
@@ -33,9 +34,7 @@ def show(checkpoint: Path, names: list[str], config: ShowConfig, console: Consol
         InputError: the checkpoint, a cloud or the captions cannot be used, or nothing can be written.
     """
     encoder = load(checkpoint, config.device, "fp32")
-    picked, captions = pick_clouds(
-        names, config.count, config.kind, config.up, lambda text: say(console, text, style="yellow")
-    )
+    picked, captions = pick_clouds(names, config.count, config.kind, config.up, partial(warn, console))
     if config.captions is not None:
         captions = read_captions(Path(config.captions))
     seen: list[Seen] = []
@@ -55,8 +54,7 @@ def show(checkpoint: Path, names: list[str], config: ShowConfig, console: Consol
         else:
             note = "Nearest captions: the mean of all clouds was taken off each, as the zero-shot probe does."
             notes += [note] if centred else []
-    for note in notes:
-        say(console, note, style="yellow")
+    warn(console, *notes)
     if config.png is not None:
         from recon_fast.viz.pictures import write_pictures
 

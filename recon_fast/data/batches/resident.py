@@ -253,7 +253,7 @@ class ResidentShapes:
         text = None if self.text is None else self.text.take(self.caption[index], prompt[:, None])[:, 0]
         label = None if self.label is None else self.label[index]
         small = [self._held(x) for x in (label, view, prompt, noise[:, 2:])]
-        return StoredBatch(points, image, text, *small)  # type: ignore[arg-type]
+        return StoredBatch(points, image, text, *small)  # type: ignore[arg-type]  # the last is never None
 
     def finish(self, drawn: StoredBatch, how: Sampling) -> Batch:
         """Bring what was drawn to the device, centre, scale and turn it; does not wait for the device."""
