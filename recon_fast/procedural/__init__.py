@@ -12,6 +12,21 @@ from recon_fast.data.shapes import ArrayPictures, Conventions, Shapes
 from recon_fast.procedural import buildings, furniture, nature, tools, vehicles, vessels  # noqa: F401 - they register
 from recon_fast.procedural.family import FAMILIES, PARTED, Dice, Parts, Words, caption
 
+# Families that joined later come last: the labels of those above stay.
+# isort: split
+from recon_fast.procedural import (  # noqa: F401
+    arms,
+    craft,
+    creatures,
+    fittings,
+    food,
+    household,
+    landmarks,
+    structures,
+    terrain,
+    things,
+)
+
 __all__ = ["FAMILIES", "PARTED", "procedural_shapes"]
 
 _CHUNK = 256  # shapes sampled and rendered at a time

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 T = TypeVar("T")
 Point = tuple[float, float, float]
 
-BOX, CONE, BALL, RING = range(4)
+BOX, CONE, BALL, RING, TRIANGLE = range(5)
 ROW = 22  # numbers that describe a part: kind, area, 3 axes, center, 7 of its own, piece
 
 CORNERS = [(-1, -1), (-1, 1), (1, -1), (1, 1)]  # signs of x and z
@@ -29,6 +29,14 @@ def _frame(axis: Point) -> tuple[float, ...]:
     # Rodrigues' formula for the rotation about y cross axis.
     k = 1 / (1 + y)
     return (1 - k * x * x, x, -k * x * z, -x, y, -z, -k * x * z, z, 1 - k * z * z)
+
+
+def _level_frame(axis: Point) -> tuple[float, ...]:
+    """Rotation, row by row, that brings the y axis to `axis` and the x axis as near to upright as it goes."""
+    length, level = math.hypot(*axis), math.hypot(axis[0], axis[2])
+    x, y, z = (a / length for a in axis)
+    c, s, k = axis[0] / level, axis[2] / level, level / length
+    return (-c * y, x, s, k, y, 0.0, -s * y, z, -c)
 
 
 class Parts:
@@ -62,17 +70,19 @@ class Parts:
         top: tuple[float, float] | None = None,
         shift: tuple[float, float] = (0.0, 0.0),
         axis: Point | None = None,
+        level: bool = False,
     ) -> None:
         """A box that stands on `at`: its size along x, y, z, the x and z size and the shift of its top face.
 
-        A top of (0, d) gives a gable roof, (0, 0) a pyramid. `axis` is where its y points.
+        A top of (0, d) gives a gable roof, (0, 0) a pyramid. `axis` is where its y points;
+        its x stays near x, or points as far up as it can if it is `level`.
         """
         w, h, d = size
         tw, td = (w, d) if top is None else top
         slant_x = math.hypot(h, (w - tw) / 2)
         slant_z = math.hypot(h, (d - td) / 2)
         area = w * d + tw * td + slant_x * (d + td) + slant_z * (w + tw)
-        frame = _UPRIGHT if axis is None else _frame(axis)
+        frame = _UPRIGHT if axis is None else _level_frame(axis) if level else _frame(axis)
         self._add(BOX, area, frame, at, (w / 2, d / 2, tw / 2, td / 2, h, shift[0], shift[1]))
 
     def rod(
@@ -123,6 +133,44 @@ class Parts:
                 y1 = y0 + 1e-6
             self.rod((at[0], at[1] + y0, at[2]), (at[0], at[1] + y1, at[2]), r0, r1, caps=False)
             self.piece -= 1
+        self.piece += 1
+
+    def prism(self, at: Point, profile: Sequence[tuple[float, float]], sides: int) -> None:
+        """As `revolve`, with that many flat sides."""
+        x, y, z = at
+        turns = [*around(sides), (1.0, 0.0)]
+        self.sheet([[(x + r * c, y + up, z + r * s) for c, s in turns] for r, up in profile])
+
+    def path(self, points: Sequence[Point], radius: float, end_radius: float | None = None) -> None:
+        """A tube through points, its radius changing evenly from one to the next; its ends are open."""
+        step = 0.0 if end_radius is None else (end_radius - radius) / (len(points) - 1)
+        for i, (start, end) in enumerate(pairwise(points)):
+            self.rod(start, end, radius + i * step, radius + (i + 1) * step, caps=False)
+            self.piece -= 1
+        self.piece += 1
+
+    def mirror(self, start: int) -> None:
+        """Repeat the parts from row `start` on, mirrored at z = 0; they stay parts of the same pieces."""
+        for row in self.rows[start:]:
+            self.rows.append((*row[:8], -row[8], -row[9], -row[10], *row[11:13], -row[13], *row[14:]))
+
+    def triangle(self, a: Point, b: Point, c: Point) -> None:
+        """A triangle without thickness."""
+        self.sheet([[a, b], [c, c]])
+
+    def sheet(self, rows: Sequence[Sequence[Point]]) -> None:
+        """A surface of triangles through a grid of points."""
+        add, piece = self.rows.append, self.piece
+        for upper, lower in pairwise(rows):
+            for i in range(len(upper) - 1):
+                for a, b, c in ((upper[i], upper[i + 1], lower[i]), (upper[i + 1], lower[i + 1], lower[i])):
+                    x, y, z = b[0] - a[0], b[1] - a[1], b[2] - a[2]
+                    u, v, w = c[0] - a[0], c[1] - a[1], c[2] - a[2]
+                    p, q, r = y * w - z * v, z * u - x * w, x * v - y * u
+                    area = math.sqrt(p * p + q * q + r * r) / 2
+                    if area > 0:
+                        add((TRIANGLE, area, *_UPRIGHT, *a, x, y, z, u, v, w, 0.0, piece))
+        self.names[piece:] = [self.name]
         self.piece += 1
 
 

@@ -6,7 +6,7 @@ import numpy as np
 from numba import njit, prange
 from numpy.typing import NDArray
 
-from recon_fast.procedural.family import BALL, BOX, CONE
+from recon_fast.procedural.family import BALL, BOX, CONE, RING
 
 # The six faces of a box: corners 0-3 are the bottom, 4-7 the top, both counter-clockwise from above.
 _FACES = np.array([[0, 1, 2, 3], [4, 7, 6, 5], [0, 4, 5, 1], [1, 5, 6, 2], [2, 6, 7, 3], [3, 7, 4, 0]])
@@ -122,6 +122,18 @@ def _on_ring(own, state, p, n):
 
 
 @njit(cache=True)
+def _on_triangle(own, state, p, n):
+    """A point of the triangle between the origin and two others."""
+    u, v = _uniform(state), _uniform(state)
+    if u + v > 1:
+        u, v = 1 - u, 1 - v
+    for j in range(3):
+        k, m = (j + 1) % 3, (j + 2) % 3
+        p[j] = u * own[j] + v * own[3 + j]
+        n[j] = own[k] * own[3 + m] - own[m] * own[3 + k]
+
+
+@njit(cache=True)
 def _sample_shape(parts, warp, bend, jitter, seed, out):
     """Fill out [N, 7] with points, unit normals and the piece's number; centered, in the unit sphere."""
     state = np.empty(1, np.uint64)
@@ -152,8 +164,10 @@ def _sample_shape(parts, warp, bend, jitter, seed, out):
                 _on_cone(own, part[1], state, p, n)
             elif kind == BALL:
                 _on_ball(own, state, p, n)
-            else:
+            elif kind == RING:
                 _on_ring(own, state, p, n)
+            else:
+                _on_triangle(own, state, p, n)
             x, y, z, nx, ny, nz = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
             for j in range(3):
                 a, b, c = part[2 + j], part[5 + j], part[8 + j]

@@ -13,7 +13,7 @@ from sklearn.svm import LinearSVC
 from recon_fast.config import DataConfig
 from recon_fast.data.open import prepare_shapes
 from recon_fast.procedural import FAMILIES, procedural_shapes
-from recon_fast.procedural.family import BALL, BOX, CONE, RING, ROW, Dice, Parts, Words
+from recon_fast.procedural.family import BALL, BOX, CONE, RING, ROW, TRIANGLE, Dice, Parts, Words
 from recon_fast.procedural.surface import sample_shapes
 
 
@@ -124,6 +124,35 @@ def test_surfaces_are_uniform_by_area_and_normals_point_out():
     assert rows[0, 0] == RING
     outside = np.hypot(ring[:, 0], ring[:, 1]) > np.hypot(ring[:, 0], ring[:, 1]).max() * 2 / 2.5
     assert outside.mean() == pytest.approx(0.5 + 0.5 / (np.pi * 2), abs=0.02)
+
+
+def test_sheets_mirrors_and_level_boxes():
+    def build(b):
+        b.sheet([[(0, 0, 0), (1, 0, 0), (3, 0, 0)], [(0, 2, 0), (1, 2, 0), (3, 2, 0)]])
+
+    rows, sheet = sample(build)
+    assert rows[:, 0].tolist() == [TRIANGLE] * 4
+    assert rows[:, 1].sum() == pytest.approx(6)
+    assert np.abs(sheet[:, 5]) == pytest.approx(1)
+    assert (sheet[:, 0] < sheet[:, 0].min() + np.ptp(sheet[:, 0]) / 3).mean() == pytest.approx(
+        1 / 3, abs=0.02
+    )
+
+    def mirrored(b):
+        b.ball((0, 0, -2), 0.1)
+        b.rod((0, 0, 1), (1, 1, 2), 0.2, 0.1)
+        b.mirror(1)
+
+    rows, pair = sample(mirrored)
+    assert rows[:, -1].tolist() == [0, 1, 1]
+    both = pair[pair[:, 6] == 1]
+    assert (both[:, 2] > pair[:, 2].mean()).mean() == pytest.approx(0.5, abs=0.05)
+
+    for axis in ((1.0, 0.3, 2.0), (0.0, 0.0, 1.0), (-1.0, 0.0, 0.5)):
+        _, blade = sample(lambda b, axis=axis: b.box((0, 0, 0), (0.01, 1.0, 0.3), axis=axis, level=True))
+        rise = axis[1] / np.hypot(axis[0], axis[2])
+        across = blade[:, 1] - rise * (blade[:, [0, 2]] @ np.array(axis)[[0, 2]]) / np.hypot(axis[0], axis[2])
+        assert np.ptp(across) < 0.05  # thin along the height
 
 
 def test_rods_point_where_they_should():
