@@ -33,11 +33,10 @@ from recon_fast.config.check import Settings
 
 @dataclass(frozen=True)
 class Argument:
-    """An argument of a command that is no setting of its dataclass, or is given by its place.
+    """An argument of a command that is no setting of its dataclass.
 
     Attributes:
-        name: with dashes in front, or none for an argument by place. One of the name of a setting is that
-            setting; others go to the function, by place or by keyword as they came.
+        name: with dashes in front, which goes to the function by keyword, or none for an argument by place.
         help: a line.
         type: what it is read as.
         nargs: as in argparse.
@@ -188,7 +187,6 @@ def results_table(runs: list[Path], config: TableConfig) -> str:
     return render(collect(runs, config.published), config.format)
 
 
-_CHECKPOINT = "run folder, checkpoint folder, model.safetensors or official .pth"
 _RESUME = "run folder (or its newest checkpoint) to continue; or auto"
 _TRAINING = (
     "checkpoint", "out", "data.path", "data.kind", "optim.epochs", "optim.batch_size", "optim.lr",
@@ -262,13 +260,12 @@ COMMANDS: dict[str, Command] = {
     ),
     "show": Command(
         "what a model rebuilds and looks at, as one page that needs no network",
-        "runs/pretrain-... procedural --out show.html",
+        "my_clouds procedural --out show.html",
         ShowConfig,
         "recon_fast.viz.show_page:show",
         _print,
-        common=("out", "png", "count", "kind", "up", "seed", "captions", "device"),
+        common=("checkpoint", "out", "png", "count", "kind", "up", "seed", "captions", "device"),
         arguments=(
-            Argument("checkpoint", "run, checkpoint, model.safetensors or official .pth", Path),
             Argument("clouds", "files of clouds or meshes, data sets, or the word procedural", nargs="+"),
         ),
     ),
@@ -309,45 +306,40 @@ COMMANDS: dict[str, Command] = {
         ConvertConfig,
         "recon_fast.checkpoint.convert:convert",
         _print_conversion,
-        common=("num_heads", "num_group", "group_size", "overwrite"),
+        common=("num_heads", "num_group", "group_size", "dtype", "card", "overwrite"),
         arguments=(
             Argument("source", "official .pth, run folder, checkpoint folder or model.safetensors", Path),
-            Argument("out", "a folder, for model.safetensors and a report of the keys; or a .pth file, which "
-                     "the official code loads", Path),
+            Argument("out", "a folder, for model.safetensors and a report of the keys; a .safetensors file; "
+                     "or a .pth file, which the official code loads", Path),
         ),
     ),
     "svm": Command(
         "test frozen features of labelled shapes: linear SVM and nearest neighbours",
-        "ckpt.pth --config modelnet40 --data.path modelnet40_normal_resampled",
+        "--checkpoint ckpt.pth --config modelnet40 --data.path modelnet40_normal_resampled",
         SvmConfig,
         "recon_fast.tasks.frozen:svm_probe",
         _print_run,
         _IN_MEMORY,
-        common=(*_READING, "k", "seed"),
-        arguments=(
-            Argument("checkpoint", f"{_CHECKPOINT}; none (or nothing) tests an encoder at random", nargs="?"),
-        ),
+        common=("checkpoint", *_READING, "k", "seed"),
     ),
     "zeroshot": Command(
         "classify shapes by the texts of their classes",
-        "ckpt.pth --config modelnet40 --data.path modelnet40_normal_resampled",
+        "--checkpoint ckpt.pth --config modelnet40 --data.path modelnet40_normal_resampled",
         ZeroShotConfig,
         "recon_fast.tasks.frozen:zero_shot",
         _print_run,
         _IN_MEMORY,
-        common=(*_READING, "on", "feature", "ratio", "names"),
-        arguments=(Argument("checkpoint", f"of pretraining: {_CHECKPOINT}"),),
+        common=("checkpoint", *_READING, "on", "feature", "ratio", "names"),
     ),
     "embed": Command(
         "write features of clouds into a file",
-        "ckpt.pth my_clouds features.h5",
+        "my_clouds features.h5",
         EmbedConfig,
         "recon_fast.tasks.embed_files:embed_files",
         _print_embedded,
-        common=("kind", "overwrite", "data.kind", "data.num_points", "data.up", "batch_size", "device",
-                "precision"),
+        common=("checkpoint", "kind", "overwrite", "data.kind", "data.num_points", "data.up", "batch_size",
+                "device", "precision"),
         arguments=(
-            Argument("checkpoint", _CHECKPOINT),
             Argument("clouds", "files of one cloud, folders, packed files, .h5 files, folders of shards",
                      nargs="+"),
             Argument("out", "file to write: .h5, .hdf5 or .npz", Path),
@@ -355,7 +347,7 @@ COMMANDS: dict[str, Command] = {
     ),
     "retrieve": Command(
         "find shapes by a shape, a text or a picture",
-        "features.h5 'a round table' --checkpoint ckpt.pth",
+        "my_clouds chair.ply --sheet found.html",
         RetrieveConfig,
         "recon_fast.commands:find_shapes",
         _print_found,

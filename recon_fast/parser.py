@@ -64,19 +64,16 @@ def parse(name: str, argv: list[str]) -> Given:
     settings = _parsed(parser, rest)
     if command.resume and settings["resume"] is not None:
         raise InputError(f"resume must be given on the command line, got {settings['resume']} in {where}")
-    own = _setting_names(command)
     places, options = [], {}
     for argument in command.arguments:
         value = settings[argument.key]
-        if argument.key in own:  # a setting that is given by its place
-            settings[argument.key] = None if argument.nargs == "?" and value == "none" else value
-        elif argument.name.startswith("--"):
+        if argument.name.startswith("--"):
             options[argument.keyword or argument.key] = value
         else:
             places.append(value)
     if command.config is None:
         return Given(None, places, options, resume)
-    config: Any = command.config(**{key: settings[key] for key in own})
+    config: Any = command.config(**{field.name: settings[field.name] for field in fields(command.config)})
     if command.protocol and config.protocol != command.protocol:
         raise InputError(f"protocol is said by the command: `recon-fast {config.protocol}`, got --protocol")
     if resume == "auto" and not command.resume_auto:
@@ -86,10 +83,6 @@ def parse(name: str, argv: list[str]) -> Given:
     if options.get("profile_steps", 0) < 0:
         raise InputError(f"profile must be a number of steps, got {options['profile_steps']}")
     return Given(config, places, options, resume)
-
-
-def _setting_names(command: Command) -> list[str]:
-    return [field.name for field in fields(command.config)] if command.config else []
 
 
 def command_parser(name: str) -> jsonargparse.ArgumentParser:
@@ -112,8 +105,7 @@ def command_parser(name: str) -> jsonargparse.ArgumentParser:
                 options[key] = getattr(argument, key)
         parser.add_argument(argument.name, **options)
     if command.config:
-        skip = {argument.key for argument in command.arguments} & set(_setting_names(command))
-        parser.add_class_arguments(command.config, as_group=False, skip=skip)
+        parser.add_class_arguments(command.config, as_group=False)
     return parser
 
 
@@ -219,6 +211,8 @@ def _explained(error: Exception, parser: jsonargparse.ArgumentParser) -> InputEr
         or re.search(r"Group '(?P<group>[^']+)' does not accept option '(?P<option>[^']+)'", text)
         or re.search(r"Option '([^']+)' is not accepted", text)
     )
+    if place := re.search(r"[Uu]nrecognized arguments: ([^-\s]\S*)", text):
+        return InputError(f"settings are given by name, as --seed 0, got {place[1]} without one")
     if unknown:
         key = ".".join(unknown.groups())
         keys = list(parser.get_defaults().keys())

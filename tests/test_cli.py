@@ -106,8 +106,8 @@ def test_a_reader_that_leaves_is_no_error():
 
 def test_flags_may_stand_alone():
     assert parse("pack", ["a", "b", "--overwrite"]).config.overwrite
-    assert parse("embed", ["a", "--overwrite", "b", "c"]).config.overwrite
-    assert not parse("embed", ["a", "--overwrite", "false", "b", "c"]).config.overwrite
+    assert parse("embed", ["--overwrite", "b", "c"]).config.overwrite
+    assert not parse("embed", ["--overwrite", "false", "b", "c"]).config.overwrite
 
 
 NO_EXTRA = """
@@ -177,6 +177,7 @@ def test_command_line_overrides_the_recipe_and_print_config_shows_it(capsys):
 
 MISTAKES = {
     "unknown key": (["--modle.dim", "3"], "unknown setting modle.dim (did you mean model.dim?)"),
+    "no key": (["runs/x"], "settings are given by name, as --seed 0, got runs/x without one"),
     "unknown nested key": (["--optim.leraning_rate", "3"], "unknown setting optim.leraning_rate"),
     "wrong type": (["--model.dim", "wide"], "setting model.dim must be a whole number, got wide"),
     "wrong choice": (["--data.kind", "shapnet"], "setting data.kind must be one of auto, shapenet, "),
@@ -200,7 +201,7 @@ MISTAKES = {
     "huge teacher seed": (["--teacher.seed", f"{2**63}"], "teacher.seed must be in [0, 2^63), got 92"),
     "negative decay": (["--optim.weight_decay", "-1"], "optim.weight_decay must be at least 0, got -1.0"),
     "nothing to probe": (["--probe.max_shapes", "0"], "probe.max_shapes must be at least 1, got 0"),
-    "missing init": (["--init", "no/such.pth"], "init must be a file of weights, got no/such.pth"),
+    "missing init": (["--init", "no/such.pth"], "one of procedural, got no/such.pth"),
     "auto without a folder": (["--resume", "auto"], "resume auto needs the folder of the run: --out RUN"),
     "negative skips": (["--optim.skip_limit", "-1"], "optim.skip_limit must be at least 0, got -1"),
     "resume from nothing": (["--resume", "no/such/run"], "resume must name a run folder"),

@@ -41,13 +41,10 @@ def test_downstream_recipes_parse_and_have_a_header(command, name):
     ("command", "name"), [(c, n) for c in ("svm", "zeroshot") for n in packaged_recipes(c)]
 )
 def test_recipes_of_frozen_encoders(command, name):
-    config = parse(command, ["ckpt.pth", "--config", name, "--device", "cpu"]).config
+    config = parse(command, ["--checkpoint", "ckpt.pth", "--config", name, "--device", "cpu"]).config
     assert (config.checkpoint, config.device) == ("ckpt.pth", "cpu")
     assert config.data.num_points == (2048 if name.startswith("scan") else 1024)
-    assert (
-        parse(command, ["ckpt.pth", "--config", name, "--data.num_points", "512"]).config.data.num_points
-        == 512
-    )
+    assert parse(command, ["--config", name, "--data.num_points", "512"]).config.data.num_points == 512
     if command == "zeroshot":
         ratios = {"modelnet10": 0.2, "modelnet40": 0.25, "scan_hardest": 0.05, "scan_objbg": 0.1}
         assert config.ratio == ratios.get(name, 0.15)
@@ -55,7 +52,7 @@ def test_recipes_of_frozen_encoders(command, name):
     for word in (f"The official cfgs/{command}/{name}.yaml", "Hardware:", "Time:", "Expected:"):
         assert word in text
     with pytest.raises(InputError, match="did you mean"):
-        parse(command, ["ckpt.pth", "--config", f"{name}x"])
+        parse(command, ["--config", f"{name}x"])
 
 
 def test_official_downstream_recipes():

@@ -208,7 +208,7 @@ def test_wrong_official_checkpoints_are_refused_by_name(tmp_path):
     refused(path, "must hold ReCon weights such as norm.weight, got fc.weight", **sizes)
     refused(
         tmp_path / "absent.pth",
-        "checkpoint must be a file, a folder with model.safetensors or a run's folder",
+        "checkpoint must be a file, a folder with model.safetensors, a run's folder or",
     )
 
 

@@ -320,9 +320,9 @@ def features(whole, tmp_path_factory):
         (root / "data" / name).mkdir(parents=True)
         for i in range(3):
             np.save(root / "data" / name / f"{i}.npy", np.random.default_rng(i).standard_normal((64, 3)))
-    config = EmbedConfig(device="cpu")
+    config = EmbedConfig(checkpoint=str(whole), device="cpu")
     for kind in ("h5", "npz"):
-        embed_files(str(whole), [root / "data"], root / f"a.{kind}", config, Lines())
+        embed_files([root / "data"], root / f"a.{kind}", config, Lines())
     return root
 
 

@@ -14,7 +14,8 @@ from recon_fast.errors import InputError, first_line
 from recon_fast.files import whole_file
 
 REPORT = "conversion.json"
-_OFFICIAL = (".pth", ".pt")
+_DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
+_OFFICIAL, _OWN = (".pth", ".pt"), ".safetensors"
 
 
 def convert(source: str | Path, out: str | Path, config: ConvertConfig | None = None) -> tuple[Path, str]:
@@ -22,9 +23,9 @@ def convert(source: str | Path, out: str | Path, config: ConvertConfig | None = 
 
     Args:
         source: what `restore` takes: an official checkpoint or one of ours.
-        out: a .pth file, which the official code loads; or a folder, for model.safetensors, which
-            `recon_fast.load` takes, and conversion.json, which says what became of every key.
-        config: sizes that the source does not state, and whether to replace what is there.
+        out: a .pth file, which the official code loads; a .safetensors file, which `recon_fast.load` takes;
+            or a folder, for such a file and conversion.json, which says what became of every key.
+        config: sizes that the source does not state, how to write, and whether to replace what is there.
 
     Returns:
         The file that was written, and a line on what it holds.
@@ -34,11 +35,13 @@ def convert(source: str | Path, out: str | Path, config: ConvertConfig | None = 
     """
     config, out = config or ConvertConfig(), Path(out).expanduser()
     official = out.suffix.lower() in _OFFICIAL
-    written = out if official else out / WEIGHTS
+    in_folder = not official and out.suffix.lower() != _OWN
+    written = out / WEIGHTS if in_folder else out
     if written.exists() and not config.overwrite:
         raise InputError(f"out must not exist yet (or give --overwrite true), got {written}")
-    if not official and out.is_file():
-        raise InputError(f"out must be a folder or a file {' or '.join(_OFFICIAL)}, got {out}")
+    if in_folder and out.is_file():
+        raise InputError(f"out must be a folder or a file {', '.join((*_OFFICIAL, _OWN))}, got {out}")
+    card = None if config.card is None else _read_card(Path(config.card).expanduser())
     restored = restore(
         source, num_heads=config.num_heads, num_group=config.num_group, group_size=config.group_size
     )
@@ -55,11 +58,20 @@ def convert(source: str | Path, out: str | Path, config: ConvertConfig | None = 
                 torch.save(_official_contents(restored), aside)
             else:
                 metadata = weights_metadata(restored.model, restored.teacher, restored.conventions)
-                save_weights(restored.model, aside, metadata)
-                (out / REPORT).write_text(json.dumps(_keys(restored), indent=1), encoding="utf-8")
+                metadata |= {} if card is None else {"card": card}
+                save_weights(restored.model, aside, metadata, _DTYPES[config.dtype])
+        if in_folder:
+            (out / REPORT).write_text(json.dumps(_keys(restored), indent=1), encoding="utf-8")
     except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
         raise InputError(f"{written} cannot be written: {first_line(error)}") from error
     return written, _describe(restored)
+
+
+def _read_card(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"card must be a text file, got {file}: {error}") from error
 
 
 def _official_contents(restored: Restored) -> dict[str, Any]:

@@ -42,9 +42,16 @@ def weights_metadata(
     return {"format": "recon-fast"} | dict(zip(names, map(json.dumps, values), strict=True))
 
 
-def save_weights(model: nn.Module, path: Path, metadata: Mapping[str, str]) -> None:
-    """Write the state dict of `model` as safetensors. Raises OSError if that cannot be done."""
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+def save_weights(
+    model: nn.Module, path: Path, metadata: Mapping[str, str], dtype: torch.dtype = torch.float32
+) -> None:
+    """Write the state dict of `model` as safetensors, its real numbers in `dtype`. Raises OSError if that
+    cannot be done.
+    """
+    weights = {
+        name: tensor.detach().cpu().to(dtype if tensor.is_floating_point() else tensor.dtype).contiguous()
+        for name, tensor in model.state_dict().items()
+    }
     try:
         save_file(weights, path, dict(metadata))
     except SafetensorError as error:  # how safetensors reports a full disk

@@ -15,6 +15,7 @@ from recon_fast.models import AnyModel, Classifier, PartSegmenter, build_model
 from recon_fast.schema import parse_json
 
 WEIGHTS = "model.safetensors"
+PACKAGED = Path(__file__).parents[1] / "shipped"  # encoders that come with the package, NAME.safetensors
 OFFICIAL_CONVENTIONS = {"up": "y", "scale": "unit sphere", "points": 1024}  # of ShapeNet55, pretraining
 _DECODER = ("MAE_decoder.", "decoder_pos_embed.", "increase_dim.", "mask_token")
 
@@ -31,7 +32,9 @@ class Restored:
 
 
 def find_weights(path: str | Path) -> Path:
-    """The file that `path` names: itself, the model.safetensors in it, or that of its newest checkpoint."""
+    """The file that `path` names: itself, the model.safetensors in it, that of its newest checkpoint, or an
+    encoder that comes with the package.
+    """
     path = Path(path).expanduser()
     if path.is_file():
         return path
@@ -39,7 +42,18 @@ def find_weights(path: str | Path) -> Path:
         return path / WEIGHTS
     if (path / "checkpoints").is_dir():
         return find_checkpoint(path)[0] / WEIGHTS
-    raise InputError(f"checkpoint must be a file, a folder with {WEIGHTS} or a run's folder, got {path}")
+    packaged = {file.stem: file for file in PACKAGED.glob("*.safetensors")}
+    if str(path) in packaged:
+        return packaged[str(path)]
+    raise InputError(
+        f"checkpoint must be a file, a folder with {WEIGHTS}, a run's folder or one of "
+        f"{', '.join(sorted(packaged))}, got {path}"
+    )
+
+
+def weights_name(file: Path) -> str:
+    """What finds a file of weights again: its path, or its name where it came with the package."""
+    return file.stem if file.parent == PACKAGED else str(file.absolute())
 
 
 @dataclass

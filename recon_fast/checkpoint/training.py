@@ -40,6 +40,7 @@ class _Probe(TypedDict):
     svm: float | None
     zero_shot: float | None
     chance: float
+    real: NotRequired[float | None]
 
 
 class _Best(TypedDict):

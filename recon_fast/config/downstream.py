@@ -5,7 +5,7 @@ from typing import ClassVar, Literal
 
 from recon_fast.config.check import Limits, Settings, above_zero, at_least, check_groups, share
 from recon_fast.config.data import DataConfig
-from recon_fast.config.model import EncoderConfig
+from recon_fast.config.model import SHIPPED, UNTRAINED, EncoderConfig
 from recon_fast.config.train import OptimConfig, TrainingConfig
 from recon_fast.errors import InputError
 
@@ -59,7 +59,8 @@ class DownstreamConfig(TrainingConfig):
     """What all commands that train a downstream model can be told.
 
     Attributes:
-        checkpoint: the pretrained encoder: a run, a checkpoint or an official file; null starts at random.
+        checkpoint: the pretrained encoder: procedural, which comes with the package; a run, a checkpoint or
+            an official file; random starts untrained.
         model: the encoder.
         data: labelled shapes; null makes the procedural set.
         normalize: centre each cloud and scale it to the unit sphere, as in pretraining.
@@ -75,7 +76,7 @@ class DownstreamConfig(TrainingConfig):
 
     limits: ClassVar[Limits] = at_least(0, "votes") | share("validation") | above_zero("head_factor")
 
-    checkpoint: str | None = None
+    checkpoint: str | None = SHIPPED
     model: EncoderConfig = field(default_factory=EncoderConfig)
     data: DataConfig = field(default_factory=lambda: DataConfig(rotate="none"))
     normalize: bool = True
@@ -91,8 +92,10 @@ class DownstreamConfig(TrainingConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_groups(self.model, self.data)
-        if self.evaluate and self.checkpoint is None:
-            raise InputError("evaluate needs a checkpoint with the trained model, got none")
+        if self.evaluate and self.checkpoint in (SHIPPED, *UNTRAINED):
+            raise InputError(
+                f"evaluate needs a checkpoint with the trained model, got {self.checkpoint or 'none'}"
+            )
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from typing import ClassVar, Literal
 
 from recon_fast.config.check import Limits, Settings, above_zero, at_least
 from recon_fast.config.data import LabelledConfig, ReadingConfig
-from recon_fast.config.model import FrozenConfig
+from recon_fast.config.model import SHIPPED, FrozenConfig
 from recon_fast.config.teacher import QueryTeacherConfig
 
 FeatureKind = Literal["svm", "global", "classification", "zeroshot", "zeroshot_text", "zeroshot_image"]
@@ -35,9 +35,10 @@ class SvmConfig(EncodingConfig):
     """Everything `recon-fast svm` can be told.
 
     Attributes:
-        checkpoint: a run, a checkpoint or an official file; null tests an encoder at random.
+        checkpoint: procedural, the encoder that comes with the package; a run, a checkpoint or an official
+            file; random tests an untrained encoder.
         out: folder of the results; null makes a new one, runs/svm-<date>-<time>.
-        seed: of an encoder at random, and of the procedural set.
+        seed: of an untrained encoder, and of the procedural set.
         data: the shapes: the training split trains the SVM, the test split tests it.
         k: nearest training shapes that vote for the class of a test shape.
         temperature: a vote counts exp(cosine / temperature), as in DINO.
@@ -46,7 +47,7 @@ class SvmConfig(EncodingConfig):
     command: ClassVar[str] = "svm"
     limits: ClassVar[Limits] = at_least(1, "k") | above_zero("temperature")
 
-    checkpoint: str | None = None
+    checkpoint: str | None = SHIPPED
     out: str | None = None
     seed: int = 0
     data: LabelledConfig = field(default_factory=LabelledConfig)
@@ -59,7 +60,8 @@ class ZeroShotConfig(EncodingConfig):
     """Everything `recon-fast zeroshot` can be told.
 
     Attributes:
-        checkpoint: a pretraining run, a checkpoint of it, or an official file.
+        checkpoint: procedural, the encoder that comes with the package; a pretraining run, a checkpoint of
+            it, or an official file.
         out: folder of the results; null makes a new one, runs/zeroshot-<date>-<time>.
         seed: of the procedural set.
         data: labelled shapes.
@@ -72,7 +74,7 @@ class ZeroShotConfig(EncodingConfig):
     """
 
     command: ClassVar[str] = "zeroshot"
-    checkpoint: str = field(kw_only=True)
+    checkpoint: str = SHIPPED
     out: str | None = None
     seed: int = 0
     data: LabelledConfig = field(default_factory=LabelledConfig)
@@ -88,12 +90,14 @@ class EmbedConfig(EncodingConfig):
     """Everything `recon-fast embed` can be told besides what it reads and writes.
 
     Attributes:
+        checkpoint: as of `recon-fast svm`.
         kind: svm for linear classifiers; global tokens; classification; zeroshot, what is compared with text
             features; zeroshot_text and zeroshot_image, its two parts.
         overwrite: replace the output if it exists.
         data: how clouds are read.
     """
 
+    checkpoint: str | None = SHIPPED
     kind: FeatureKind = "svm"
     overwrite: bool = False
     data: ReadingConfig = field(default_factory=ReadingConfig)
@@ -104,7 +108,8 @@ class RetrieveConfig(EncodingConfig):
     """Everything `recon-fast retrieve` can be told besides the set and the query.
 
     Attributes:
-        checkpoint: a run, a checkpoint or an official file; null takes the one that made the features.
+        checkpoint: as of `recon-fast svm`; null takes the one that made the features, and procedural for
+            clouds that are yet to be embedded.
         query: what the query is; auto sees it: the key of a shape of the set, a file with a cloud or a
             picture, or a text.
         top: shapes that are shown.
@@ -138,6 +143,8 @@ class ConvertConfig(Settings):
             256: 4, 192: 3).
         num_group: groups that a cloud is divided into; null takes 64, for segmentation 128.
         group_size: points of a group; null takes that of the decoder, 32 without one.
+        dtype: of the weights in a file of ours; fp16 halves it and keeps 3 decimal digits.
+        card: text file about the model, which a file of ours keeps in its metadata.
         overwrite: replace what is there.
     """
 
@@ -146,4 +153,6 @@ class ConvertConfig(Settings):
     num_heads: int | None = None
     num_group: int | None = None
     group_size: int | None = None
+    dtype: Literal["fp32", "fp16"] = "fp32"
+    card: str | None = None
     overwrite: bool = False

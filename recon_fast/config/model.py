@@ -27,6 +27,11 @@ class ReConConfig(Settings):
         image_dim: width of the image teacher's features; null switches csc_img off.
         text_dim: width of the text teacher's features; null switches csc_text off.
         single_modal: add smc, the contrastive loss between shapes of one label (needs labels).
+        init: how linear weights of the encoder's blocks and positions start: "official" with deviation 0.02;
+            "xavier" as those of the decoder, so that positions count from the first step, and a small model
+            learns half as fast again at first.
+        stop_gradient: while pretraining, the contrastive losses do not reach the local stream, as in the
+            paper. false lets them teach it too, which is better where teachers know the shapes well.
         skip_near_origin: sample centers as pointnet2_ops does, passing over points with |p|^2 <= 1e-3.
         tokenize_visible: while pretraining, tokenize visible groups only. Faster, but other mathematics than
             the paper's: batch norms of the tokenizer see those groups alone.
@@ -61,6 +66,8 @@ class ReConConfig(Settings):
     image_dim: int | None = 768
     text_dim: int | None = 512
     single_modal: bool = False
+    init: Literal["official", "xavier"] = "official"
+    stop_gradient: bool = True
     skip_near_origin: bool = False
     tokenize_visible: bool = False
 
@@ -78,6 +85,8 @@ class ReConConfig(Settings):
             )
         if self.arch == "twotower" and self.single_modal:
             raise InputError("model.single_modal needs the class token of arch 'recon', got arch 'twotower'")
+        if self.arch == "twotower" and (self.init != "official" or not self.stop_gradient):
+            raise InputError("model.init and model.stop_gradient are of arch 'recon', got arch 'twotower'")
 
     @property
     def num_masked(self) -> int:
@@ -100,12 +109,16 @@ class ReConConfig(Settings):
         return replace(cls(dim=192, num_heads=3, decoder_num_heads=3), **changes)
 
 
+SHIPPED = "procedural"  # the encoder that comes with the package, where a command is given no checkpoint
+UNTRAINED = ("random", None)  # checkpoints that stand for an encoder with fresh weights
+
+
 @dataclass(frozen=True)
 class EncoderConfig(Settings):
     """The encoder under a head.
 
     Attributes:
-        size: of an encoder without a checkpoint; auto takes the checkpoint's, "base" where there is none.
+        size: of an untrained encoder; auto takes the checkpoint's, "base" for an untrained one.
         num_group: groups G that a cloud is divided into; 16 points for each are usual.
         group_size: points K of a group.
         drop_path: stochastic depth.
@@ -127,7 +140,7 @@ class FrozenConfig(Settings):
     """A frozen encoder; what is null is as the checkpoint says.
 
     Attributes:
-        size: of an encoder without a checkpoint.
+        size: of an untrained encoder.
         num_heads: attention heads, of official checkpoints of unusual width.
         num_group: groups that a cloud is divided into, where an official checkpoint was trained with an
             unusual number (128 for ScanObjectNN).

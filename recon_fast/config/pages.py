@@ -5,6 +5,7 @@ from typing import ClassVar, Literal
 
 from recon_fast.config.check import Limits, Settings, at_least
 from recon_fast.config.data import Kind, StatedUp
+from recon_fast.config.model import SHIPPED
 from recon_fast.errors import InputError
 
 
@@ -13,6 +14,8 @@ class ShowConfig(Settings):
     """What `recon-fast show` draws, and where to.
 
     Attributes:
+        checkpoint: procedural, the encoder that comes with the package; a run, a checkpoint or an official
+            file.
         out: the page to write.
         png: folder for pictures of each cloud as PNG as well; null writes none.
         count: clouds taken from each data set that is named, spread over its held-out shapes.
@@ -26,6 +29,7 @@ class ShowConfig(Settings):
 
     limits: ClassVar[Limits] = at_least(1, "count")
 
+    checkpoint: str = SHIPPED
     out: str = "show.html"
     png: str | None = None
     count: int = 8

@@ -95,6 +95,24 @@ class ProbeConfig(Settings):
 
 
 @dataclass(frozen=True)
+class VariationConfig(Settings):
+    """How a cloud is changed before each pass of pretraining, besides `data.rotate`. The paper changes
+    nothing.
+
+    Attributes:
+        scale: each axis is scaled by a factor from 1 / scale to scale.
+        jitter: each coordinate is shifted by at most a share of this, which is random for each cloud, where
+            the cloud has radius 1.
+    """
+
+    section: ClassVar[str] = "augment."
+    limits: ClassVar[Limits] = at_least(1, "scale") | at_least(0, "jitter")
+
+    scale: float = 1.0
+    jitter: float = 0.0
+
+
+@dataclass(frozen=True)
 class SaveConfig(Settings):
     """Checkpoints and logs.
 
@@ -148,19 +166,28 @@ class PretrainConfig(TrainingConfig):
     """Everything `recon-fast pretrain` can be told.
 
     Attributes:
-        init: weights to start from: an official checkpoint, or a model.safetensors of ours.
+        init: weights to start from: procedural, the encoder that comes with the package; a run, a checkpoint
+            or an official file, of the same architecture.
         model: architecture.
         data: what to train on.
+        fresh: epochs after which the procedural set gives way to new shapes, as many as `data.shapes`; 1
+            never shows a shape twice, 0 keeps the first ones.
+        augment: how clouds are changed before each pass.
         teacher: frozen image and text models.
-        standardize: bring teacher features to zero mean and unit variance per dimension over the training
-            set; auto does it for random teachers, whose features differ by little from their mean.
+        standardize: bring text features to zero mean and unit variance per dimension over the training set,
+            and image features to 64 uncorrelated components; auto does it for random teachers, whose features
+            differ by little from their mean, and along few directions.
         optim: optimizer and schedule.
         probe: evaluation of the encoder.
     """
 
+    limits: ClassVar[Limits] = at_least(0, "fresh")
+
     init: str | None = None
     model: ReConConfig = field(default_factory=ReConConfig)
     data: DataConfig = field(default_factory=DataConfig)
+    fresh: int = 0
+    augment: VariationConfig = field(default_factory=VariationConfig)
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
     standardize: Literal["auto", "on", "off"] = "auto"
     optim: OptimConfig = field(default_factory=OptimConfig)
@@ -171,6 +198,8 @@ class PretrainConfig(TrainingConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_groups(self.model, self.data)
+        if self.fresh and self.data.path is not None:
+            raise InputError(f"fresh must be 0 for files, got {self.fresh} for {self.data.path}")
         if self.data.max_points < self.data.num_points:
             raise InputError(
                 "data.max_points must be at least data.num_points, "

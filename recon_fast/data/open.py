@@ -3,7 +3,8 @@
 Everything that is broken is reported before a shape is used.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from hashlib import blake2b
 from pathlib import Path
@@ -151,13 +152,21 @@ def _make(count: int, seed: int, console: Console, parts: bool) -> Shapes:
             f"{free / 2**30:,.1f} are free"
         )
     say(console, f"making {count} procedural shapes (the first time, 5 s more to compile)")
-    threads = torch.get_num_threads()
-    with ProgressBars(console) as bars:
+    with ProgressBars(console) as bars, torch_threads_kept():
         bar = bars.bar("making procedural shapes")
-        try:
-            return procedural_shapes(count, seed, parts=parts, progress=lambda done: bar(done, count))
-        finally:  # numba gives OpenMP, which torch shares, all cores
-            torch.set_num_threads(threads)
+        return procedural_shapes(count, seed, parts=parts, progress=lambda done: bar(done, count))
+
+
+@contextmanager
+def torch_threads_kept() -> Iterator[None]:
+    """Let torch have as many threads afterwards; numba gives OpenMP, which torch shares, all cores."""
+    import torch
+
+    threads = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def verify_shards_of(config: DataConfig, console: Console) -> None:

@@ -190,7 +190,7 @@ class Features:
     caption_index: NDArray[np.int64] | None  # [S]: row of `text` that belongs to the shape
     class_text: NDArray[np.floating] | None  # [C, D_text]: mean over the prompts of each class name
     teacher: dict[str, Any]  # models, weights and seeds; JSON-able, goes into log and checkpoint
-    # What training does to them: less the mean [V, D], times the scale [V, D]; float32.
+    # What training does to them, float32: less the mean [V, D], times the matrix [D, D] or the scale [V, D].
     image_map: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None
     text_map: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None
 

@@ -69,6 +69,9 @@ class Encoder(nn.Module):
         self.blocks = nn.ModuleList(ReConBlock(config.dim, config.num_heads) for _ in range(config.depth))
         self.norm = nn.LayerNorm(config.dim)
         self.apply(init_transformer)
+        if config.init == "xavier":
+            self.pos_embed.apply(init_xavier)
+            self.blocks.apply(init_xavier)
 
     def layers(self, tokens: Tensor, centers: Tensor, stop_gradient: bool) -> Iterator[Encoding]:
         """The output of each block, before the norm.
@@ -186,7 +189,7 @@ class PretrainModel(nn.Module, ABC):
         else:
             tokens = tokenizer(groups.neighborhoods, masking.visible)
         centers = take_groups(groups.centers, masking.visible)
-        return self.encode_tokens(tokens, centers, groups, stop_gradient=True), centers
+        return self.encode_tokens(tokens, centers, groups, self.config.stop_gradient), centers
 
     def forward(
         self,

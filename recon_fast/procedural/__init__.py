@@ -38,6 +38,7 @@ def procedural_shapes(
     num_shapes: int,
     seed: int = 0,
     *,
+    first: int = 0,
     num_points: int = CLOUD_POINTS,
     held_out: float = 0.2,
     pictures: bool = True,
@@ -45,8 +46,8 @@ def procedural_shapes(
     parts: bool = False,
     progress: Callable[[int], None] | None = None,
 ) -> Shapes:
-    """Make shapes 0 to `num_shapes`; shape i is a function of (seed, i) alone, its family is i modulo their
-    number.
+    """Make shapes `first` to `first + num_shapes`; shape i is a function of (seed, i) alone, its family is i
+    modulo their number.
 
     Proportions are free, and every shape is turned about y, stretched along each axis by up to a third, bent
     and tilted a little, and jittered.
@@ -54,6 +55,7 @@ def procedural_shapes(
     Args:
         num_shapes: how many.
         seed: another seed gives other shapes of the same families.
+        first: number of the first shape.
         num_points: points of each cloud, uniform on the surfaces; y is up, centered, in the unit sphere.
         held_out: share of each family that is kept for probes.
         pictures: render a picture of each shape from its own camera.
@@ -64,7 +66,7 @@ def procedural_shapes(
         progress: called with the number of shapes made.
     """
     nouns = list(PARTED if parts else FAMILIES)
-    index = np.arange(num_shapes)
+    index = np.arange(first, first + num_shapes)
     number = index // len(nouns)
     points = np.empty((num_shapes, num_points, 3), np.float32)
     shown = np.empty((num_shapes, picture_size, picture_size, 3), np.uint8) if pictures else None
@@ -73,7 +75,7 @@ def procedural_shapes(
     for start in range(0, num_shapes, _CHUNK):
         chunk = slice(start, min(start + _CHUNK, num_shapes))
         some, of_points = (None if array is None else array[chunk] for array in (shown, labels))
-        captions += _make(nouns, seed, start, points[chunk], some, of_points)
+        captions += _make(nouns, seed, first + start, points[chunk], some, of_points)
         if progress is not None:
             progress(chunk.stop)
     return Shapes(

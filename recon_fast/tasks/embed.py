@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from rich.console import Console
 from torch import Tensor
 
-from recon_fast.checkpoint.restore import Restored, restore
+from recon_fast.checkpoint.restore import Restored, restore, weights_name
 from recon_fast.config import ReConConfig
 from recon_fast.config.frozen import EmbedConfig, FeatureKind, RetrieveConfig, SvmConfig, ZeroShotConfig
+from recon_fast.config.model import SHIPPED, UNTRAINED
 from recon_fast.console import ProgressBars, warn
 from recon_fast.data.batches.transforms import unit_sphere
 from recon_fast.data.conventions import check_conventions
@@ -240,7 +241,7 @@ def _count(name: str, value: int | None, default: int) -> int:
 
 
 def load(
-    path: str | Path,
+    path: str | Path = SHIPPED,
     device: str | None = None,
     precision: Literal["auto", "fp32", "bf16"] = "auto",
     *,
@@ -251,8 +252,9 @@ def load(
     """A checkpoint of any kind, ready to embed clouds.
 
     Args:
-        path: a run's folder, a checkpoint's folder, a model.safetensors, or an official checkpoint of
-            pretraining, classification, few-shot learning or segmentation.
+        path: "procedural", the encoder that comes with the package; or a run's folder, a checkpoint's folder,
+            a model.safetensors, or an official checkpoint of pretraining, classification, few-shot learning
+            or segmentation.
         device: where it runs; None takes the GPU if there is one.
         precision: of the matrix products; "auto" takes bf16 where the device multiplies it fast.
         num_heads: attention heads, of official checkpoints of unusual width.
@@ -275,15 +277,15 @@ EncodingConfig = SvmConfig | ZeroShotConfig | EmbedConfig | RetrieveConfig
 
 
 def open_encoder(checkpoint: str | None, config: EncodingConfig, console: Console) -> PointEncoder:
-    """The encoder of a checkpoint, or one at random for None, which is said.
+    """The encoder of a checkpoint, or an untrained one, which is said.
 
     Raises:
         InputError: as `recon_fast.tasks.embed.load`.
     """
     given = {name: getattr(config.model, name) for name in ("num_heads", "num_group", "group_size")}
-    if checkpoint is not None:
+    if checkpoint not in UNTRAINED:
         return load(checkpoint, config.device, config.precision, **given)
-    warn(console, "NO CHECKPOINT: the encoder is at random, its numbers are what training has to beat")
+    warn(console, "the encoder is untrained: its numbers are what training has to beat")
     architecture = getattr(ReConConfig, config.model.size)()
     architecture = replace(architecture, **{name: value for name, value in given.items() if value})
     device = resolve_device(config.device)
@@ -337,7 +339,7 @@ def describe_encoder(encoder: PointEncoder) -> dict[str, Any]:
         with encoder.file.open("rb") as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
     return {
-        "checkpoint": None if encoder.file is None else str(encoder.file.absolute()),
+        "checkpoint": None if encoder.file is None else weights_name(encoder.file),
         "checkpoint_sha256": digest,
         "width": config.dim,
         "groups": config.num_group,

@@ -94,7 +94,6 @@ class Embedded:
 
 
 def embed_files(
-    checkpoint: str,
     clouds: Sequence[str | Path],
     out: str | Path,
     config: EmbedConfig | None = None,
@@ -105,7 +104,6 @@ def embed_files(
     All clouds are checked before the first is encoded; a few batches are in memory at a time.
 
     Args:
-        checkpoint: what `recon_fast.load` takes.
         clouds: see `recon_fast.tasks.cloud_sets.open_clouds`.
         out: .h5, .hdf5 or .npz. An npz is in memory until it is written.
         config: settings.
@@ -118,7 +116,7 @@ def embed_files(
     config, console = config or EmbedConfig(), console or Console(stderr=True)
     out = Path(out).expanduser()
     check_feature_file(out, config.overwrite)
-    encoder = open_encoder(checkpoint, config, console)
+    encoder = open_encoder(config.checkpoint, config, console)
     encoder.head(config.kind)
     found = open_clouds(clouds, config.data, encoder.least_points, console)
     warn_of_conventions(found.shapes, encoder, console)

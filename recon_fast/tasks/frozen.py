@@ -166,7 +166,7 @@ def svm_probe(config: SvmConfig, console: Console | None = None, shapes: Shapes 
     say(
         console,
         f"{shapes.name}: {len(train)} shapes train, {len(test)} test, {len(names)} classes; "
-        f"{config.checkpoint or 'an encoder at random'}; by class: {run / 'result.json'}",
+        f"{config.checkpoint or 'random'}; by class: {run / 'result.json'}",
     )
     return SvmResult(run, svm, knn)
 
@@ -231,6 +231,11 @@ def zero_shot(
         names = shapes.class_names if config.names is None else read_names(config.names, shapes.class_names)
         names = [name.replace("_", " ") for name in names]
         warnings = score_doubts(shapes, None, rows)
+        if teacher.weights == "random":
+            warnings.append(
+                "the text teacher is random: it knows words of the captions that trained the encoder, and "
+                "tells names without them apart by chance alone"
+            )
         warn(console, *warnings)
         store, captions = features_beside(config.data.path), shapes.captions or ()
         texts = text_features(names, teacher, encoder, console, store=store, among=captions)

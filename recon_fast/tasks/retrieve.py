@@ -17,6 +17,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from recon_fast.config.frozen import FeatureKind, ReadingConfig, RetrieveConfig
+from recon_fast.config.model import SHIPPED
 from recon_fast.console import say
 from recon_fast.data.readers.clouds import FILES
 from recon_fast.data.readers.pictures import PICTURE_SUFFIXES, decode_picture
@@ -68,9 +69,7 @@ class SearchedSet:
     def encoder(self) -> PointEncoder:
         """The checkpoint, which must be the one that made the features."""
         about = {} if self.file is None else self.file.attributes
-        checkpoint = self.config.checkpoint or about.get("checkpoint")
-        if checkpoint is None:
-            raise InputError("checkpoint must be given with --checkpoint, got none")
+        checkpoint = self.config.checkpoint or about.get("checkpoint") or SHIPPED
         encoder = open_encoder(checkpoint, self.config, self.console)
         wanted = about.get("checkpoint_sha256")
         if self.file is not None and describe_encoder(encoder)["checkpoint_sha256"] != wanted:
@@ -168,7 +167,7 @@ class Retrieval:
 def retrieve(
     data: str | Path, query: str, config: RetrieveConfig | None = None, console: Console | None = None
 ) -> Retrieval:
-    """The shapes of a set that are nearest to a query by cosine.
+    """The shapes of a set that are nearest to a query by cosine; of shapes, less the mean of the set.
 
     Args:
         data: a file that `recon-fast embed` wrote, or anything that it embeds.
@@ -211,6 +210,9 @@ def retrieve(
             wanted = picture_feature(Path(query).expanduser(), teacher, searched.encoder, console)
         if is_standardized(searched.encoder):
             features = features - features.mean(0)
+    if kind in ("key", "shape") and len(features) > 1:  # what all shapes share tells none apart
+        common = features.mean(0)
+        features, wanted = features - common, wanted - common
     cosine = unit(features) @ unit(wanted[None])[0]
     order = [int(i) for i in np.argsort(-cosine, kind="stable") if i != own][: config.top]
     captions = found.captions or [""] * len(found.keys)

@@ -22,6 +22,7 @@ from recon_fast.checkpoint.restore import load_encoder, restore
 from recon_fast.checkpoint.training import save_best
 from recon_fast.config import ReConConfig
 from recon_fast.config.downstream import DownstreamConfig
+from recon_fast.config.model import UNTRAINED
 from recon_fast.console import say, warn
 from recon_fast.data.batches.labelled import Augmentation, LabelledShapes, split_off
 from recon_fast.data.batches.resident import Batch
@@ -279,7 +280,7 @@ class DownstreamTask(Task[DownstreamResult[S]], Generic[C, M, D, S]):
 def start_model(
     config: DownstreamConfig, make: Callable[[ReConConfig], M], console: Console
 ) -> tuple[M, dict[str, Any]]:
-    """A model on the encoder of `config.checkpoint`, or one that starts at random.
+    """A model on the encoder of `config.checkpoint`, or one that starts untrained.
 
     Args:
         config: its `model`, `checkpoint` and `seed` count.
@@ -298,15 +299,16 @@ def start_model(
     if m.skip_near_origin is not None:
         changes["skip_near_origin"] = m.skip_near_origin
     restored = None
-    if config.checkpoint is None:
-        warn(console, "no checkpoint: the encoder starts at random")
+    if config.checkpoint in UNTRAINED:
+        warn(console, "the encoder starts untrained")
         architecture = getattr(ReConConfig, "base" if m.size == "auto" else m.size)(**changes)
     else:
         restored = restore(config.checkpoint)
         architecture = replace(restored.model.config, **changes)
         if m.size != "auto" and getattr(ReConConfig, m.size)().dim != architecture.dim:
             raise InputError(
-                f"model.size must be the checkpoint's or auto, got {m.size} and width {architecture.dim}"
+                f"model.size must be the checkpoint's or auto, got {m.size} and width {architecture.dim} of "
+                f"{config.checkpoint}; --checkpoint random starts untrained in any size"
             )
         if architecture.arch != "recon":
             raise InputError(f"checkpoint must be of arch recon, got {architecture.arch} in {restored.file}")
@@ -314,9 +316,9 @@ def start_model(
         model = make(architecture)
     except ValueError as error:
         raise InputError(str(error)) from error
-    if config.checkpoint is None or restored is None:
+    if restored is None:
         return model, {}
-    report = load_encoder(config.checkpoint, model)
+    report = load_encoder(str(config.checkpoint), model)
     say(console, f"encoder of {restored.file}: {report}")
     return model, restored.conventions
 

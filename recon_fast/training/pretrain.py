@@ -12,7 +12,9 @@ from rich.console import Console
 from torch import Tensor
 
 from recon_fast.checkpoint import load_initial
+from recon_fast.checkpoint.restore import PACKAGED, find_weights, restore
 from recon_fast.config import DataConfig, PretrainConfig, ReConConfig
+from recon_fast.config.model import SHIPPED
 from recon_fast.console import ProgressBars, say, warn
 from recon_fast.data.batches.resident import (
     PLACES,
@@ -26,12 +28,13 @@ from recon_fast.data.batches.resident import (
 from recon_fast.data.batches.stream import BatchStream
 from recon_fast.data.batches.transforms import standardize
 from recon_fast.data.conventions import check_conventions, training_conventions
-from recon_fast.data.open import prepare_shapes
+from recon_fast.data.open import prepare_shapes, torch_threads_kept
 from recon_fast.data.shapes import Features, Rows, Shapes
 from recon_fast.device import resolve_device
 from recon_fast.distributed import from_first
 from recon_fast.errors import InputError
 from recon_fast.models import PretrainModel, build_model
+from recon_fast.procedural import procedural_shapes
 from recon_fast.teachers import compute_features
 from recon_fast.training.folder import Resumed, features_beside
 from recon_fast.training.metrics import Metrics
@@ -40,6 +43,8 @@ from recon_fast.training.probe import ProbeData, ProbeResult, probe, show_probe
 from recon_fast.training.profile import Profile
 from recon_fast.training.run import Task, run_task
 from recon_fast.training.scores import score_doubts
+
+REAL_SHAPES = PACKAGED / "game_models.h5"  # 233 of Kenney's (CC0), to try encoders of the procedural set on
 
 
 @dataclass
@@ -84,17 +89,20 @@ class Pretraining(Task[PretrainResult]):
 
     config: PretrainConfig
     before: ProbeResult | None = None
+    init: Path | None = None  # file of the weights to start from
 
     def read_data(self, resumed: Resumed | None) -> None:
         config = self.config
         check_memory(config.model, self.device)
-        if resumed is None and config.init is not None and not Path(config.init).expanduser().is_file():
-            raise InputError(f"init must be a file of weights, got {config.init}")
+        if resumed is None and config.init is not None:
+            self.init = find_weights(config.init)
         self.shapes = shapes = self.open_shapes(config.data)
         every = config.data.split == "all"
         self.rows = np.arange(len(shapes)) if every else np.flatnonzero(~shapes.held_out)
         self.train_count = len(self.rows)
         self.conventions = training_conventions(shapes, config.data.num_points)
+        if config.fresh and self.given is not None:
+            raise InputError(f"fresh must be 0 for shapes that are given, got {config.fresh}")
         if config.model.single_modal and shapes.labels is None:
             raise InputError(f"model.single_modal needs labels, and {shapes.name} has none")
 
@@ -106,7 +114,7 @@ class Pretraining(Task[PretrainResult]):
             features = prepare_features(shapes, names, config, console)
         else:
             features = from_first(lambda: prepare_features(shapes, names, config, console))
-        self.teacher = features.teacher if features else {}
+        self.features, self.teacher = features, features.teacher if features else {}
         if resumed is not None:
             check_same_teacher(resumed.state["teacher"], self.teacher, resumed.checkpoint)
         image, text = (features.image, features.text) if features else (None, None)
@@ -117,6 +125,7 @@ class Pretraining(Task[PretrainResult]):
         )
         placement = choose_placement(config.data.placement, shapes, features, self.rows, self.device)
         self.train_set = ResidentShapes(shapes, features, self.rows, self.device, placement)
+        self.fresh_set = 0, self.train_set
         placed, dtype = self.train_set.placement, str(shapes.points.dtype)
         needed = needed_bytes(shapes, features, self.rows)
         self.placement = {"placement": placed, "storage": dtype, "bytes": needed}
@@ -124,12 +133,12 @@ class Pretraining(Task[PretrainResult]):
         self.probe_data = None if probed is None else split_probe(config, probed, features, self.device)
         torch.manual_seed(config.seed)
         self.model = build_model(model_config).to(self.device)
-        if config.init is not None and resumed is None:
-            say(console, load_initial(config.init, self.model))
+        if self.init is not None:
+            say(console, load_initial(self.init, self.model))
         if resumed is None:
             self.before = self._probe("at initialisation")
         elif (found := resumed.state["before"]) is not None:
-            self.before = ProbeResult(found["svm"], found["zero_shot"], found["chance"])
+            self.before = ProbeResult(**found)
 
     def build_optimizer(self) -> AdamW:
         return build_optimizer(self.model, self.config.optim)
@@ -139,7 +148,7 @@ class Pretraining(Task[PretrainResult]):
             return None
         with self.console.status(f"probing the encoder {when}"):
             result = probe(self.model, self.probe_data, self.config.data.num_points, self.dtype)
-        scores = {"linear SVM": result.svm, "zero-shot": result.zero_shot}
+        scores = {"linear SVM": result.svm, "zero-shot": result.zero_shot, "real shapes": result.real}
         said = ", ".join(f"{name} {value:.1f} %" for name, value in scores.items() if value is not None)
         say(self.console, f"encoder {when}: {said or 'nothing to probe'}")
         return result
@@ -157,8 +166,35 @@ class Pretraining(Task[PretrainResult]):
 
     def batches(self, first: int, stop: int) -> AbstractContextManager[Iterator[Batch]]:
         config = self.config
-        how = Sampling(config.data.num_points, config.data.rotate, config.model.num_group, config.seed)
-        return BatchStream(self.train_set, how, config.optim.batch_size, config.optim.accumulate, first, stop)
+        how = Sampling(
+            config.data.num_points,
+            config.data.rotate,
+            config.augment.scale,
+            config.augment.jitter,
+            config.model.num_group,
+            config.seed,
+        )
+        size, parts = config.optim.batch_size, config.optim.accumulate
+        of_epoch = self._fresh if config.fresh else None
+        return BatchStream(self.train_set, how, size, parts, first, stop, of_epoch)
+
+    def _fresh(self, epoch: int) -> ResidentShapes:
+        """As `train_set`, with the procedural shapes of an epoch; the first ones are its own."""
+        config, count, known = self.config, len(self.shapes), self.features
+        number = epoch // config.fresh
+        if number == self.fresh_set[0]:
+            return self.fresh_set[1]
+        pictures = known is not None and known.image is not None
+        with torch_threads_kept():
+            shapes = procedural_shapes(count, config.seed, first=number * count, pictures=pictures)
+        features = None
+        if known is not None:
+            features = compute_features(shapes, config.teacher, device=str(self.device))
+            assert features is not None
+            features = replace(features, image_map=known.image_map, text_map=known.text_map)
+        place = self.train_set.placement
+        self.fresh_set = number, ResidentShapes(shapes, features, self.rows, self.device, place)
+        return self.fresh_set[1]
 
     def measures_after(self, epoch: int, last: bool) -> bool:
         every = self.config.probe.every
@@ -182,7 +218,13 @@ class Pretraining(Task[PretrainResult]):
             return PretrainResult(checkpoint, self.before, None, "SIGINT")
         if after is not None and log is not None and self.probe_data is not None:
             log.write(step, after.scores())
-            show_probe(self.console, self.probe_data, self.before, after)
+            packaged, points = None, self.config.data.num_points
+            other: Any = restore(SHIPPED).model.to(self.device)
+            if points >= max(other.config.num_group, other.config.group_size):
+                data = replace(self.probe_data, class_text=None)  # these are features of this run's teacher
+                with self.console.status("probing the encoder that comes with the package"):
+                    packaged = probe(other, data, points, self.dtype)
+            show_probe(self.console, self.probe_data, self.before, after, packaged)
         return PretrainResult(checkpoint, self.before, after)
 
 
@@ -284,6 +326,10 @@ def split_probe(
     if config.probe.data is None and config.data.split == "all":
         notes.append("these shapes were trained on, without labels")
     notes += score_doubts(probed, train, test)
+    real = None
+    if probed.name == "procedural":
+        games = prepare_shapes(DataConfig(path=str(REAL_SHAPES), num_points=256), 0, Console(quiet=True))
+        real = ResidentShapes(games, None, np.arange(len(games)), device)
     # Standardised targets have no mean, so what predictions have of one is error.
     centered = bool(features and features.teacher.get("standardized"))
     if centered:
@@ -296,4 +342,5 @@ def split_probe(
         bool(features and features.teacher.get("aligned")),
         centered,
         "; ".join(notes),
+        real,
     )

@@ -111,6 +111,15 @@ def nearest_texts(features: NDArray, class_text: NDArray) -> NDArray[np.int64]:
     return (shapes @ texts.T).argsort(dim=1, descending=True, stable=True).numpy()
 
 
+def alike_accuracy(features: NDArray, labels: NDArray) -> float:
+    """Share of shapes whose nearest other shape has their label [S], by cosine of features [S, D] less their
+    mean.
+    """
+    unit = F.normalize(torch.from_numpy(features - features.mean(0)).float(), dim=1)
+    cosine = (unit @ unit.T).fill_diagonal_(-math.inf)
+    return float((labels[cosine.argmax(1).numpy()] == labels).mean())
+
+
 def zero_shot_accuracy(features: NDArray, class_text: NDArray, labels: NDArray, present: NDArray) -> float:
     """Share of shapes whose nearest class text, by cosine, is their own.
 
@@ -135,6 +144,7 @@ class ProbeData:
     aligned: bool
     centered: bool = False  # zero-shot: subtract the mean prediction of the train side, which takes no labels
     note: str = ""  # what a reader of the numbers must know
+    real: ResidentShapes | None = None  # real shapes, each of which looks for one of its kind
 
 
 @dataclass
@@ -144,16 +154,18 @@ class ProbeResult:
     svm: float | None
     zero_shot: float | None
     chance: float  # of a guess among the classes of the held-out shapes
+    real: float | None = None  # real shapes whose nearest other shape is of their kind
 
     def scores(self) -> dict[str, float | None]:
         """As the log has them."""
-        return {"probe_svm": self.svm, "probe_zero_shot": self.zero_shot}
+        return {"probe_svm": self.svm, "probe_zero_shot": self.zero_shot, "probe_real": self.real}
 
 
 def probe(
     model: PretrainModel, data: ProbeData, num_points: int, dtype: torch.dtype, batch_size: int = 64
 ) -> ProbeResult:
-    """Linear SVM trained on one side and tested on the other, and zero-shot accuracy on the test side.
+    """Linear SVM trained on one side and tested on the other, zero-shot accuracy on the test side, and how
+    often a real shape finds one of its kind.
 
     Every process must call this; all get the same result.
     """
@@ -164,8 +176,13 @@ def probe(
     test_svm, test_zero = encode_shapes(model, data.test, num_points, dtype, batch_size, data.aligned)
     train_svm, train_zero = encode_shapes(model, data.train, num_points, dtype, batch_size, data.aligned)
 
+    real_features = None
+    if data.real is not None:
+        points = min(num_points, int(data.real.sizes.min()))
+        real_features, _ = encode_shapes(model, data.real, points, dtype, batch_size, data.aligned)
+
     def judged() -> ProbeResult:
-        svm = zero = None
+        svm = zero = real = None
         if len(np.unique(train_labels)) > 1:
             svm = 100 * svm_accuracy(train_svm, train_labels, test_svm, test_labels)
         if test_zero is not None and data.class_text is not None:
@@ -173,24 +190,36 @@ def probe(
             if data.centered and train_zero is not None:
                 features = test_zero - train_zero.mean(0)
             zero = 100 * zero_shot_accuracy(features, data.class_text, test_labels, present)
-        return ProbeResult(svm, zero, 100 / len(present))
+        if data.real is not None and data.real.label is not None and real_features is not None:
+            real = 100 * alike_accuracy(real_features, data.real.label.cpu().numpy())
+        return ProbeResult(svm, zero, 100 / len(present), real)
 
     return from_first(judged)
 
 
-def show_probe(console: Console, data: ProbeData, before: ProbeResult | None, after: ProbeResult) -> None:
-    """Accuracy at initialisation and now, side by side."""
-    table = Table("accuracy, %", "initialisation", "now", "gain")
+def show_probe(
+    console: Console,
+    data: ProbeData,
+    before: ProbeResult | None,
+    after: ProbeResult,
+    packaged: ProbeResult | None,
+) -> None:
+    """Accuracies of the encoder at initialisation and now, and of the one that comes with the package."""
+    table = Table("accuracy, %", "initialisation", "now", "gain", "packaged encoder")
 
     def cell(value: float | None, sign: str = "") -> str:
         return "" if value is None else f"{value:{sign}.1f}"
 
-    for name, key in (("linear SVM", "svm"), ("zero-shot", "zero_shot")):
-        start, end = getattr(before, key, None), getattr(after, key)
+    rows = {"linear SVM": "svm", "zero-shot": "zero_shot", "real shapes: nearest is alike": "real"}
+    for name, key in rows.items():
+        start, end, other = (getattr(result, key, None) for result in (before, after, packaged))
         if end is not None:
             gain = None if start is None else end - start
-            table.add_row(name, cell(start), cell(end), cell(gain, "+"))
+            table.add_row(name, cell(start), cell(end), cell(gain, "+"), cell(other))
     say(console, f"held-out shapes of {data.name}" + (f" ({data.note})" if data.note else ""))
     console.print(table)
     count = f"{len(data.train)} shapes train the SVM, {len(data.test)} test"
     say(console, f"{count}; chance {after.chance:.1f} %")
+    if data.real is not None and data.real.label is not None:
+        count = f"{len(data.real)} in {len(data.real.label.unique())} kinds"
+        say(console, f"real shapes: game models by Kenney (CC0), {count}, 256 points each")

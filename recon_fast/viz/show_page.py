@@ -27,13 +27,13 @@ _PROMPTS = 4  # of each caption, at most
 _ENOUGH = 8  # clouds whose mean prediction says something
 
 
-def show(checkpoint: Path, names: list[str], config: ShowConfig, console: Console) -> Path:
+def show(names: list[str], config: ShowConfig, console: Console) -> Path:
     """Write the page, and PNGs if asked for; returns the page's path.
 
     Raises:
         InputError: the checkpoint, a cloud or the captions cannot be used, or nothing can be written.
     """
-    encoder = load(checkpoint, config.device, "fp32")
+    encoder = load(config.checkpoint, config.device, "fp32")
     picked, captions = pick_clouds(names, config.count, config.kind, config.up, partial(warn, console))
     if config.captions is not None:
         captions = read_captions(Path(config.captions))
@@ -60,7 +60,7 @@ def show(checkpoint: Path, names: list[str], config: ShowConfig, console: Consol
 
         for path in write_pictures(picked, seen, Path(config.png)):
             say(console, f"wrote {path}")
-    return write_page(config.out, show_page(str(checkpoint), picked, seen, texts, notes))
+    return write_page(config.out, show_page(config.checkpoint, picked, seen, texts, notes))
 
 
 def read_captions(path: Path) -> list[str]:

@@ -6,7 +6,13 @@ import torch
 from tiny import tiny_shapes
 
 from recon_fast.data.batches.resident import ResidentShapes, Sampling
-from recon_fast.data.batches.transforms import random_rotation, standardize, unit_sphere
+from recon_fast.data.batches.transforms import (
+    changed,
+    random_rotation,
+    standardize,
+    unit_sphere,
+    whitening,
+)
 from recon_fast.data.shapes import Shapes, stack_clouds
 
 CPU = torch.device("cpu")
@@ -94,13 +100,57 @@ def test_rotation_keeps_its_axis_and_all_lengths(axis):
 def test_standardized_features_have_no_mean_and_unit_variance():
     shapes = tiny_shapes()
     scaled = standardize(shapes.features)
-    mean, scale = scaled.image_map
-    np.testing.assert_allclose(((scaled.image - mean) * scale).mean(0), 0, atol=1e-5)
-    np.testing.assert_allclose(((scaled.image - mean) * scale).std(0), 1, rtol=1e-4)
     mean, scale = scaled.text_map
     np.testing.assert_allclose(scaled.class_text, (scaled.text[:, 0] - mean[0]) * scale[0], rtol=1e-5)
     assert scaled.teacher["standardized"]
     batch = ResidentShapes(shapes, scaled, np.arange(24), CPU).batch(torch.arange(24), 0, Sampling(32))
-    views = torch.from_numpy((scaled.image - scaled.image_map[0]) * scaled.image_map[1])
-    assert (views == batch.image_feature[:, None]).all(-1).any(1).all()
+    mean, matrix = scaled.image_map
+    np.testing.assert_allclose(matrix, matrix.T, atol=1e-5)
+    views = torch.from_numpy((scaled.image - mean) @ matrix)
+    assert ((views - batch.image_feature[:, None]).abs().amax(-1) < 1e-5).any(1).all()
     assert torch.equal(batch.text_feature, torch.from_numpy(scaled.class_text[shapes.labels]))
+
+
+def test_whitening_lets_few_directions_not_hide_the_others():
+    rng = np.random.default_rng(0)
+    hidden = rng.standard_normal((500, 2, 5)) * [100, 10, 1, 0.5, 0.5]
+    features = (hidden @ np.linalg.qr(rng.standard_normal((8, 8)))[0][:5]).astype(np.float32)
+    features += rng.standard_normal((2, 8)) * 50  # each view has a mean of its own
+    mean, matrix = whitening(features)
+    white = ((features - mean) @ matrix).astype(np.float64)
+    np.testing.assert_allclose(white.mean(0), 0, atol=1e-3)
+    assert white.var() == pytest.approx(1, rel=1e-3)
+    variance = np.linalg.eigvalsh(np.cov(white.reshape(-1, 8).T))
+    np.testing.assert_allclose(variance, [0, 0, 0, *[8 / 5] * 5], atol=0.02)
+    _, first = whitening(features, components=2)
+    variance = np.linalg.eigvalsh(np.cov(((features - mean) @ first).reshape(-1, 8).T))
+    np.testing.assert_allclose(variance, [*[0] * 6, 4, 4], atol=0.05)
+    _, nothing = whitening(np.ones((4, 1, 3), np.float32))
+    assert np.isfinite(nothing).all()
+
+
+def test_changes_scale_axes_and_shift_points_by_their_key_alone():
+    points = unit_sphere(torch.randn(40, 200, 3))
+    key = torch.arange(40) * 7919
+    scaled = changed(points, key, 1.5, 0.0)
+    factor = (scaled / points).mean(1)
+    torch.testing.assert_close(scaled, points * factor[:, None])
+    assert factor.min() >= 1 / 1.5
+    assert factor.max() <= 1.5
+    assert factor.std() > 0.15
+    shift = changed(points, key, 1.5, 0.1) - scaled
+    assert shift.abs().max() <= 0.1
+    largest = shift.abs().amax((1, 2))
+    assert largest.min() < 0.02
+    assert largest.max() > 0.08
+    torch.testing.assert_close(changed(points[3:5], key[3:5], 1.5, 0.1), (scaled + shift)[3:5])
+
+
+def test_changed_clouds_do_not_depend_on_the_batch():
+    shapes = tiny_shapes()
+    resident = ResidentShapes(shapes, None, np.arange(24), CPU)
+    how = Sampling(64, "y", scale=1.3, jitter=0.05, seed=2)
+    whole, half = resident.batch(torch.arange(24), 5, how), resident.batch(torch.arange(12, 24), 5, how)
+    torch.testing.assert_close(whole.points[12:], half.points)
+    torch.testing.assert_close(half.points.norm(dim=-1).amax(1), torch.ones(12))
+    assert not torch.equal(resident.batch(torch.arange(24), 6, how).points, whole.points)

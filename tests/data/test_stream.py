@@ -186,12 +186,12 @@ def test_batches_for_a_gpu_are_made_in_page_locked_memory(monkeypatch):
         table.pin = True
     found = shapes.draw(torch.arange(4), torch.zeros(4, dtype=torch.int64), HOW)
     assert asked == [True] * 3  # points, image, text
-    assert pinned == [(4,), (4,), (4,), (4, 9)]  # label, view, prompt, noise
+    assert pinned == [(4,), (4,), (4,), (4, 9), (4,)]  # label, view, prompt, noise, keys of changes
     assert torch.equal(found.points, expected.points)
     copies, to = [], torch.Tensor.to
     monkeypatch.setattr(torch.Tensor, "to", lambda x, *a, **k: copies.append(k) or to(x, *a, **k))
     shapes.finish(found, HOW)
-    assert copies == [{"non_blocking": True}] * 7
+    assert copies == [{"non_blocking": True}] * 6
 
 
 def test_auto_takes_the_first_place_that_the_shapes_fit_into(packed, monkeypatch):

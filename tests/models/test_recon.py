@@ -78,6 +78,17 @@ def test_contrast_never_disturbs_reconstruction(arch):
             assert p.grad is None or p.grad.eq(0).all(), name
 
 
+def test_contrast_teaches_the_local_stream_if_told_to():
+    model = build_model(small(stop_gradient=False))
+    points, image, text = batch()
+    losses = model(points, image, text, mask=torch.tensor([[True] * 6 + [False] * 4] * 3)).losses
+    (losses["csc_img"] + losses["csc_text"]).backward()
+    for name in ("tokenizer.lift.weight", "blocks.0.attn.qkv.weight", "blocks.0.mlp.fc1.weight"):
+        gradient = model.encoder.get_parameter(name).grad
+        assert gradient is not None, name
+        assert gradient.abs().max() > 0, name
+
+
 def test_encode_lets_gradients_through():
     model = ReCon(small())
     model.encode(batch()[0]).global_tokens.square().sum().backward()
@@ -101,6 +112,17 @@ def test_initialisation():
     bound = (6 / (192 + 768)) ** 0.5
     assert model.reconstruction.blocks[0].mlp.fc1.weight.abs().max().item() == pytest.approx(bound, rel=0.01)
     assert model.encoder.cls_token.std().item() == pytest.approx(0.02, rel=0.2)
+
+
+def test_xavier_start():
+    torch.manual_seed(0)
+    model = ReCon(small(init="xavier"))
+    for name in ("pos_embed.0", "pos_embed.2", "blocks.1.attn.qkv", "blocks.0.mlp_contrast.fc1"):
+        layer = model.encoder.get_submodule(name)
+        bound = (6 / sum(layer.weight.shape)) ** 0.5
+        assert 0.9 * bound < layer.weight.abs().max() <= bound, name
+        assert layer.bias is None or not layer.bias.any()
+    assert model.encoder.tokenizer.lift.weight.std() < 0.03
 
 
 def test_drop_path_drops_whole_samples():
@@ -151,6 +173,11 @@ def test_wrong_calls():
         ({"depth": 0}, "model.depth must be at least 1, got 0"),
         ({"drop_path": 1.0}, "model.drop_path must be in"),
         ({"arch": "twotower", "single_modal": True}, "single_modal needs the class token"),
+        (
+            {"arch": "twotower", "stop_gradient": False},
+            "model.init and model.stop_gradient are of arch",
+        ),
+        ({"arch": "twotower", "init": "xavier"}, "model.init and model.stop_gradient are of arch"),
     ],
 )
 def test_settings_that_make_no_sense(change, message):

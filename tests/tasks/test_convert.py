@@ -5,9 +5,10 @@ import json
 import pytest
 import torch
 from golden_data import golden, official_state
+from safetensors import safe_open
 from tiny import TINY_MODEL, Lines, tiny_config, tiny_shapes
 
-from recon_fast.checkpoint import export_official
+from recon_fast.checkpoint import export_official, save_weights, weights_metadata
 from recon_fast.checkpoint.convert import convert
 from recon_fast.checkpoint.restore import restore
 from recon_fast.cli import main
@@ -65,10 +66,10 @@ def test_command(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["no.pth", "out"], "checkpoint must be a file, a folder with model.safetensors or a run's folder"),
+        (["no.pth", "out"], "checkpoint must be a file, a folder with model.safetensors, a run's folder or"),
         (["no.pth", "out", "--num_group", "0"], "num_group must be at least 1 or null, got 0"),
         (["no.pth", "out", "--num_heds", "3"], "unknown setting num_heds (did you mean num_heads?)"),
-        (["no.pth", "here.txt"], "out must be a folder or a file .pth or .pt, got here.txt"),
+        (["no.pth", "here.txt"], "out must be a folder or a file .pth, .pt, .safetensors, got here.txt"),
     ],
 )
 def test_mistakes_are_one_line(arguments, message, tmp_path, monkeypatch, capsys):
@@ -100,3 +101,21 @@ def test_the_decoder_says_the_size_of_a_group(tmp_path):
     with pytest.raises(InputError, match="group_size must be 8, that of the decoder"):
         convert(tmp_path / "run", tmp_path / "out", ConvertConfig(group_size=4))
     assert not (tmp_path / "out").exists()
+
+
+def test_half_precision_with_a_card(tmp_path):
+    model = ReCon(TINY_MODEL)
+    save_weights(model, tmp_path / "model.safetensors", weights_metadata(model, None))
+    (tmp_path / "card.md").write_text("what it is", encoding="utf-8")
+    config = ConvertConfig(dtype="fp16", card=str(tmp_path / "card.md"))
+    written, _ = convert(tmp_path / "model.safetensors", tmp_path / "half.safetensors", config)
+    assert written == tmp_path / "half.safetensors"
+    assert written.stat().st_size < 0.6 * (tmp_path / "model.safetensors").stat().st_size
+    with safe_open(written, framework="pt") as file:
+        assert file.metadata()["card"] == "what it is"
+        assert file.get_tensor("encoder.norm.weight").dtype == torch.float16
+    half = restore(written).model
+    for name, value in half.state_dict().items():
+        torch.testing.assert_close(value, model.state_dict()[name], rtol=1e-3, atol=1e-6)
+    with pytest.raises(InputError, match=r"card must be a text file, got .*none.md"):
+        convert(written, tmp_path / "again", ConvertConfig(card=str(tmp_path / "none.md")))

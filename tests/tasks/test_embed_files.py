@@ -35,7 +35,8 @@ def folder(tmp_path):
 
 
 def embed(checkpoint, clouds, out, console=None, **changes):
-    return embed_files(str(checkpoint), clouds, out, replace(CPU, **changes), console or Lines())
+    settings = replace(CPU, checkpoint=str(checkpoint), **changes)
+    return embed_files(clouds, out, settings, console or Lines())
 
 
 @pytest.mark.parametrize("suffix", [".h5", ".hdf5", ".npz"])
@@ -175,13 +176,13 @@ def test_what_is_refused(checkpoint, folder, tmp_path):
 
 def test_command(checkpoint, folder, tmp_path, capsys):
     out = tmp_path / "out.npz"
-    arguments = ["embed", str(checkpoint), str(folder), str(out), "--device", "cpu"]
+    arguments = ["embed", str(folder), str(out), "--checkpoint", str(checkpoint), "--device", "cpu"]
     assert main(arguments) == 0
     assert "24 shapes, 48 numbers each" in capsys.readouterr().out
     assert main(arguments) == 2
     assert main([*arguments, "--overwrite", "--kind", "global"]) == 0
     assert main([*arguments, "--overwrite", "false"]) == 2
-    assert main(["embed", str(checkpoint), str(out)]) == 2
+    assert main(["embed", str(out)]) == 2
     capsys.readouterr()
     assert main([*arguments, "--on_problem", "skip"]) == 2
     assert "did you mean data.on_problem?" in capsys.readouterr().err

@@ -217,5 +217,5 @@ def test_a_run_starts_at_random_without_a_checkpoint(tmp_path, monkeypatch):
     )
     console = Lines()
     run(config(tmp_path / "run"), console=console)
-    assert console.has("starts at random")
+    assert console.has("starts untrained")
     assert restore(tmp_path / "run" / "best").model.config.dim == 24

@@ -26,8 +26,9 @@ def files(tmp_path_factory):
     write_checkpoint(root / "model.safetensors", tiny_shapes(96, features=False), standardized=True)
     write_folder(root / "data", shapes)
     for kind in ("svm", "zeroshot", "zeroshot_image"):
-        settings = EmbedConfig(kind=kind, device="cpu", precision="fp32")
-        embed_files(str(root / "model.safetensors"), [root / "data"], root / f"{kind}.h5", settings, Lines())
+        checkpoint = str(root / "model.safetensors")
+        settings = EmbedConfig(checkpoint=checkpoint, kind=kind, device="cpu", precision="fp32")
+        embed_files([root / "data"], root / f"{kind}.h5", settings, Lines())
     return root
 
 
@@ -44,7 +45,8 @@ def config(files):
 
 def test_by_key_and_by_file(files, config):
     found = read_features(files / "svm.h5")
-    unit = found.features / np.linalg.norm(found.features, axis=1, keepdims=True)
+    centred = found.features - found.features.mean(0)
+    unit = centred / np.linalg.norm(centred, axis=1, keepdims=True)
     cosine = unit @ unit[3]
     cosine[3] = -2
     want = np.argsort(-cosine)[:5]
@@ -98,7 +100,6 @@ def test_what_is_refused(files, config, tmp_path):
         "query must be a key, a file or a text, got no.npy: no such file": ("svm.h5", "no.npy", {}),
         r"must hold features zeroshot or zeroshot_text for this query, got svm": ("svm.h5", "a box", {}),
         "query must be the key of a shape": ("svm.h5", "a box", {"query": "key"}),
-        "checkpoint must be given with --checkpoint": ("data", "a box", {"checkpoint": None}),
         "sheet must be a file .png or .html": ("svm.h5", "a box", {"sheet": "x.jpg"}),
         "sheet must be a file in a folder that exists": ("svm.h5", "a box", {"sheet": "no/x.png"}),
         "teacher.text must be what .* tiny, got RN50": (
@@ -187,5 +188,5 @@ def test_command(files, tmp_path, capsys, monkeypatch):
     for arguments in ([], [key, "--captions"]):
         assert main(["retrieve", str(files / "svm.h5"), *arguments]) == 2
         assert "retrieve takes a query or --captions, one of both" in capsys.readouterr().err
-    assert main(["retrieve", str(files / "data"), "box"]) == 2
-    assert "--checkpoint" in capsys.readouterr().err
+    assert main(["retrieve", str(files / "data"), key, "--top", "2"]) == 0  # by the packaged encoder
+    assert capsys.readouterr().out.count("\n") == 2

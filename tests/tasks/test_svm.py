@@ -74,9 +74,9 @@ def test_without_a_checkpoint_it_says_so(tmp_path):
     console, shapes = Lines(), tiny_shapes(12, features=False)
     model = FrozenConfig(size="tiny", num_group=8, group_size=8)
     runs = [
-        svm_probe(config(None, tmp_path / str(i), model=model, seed=3), console, shapes) for i in range(2)
+        svm_probe(config("random", tmp_path / str(i), model=model, seed=3), console, shapes) for i in range(2)
     ]
-    assert console.has("NO CHECKPOINT", "at random")
+    assert console.has("the encoder is untrained")
     saved = json.loads((tmp_path / "0" / "result.json").read_text())
     assert saved["checkpoint"] is None
     assert saved["width"] == 192
@@ -85,7 +85,8 @@ def test_without_a_checkpoint_it_says_so(tmp_path):
 
 def test_command(checkpoint, tmp_path, capsys):
     data = write_folder(tmp_path / "data")
-    arguments = ["svm", str(checkpoint), "--data.path", str(data), "--device", "cpu", "--precision", "fp32"]
+    arguments = ["svm", "--checkpoint", str(checkpoint), "--data.path", str(data)]
+    arguments += ["--device", "cpu", "--precision", "fp32"]
     assert main([*arguments, "--out", str(tmp_path / "run")]) == 0
     out, err = capsys.readouterr()
     assert out.strip() == str(tmp_path / "run")

@@ -179,7 +179,7 @@ def test_checkpoints_without_projections_are_refused(config, checkpoint, tmp_pat
 
 def test_command(checkpoint, tmp_path, capsys):
     data = write_folder(tmp_path / "data")
-    arguments = ["zeroshot", str(checkpoint), "--data.path", str(data), "--device", "cpu"]
+    arguments = ["zeroshot", "--checkpoint", str(checkpoint), "--data.path", str(data), "--device", "cpu"]
     assert main([*arguments, "--out", str(tmp_path / "run"), "--on", "all"]) == 0
     out, err = capsys.readouterr()
     assert out.strip() == str(tmp_path / "run")

@@ -26,6 +26,7 @@ def config_of(name, out):
         device="cpu",
         precision="fp32",
         compile="off",
+        checkpoint="random",
         model=EncoderConfig(size="tiny", num_group=8, group_size=8, drop_path=0.3),
         data=DataConfig(num_points=64, rotate="y"),
         optim=replace(OPTIM, accumulate=2) if name == "mlp3" else OPTIM,

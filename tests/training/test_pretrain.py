@@ -368,7 +368,7 @@ def test_init_from_own_and_from_official_weights(tmp_path):
     first = train(tiny_config(tmp_path / "first"))
     own = str(first.checkpoint / "model.safetensors")
     one_step = {"optim__epochs": 1, "optim__warmup_epochs": 0, "optim__lr": 1e-12, "optim__min_lr": 1e-12}
-    second = train(replace(tiny_config(tmp_path / "second", **one_step), init=own))
+    second = train(replace(tiny_config(tmp_path / "second", **one_step), init=str(tmp_path / "first")))
     key = "encoder.blocks.0.mlp.fc1.weight"
     torch.testing.assert_close(weights(second.checkpoint)[key], weights(first.checkpoint)[key])
 

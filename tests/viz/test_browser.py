@@ -50,7 +50,8 @@ def settled(browser, selector, other=None):
 @pytest.fixture(scope="module")
 def show_page(checkpoint, clouds, tmp_path_factory):
     out = tmp_path_factory.mktemp("page") / "show.html"
-    return show(checkpoint, [str(clouds)], ShowConfig(out=str(out), count=3, device="cpu"), Lines())
+    config = ShowConfig(checkpoint=str(checkpoint), out=str(out), count=3, device="cpu")
+    return show([str(clouds)], config, Lines())
 
 
 def test_show_draws_turns_and_selects(browser, show_page):

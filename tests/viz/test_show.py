@@ -115,7 +115,7 @@ def test_clouds_by_file_by_set_and_procedural(clouds):
 def test_page_and_pictures(checkpoint, clouds, tmp_path, capsys):
     out, png = tmp_path / "show.html", tmp_path / "png"
     options = ["--count", "2", "--out", str(out), "--png", str(png)]
-    assert main(["show", str(checkpoint), str(clouds), *options]) == 0
+    assert main(["show", str(clouds), "--checkpoint", str(checkpoint), *options]) == 0
     assert capsys.readouterr().out.strip() == str(out)
     text = out.read_text()
     assert NASTY not in text
@@ -134,7 +134,7 @@ def test_a_classifier_is_shown_without_a_reconstruction(clouds, tmp_path):
     file = write_model(tmp_path / "model.safetensors", Classifier(TINY_MODEL, 3))
     console = Lines()
     config = ShowConfig(out=str(tmp_path / "show.html"), count=1, device="cpu")
-    text = show(file, [str(clouds)], config, console).read_text()
+    text = show([str(clouds)], replace(config, checkpoint=str(file)), console).read_text()
     assert console.has("classifier, which rebuilds nothing")
     assert 'id="queries"' in text
     assert 'id="views"' not in text
@@ -160,13 +160,16 @@ def test_captions_of_a_random_teacher(model, clouds, tmp_path):
     captions = tmp_path / "captions.txt"
     captions.write_text(f"a chair\n{NASTY}\na round table\n")
     config = ShowConfig(out=str(tmp_path / "s.html"), count=1, device="cpu", captions=str(captions))
-    text = show(file, [str(clouds)], config, Lines()).read_text()
+    text = show([str(clouds)], replace(config, checkpoint=str(file)), Lines()).read_text()
     found = page_data(text)["clouds"][0]["nearest"]
     assert sorted(caption for caption, _ in found) == sorted(["a chair", NASTY, "a round table"])
     assert "random" in text
     assert "was taken off" not in text
     many = [str(cloud) for cloud in clouds.rglob("*.npy")]
-    assert "the mean of all clouds was taken off" in show(file, many, config, Lines()).read_text()
+    assert (
+        "the mean of all clouds was taken off"
+        in show(many, replace(config, checkpoint=str(file)), Lines()).read_text()
+    )
 
 
 def test_captions_of_a_teacher_that_is_not_here(clouds, tmp_path, monkeypatch):
@@ -177,7 +180,7 @@ def test_captions_of_a_teacher_that_is_not_here(clouds, tmp_path, monkeypatch):
     file = write_model(tmp_path / "model.safetensors", wide, {"text": "ViT-B-32", "weights": "local"})
     console = Lines()
     config = ShowConfig(out=str(tmp_path / "s.html"), count=1, device="cpu")
-    text = show(file, [str(clouds)], config, console).read_text()
+    text = show([str(clouds)], replace(config, checkpoint=str(file)), console).read_text()
     assert console.has("No nearest captions:")
     assert "No nearest captions:" in text
     assert page_data(text)["clouds"][0]["nearest"] is None
@@ -186,9 +189,9 @@ def test_captions_of_a_teacher_that_is_not_here(clouds, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["no.pth", "procedural"], "checkpoint must be a file"),
-        (["a", "procedural", "--count", "0"], "count must be at least 1, got 0"),
-        (["a", "procedural", "--coutn", "3"], "did you mean count?"),
+        (["procedural", "--checkpoint", "no.pth"], "checkpoint must be a file"),
+        (["procedural", "--count", "0"], "count must be at least 1, got 0"),
+        (["procedural", "--coutn", "3"], "did you mean count?"),
     ],
 )
 def test_mistakes(arguments, message, capsys):

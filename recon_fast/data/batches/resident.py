@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from recon_fast.data.batches.counter import Stream, keys, permute, uniform
-from recon_fast.data.batches.transforms import random_rotation, unit_sphere
+from recon_fast.data.batches.transforms import changed, random_rotation, unit_sphere
 from recon_fast.data.shapes import Features, Rows, Shapes, flat, gathered, is_mapped
 from recon_fast.errors import InputError
 
@@ -140,12 +140,16 @@ class Sampling:
     Attributes:
         num_points: points of each cloud, without replacement and in random order.
         rotate: axis of a random rotation, "none" for none.
+        scale: each axis is scaled by a factor from 1 / scale to scale.
+        jitter: each coordinate is shifted by at most a share of this, which is random for each cloud.
         num_group: groups of a cloud that a mask is drawn for; 0 draws none.
         seed: all numbers are a function of it, the step and the shape.
     """
 
     num_points: int
     rotate: str = "none"
+    scale: float = 1.0
+    jitter: float = 0.0
     num_group: int = 0
     seed: int = 0
 
@@ -161,6 +165,7 @@ class StoredBatch:
     view: Tensor  # [B] int64
     prompt: Tensor  # [B] int64
     noise: Tensor  # [B, 1 + G] float32: the turn, and of each group
+    changes: Tensor  # [B] int64: keys of scale and jitter
 
     def split(self, size: int) -> Iterator["StoredBatch"]:
         """Batches of `size` shapes."""
@@ -252,8 +257,9 @@ class ResidentShapes:
         image = None if self.image is None else self.image.take(index, view[:, None])[:, 0]
         text = None if self.text is None else self.text.take(self.caption[index], prompt[:, None])[:, 0]
         label = None if self.label is None else self.label[index]
-        small = [self._held(x) for x in (label, view, prompt, noise[:, 2:])]
-        return StoredBatch(points, image, text, *small)  # type: ignore[arg-type]  # the last is never None
+        changes = keys(how.seed, step, Stream.CHANGES, index)
+        small = [self._held(x) for x in (label, view, prompt, noise[:, 2:], changes)]
+        return StoredBatch(points, image, text, *small)  # type: ignore[arg-type]  # the label alone may be None
 
     def finish(self, drawn: StoredBatch, how: Sampling) -> Batch:
         """Bring what was drawn to the device, centre, scale and turn it; does not wait for the device."""
@@ -265,20 +271,20 @@ class ResidentShapes:
         points = unit_sphere(move(drawn.points).float())
         if how.rotate != "none":
             points = random_rotation(points, how.rotate, noise[:, 0])
+        if how.scale != 1 or how.jitter:
+            points = unit_sphere(changed(points, move(drawn.changes), how.scale, how.jitter))
         image = text = None
         if drawn.image is not None:
-            image = _standardized(move(drawn.image), self.image_map, move(drawn.view))
+            image = move(drawn.image).float()
+            if self.image_map is not None:
+                image = (image - self.image_map[0][move(drawn.view)]) @ self.image_map[1]
         if drawn.text is not None:
-            text = _standardized(move(drawn.text), self.text_map, move(drawn.prompt))
+            text, prompt = move(drawn.text).float(), move(drawn.prompt)
+            if self.text_map is not None:
+                text = (text - self.text_map[0][prompt]).mul_(self.text_map[1][prompt])
         label = None if drawn.label is None else move(drawn.label)
         return Batch(points, image, text, label, noise[:, 1:] if how.num_group else None)
 
     def batch(self, index: Tensor, step: int, how: Sampling) -> Batch:
         """A batch of the shapes at index [B] (into `rows`) in a step."""
         return self.finish(self.draw(index, torch.full_like(index, step), how), how)
-
-
-def _standardized(feature: Tensor, affine: tuple[Tensor, Tensor] | None, view: Tensor) -> Tensor:
-    """Features [B, D] of views [B] in float32, less the views' mean and times their scale."""
-    feature = feature.float()
-    return feature if affine is None else (feature - affine[0][view]).mul_(affine[1][view])

@@ -8,7 +8,7 @@ as long as memory lasts; shuffling within windows of shards would save seeks, an
 not uniform.
 """
 
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, closing
 from typing import Any
 
@@ -42,6 +42,7 @@ class BatchStream(Iterator[Batch], AbstractContextManager["BatchStream"]):
         batch_size: of a step, over all processes and micro-batches; a multiple of their number.
         accumulate: micro-batches of a step.
         start, stop: steps.
+        of_epoch: gives the shapes of an epoch, as many as `shapes`, for sets that change; None keeps these.
     """
 
     def __init__(
@@ -52,8 +53,11 @@ class BatchStream(Iterator[Batch], AbstractContextManager["BatchStream"]):
         accumulate: int,
         start: int,
         stop: int,
+        of_epoch: Callable[[int], ResidentShapes] | None = None,
     ) -> None:
-        self.shapes, self.how = shapes, how
+        self.shapes, self.how, self.of_epoch = shapes, how, of_epoch
+        self.in_epoch = len(shapes) // batch_size  # steps
+        self.drawn_from: tuple[int, Any] = (-1, shapes)  # an epoch and its shapes
         self.batch_size, self.accumulate = batch_size, accumulate
         self.micros = range(start * accumulate, stop * accumulate)
         self.part = (rank(), world_size())
@@ -65,21 +69,30 @@ class BatchStream(Iterator[Batch], AbstractContextManager["BatchStream"]):
         number, processes = self.part
         size = self.batch_size // (self.accumulate * processes)
         step, micro = micros // self.accumulate, micros % self.accumulate
-        in_epoch = len(self.shapes) // self.batch_size
-        first = step % in_epoch * self.batch_size + (micro * processes + number) * size
+        first = step % self.in_epoch * self.batch_size + (micro * processes + number) * size
         places = first[:, None] + torch.arange(size)
-        return epoch_rows(self.how.seed, step // in_epoch, places, len(self.shapes))
+        return epoch_rows(self.how.seed, step // self.in_epoch, places, len(self.shapes))
+
+    def _windows(self) -> Iterator[range]:
+        """Micro-batches that are drawn together, all of one epoch."""
+        size, in_epoch = _WINDOW if self.together else 1, self.in_epoch * self.accumulate
+        first = self.micros.start
+        while first < self.micros.stop:
+            window = range(first, min(first + size, self.micros.stop, (first // in_epoch + 1) * in_epoch))
+            yield window
+            first = window.stop
 
     def _draw(self, micros: range) -> list[Any]:
+        epoch = micros[0] // self.accumulate // self.in_epoch
+        if self.of_epoch is not None and epoch != self.drawn_from[0]:
+            self.drawn_from = epoch, self.of_epoch(epoch)
         rows = self.rows(torch.tensor(micros))
         steps = (torch.tensor(micros) // self.accumulate)[:, None].expand_as(rows)
-        drawn: Any = self.shapes.draw(rows.flatten(), steps.flatten(), self.how)
+        drawn: Any = self.drawn_from[1].draw(rows.flatten(), steps.flatten(), self.how)
         return list(drawn.split(rows.shape[1])) if self.together else [drawn]
 
     def _batches(self) -> Generator[Batch, None, None]:
-        size = _WINDOW if self.together else 1
-        windows = (self.micros[i : i + size] for i in range(0, len(self.micros), size))
-        with closing(in_order(self._draw, windows, int(self.shapes.ahead))) as found:
+        with closing(in_order(self._draw, self._windows(), int(self.shapes.ahead))) as found:
             for window in found:
                 for drawn in window:
                     yield self.shapes.finish(drawn, self.how)

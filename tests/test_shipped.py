@@ -1,0 +1,71 @@
+"""The encoder that comes with the package: what it gives, what it says, and that commands take it."""
+
+import numpy as np
+import pytest
+from safetensors import safe_open
+from tiny import Lines
+
+import recon_fast
+from recon_fast.checkpoint.restore import PACKAGED, find_weights, restore
+from recon_fast.config import FinetuneConfig, FrozenConfig, ReadingConfig, RetrieveConfig, SvmConfig
+from recon_fast.config.data import LabelledConfig
+from recon_fast.errors import InputError
+from recon_fast.procedural import procedural_shapes
+from recon_fast.tasks.frozen import svm_probe
+from recon_fast.tasks.retrieve import retrieve
+
+FILE = PACKAGED / "procedural.safetensors"
+
+
+@pytest.fixture(scope="module")
+def shapes():
+    return procedural_shapes(8, seed=123, pictures=False)
+
+
+def test_the_file_is_small_and_has_its_card():
+    assert FILE.stat().st_size <= 12 * 2**20
+    with safe_open(FILE, framework="pt") as file:
+        card = file.metadata()["card"]
+    for word in ("Data", "Recipe", "Commit", "Seed", "Hardware", "Time", "Limits", "Licence"):
+        assert f"\n{word}:" in card, word
+
+
+def test_embeddings_are_those_of_the_day_it_was_made(shapes):
+    clouds = [shapes.cloud(i) for i in range(8)]
+    features = recon_fast.load(device="cpu", precision="fp32").embed(clouds)
+    want = np.load(FILE.parents[2] / "tests" / "golden" / "shipped.npy")
+    np.testing.assert_allclose(features[:, ::16], want, atol=1e-3, rtol=1e-3)
+
+
+def test_it_tells_shapes_that_it_has_not_seen_apart(tmp_path):
+    how = {"seed": 99, "data": LabelledConfig(shapes=1000), "model": FrozenConfig(size="tiny")}
+    trained, random = (
+        svm_probe(SvmConfig(checkpoint=name, out=str(tmp_path / name), **how), Lines())
+        for name in ("procedural", "random")
+    )
+    assert trained.svm.accuracy > random.svm.accuracy + 5
+    assert trained.knn.accuracy > random.knn.accuracy + 5
+
+
+def test_the_name_is_looked_for_last(tmp_path, monkeypatch):
+    assert find_weights("procedural") == FILE
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "procedural").mkdir()
+    assert find_weights("procedural") == FILE  # a folder without weights
+    (tmp_path / "procedural" / "model.safetensors").write_bytes(b"")
+    assert find_weights("procedural").resolve().parent == tmp_path / "procedural"
+    with pytest.raises(InputError, match="a run's folder or one of procedural, got procedurl"):
+        find_weights("procedurl")
+
+
+def test_it_is_taken_where_none_is_given():
+    assert SvmConfig().checkpoint == FinetuneConfig().checkpoint == "procedural"
+    assert restore(SvmConfig().checkpoint).file == FILE
+    config = RetrieveConfig(top=1, device="cpu", data=ReadingConfig(num_points=256))
+    found = retrieve(PACKAGED / "game_models.h5", "ship/space_spaceCraft1", config, Lines())
+    assert found.among == 233
+
+
+def test_a_size_is_of_untrained_encoders():
+    with pytest.raises(InputError, match="a checkpoint with the trained model, got procedural"):
+        FinetuneConfig(evaluate=True)
