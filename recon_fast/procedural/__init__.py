@@ -14,7 +14,7 @@ from recon_fast.procedural.family import FAMILIES, PARTED, Dice, Parts, Words, c
 
 # Families that joined later come last: the labels of those above stay.
 # isort: split
-from recon_fast.procedural import (  # noqa: F401
+from recon_fast.procedural import (  # noqa: F401 - they register
     arms,
     craft,
     creatures,

@@ -42,7 +42,8 @@ class BatchStream(Iterator[Batch], AbstractContextManager["BatchStream"]):
         batch_size: of a step, over all processes and micro-batches; a multiple of their number.
         accumulate: micro-batches of a step.
         start, stop: steps.
-        of_epoch: gives the shapes of an epoch, as many as `shapes`, for sets that change; None keeps these.
+        of_epoch: gives the shapes of an epoch, as many as `shapes`, for sets that change, and is asked for
+            each window; None keeps these.
     """
 
     def __init__(
@@ -57,7 +58,6 @@ class BatchStream(Iterator[Batch], AbstractContextManager["BatchStream"]):
     ) -> None:
         self.shapes, self.how, self.of_epoch = shapes, how, of_epoch
         self.in_epoch = len(shapes) // batch_size  # steps
-        self.drawn_from: tuple[int, Any] = (-1, shapes)  # an epoch and its shapes
         self.batch_size, self.accumulate = batch_size, accumulate
         self.micros = range(start * accumulate, stop * accumulate)
         self.part = (rank(), world_size())
@@ -83,12 +83,12 @@ class BatchStream(Iterator[Batch], AbstractContextManager["BatchStream"]):
             first = window.stop
 
     def _draw(self, micros: range) -> list[Any]:
-        epoch = micros[0] // self.accumulate // self.in_epoch
-        if self.of_epoch is not None and epoch != self.drawn_from[0]:
-            self.drawn_from = epoch, self.of_epoch(epoch)
+        shapes = self.shapes
+        if self.of_epoch is not None:
+            shapes = self.of_epoch(micros[0] // self.accumulate // self.in_epoch)
         rows = self.rows(torch.tensor(micros))
         steps = (torch.tensor(micros) // self.accumulate)[:, None].expand_as(rows)
-        drawn: Any = self.drawn_from[1].draw(rows.flatten(), steps.flatten(), self.how)
+        drawn: Any = shapes.draw(rows.flatten(), steps.flatten(), self.how)
         return list(drawn.split(rows.shape[1])) if self.together else [drawn]
 
     def _batches(self) -> Generator[Batch, None, None]:
