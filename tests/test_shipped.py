@@ -6,8 +6,8 @@ from safetensors import safe_open
 from tiny import Lines
 
 import recon_fast
-from recon_fast.checkpoint.restore import PACKAGED, find_weights, restore
-from recon_fast.config import FinetuneConfig, FrozenConfig, ReadingConfig, RetrieveConfig, SvmConfig
+from recon_fast.checkpoint.restore import PACKAGED, find_weights, restore, untrained_architecture
+from recon_fast.config import FinetuneConfig, ReadingConfig, ReConConfig, RetrieveConfig, SvmConfig
 from recon_fast.config.data import LabelledConfig
 from recon_fast.errors import InputError
 from recon_fast.procedural import procedural_shapes
@@ -23,7 +23,7 @@ def shapes():
 
 
 def test_the_file_is_small_and_has_its_card():
-    assert FILE.stat().st_size <= 12 * 2**20
+    assert FILE.stat().st_size <= 12_000_000
     with safe_open(FILE, framework="pt") as file:
         card = file.metadata()["card"]
     for word in ("Data", "Recipe", "Commit", "Seed", "Hardware", "Time", "Limits", "Licence"):
@@ -38,7 +38,7 @@ def test_embeddings_are_those_of_the_day_it_was_made(shapes):
 
 
 def test_it_tells_shapes_that_it_has_not_seen_apart(tmp_path):
-    how = {"seed": 99, "data": LabelledConfig(shapes=1000), "model": FrozenConfig(size="tiny")}
+    how = {"seed": 99, "data": LabelledConfig(shapes=1000)}
     trained, random = (
         svm_probe(SvmConfig(checkpoint=name, out=str(tmp_path / name), **how), Lines())
         for name in ("procedural", "random")
@@ -66,6 +66,11 @@ def test_it_is_taken_where_none_is_given():
     assert found.among == 233
 
 
-def test_a_size_is_of_untrained_encoders():
+def test_random_is_the_same_model_untrained():
+    assert untrained_architecture("auto") == restore("procedural").model.config
+    assert untrained_architecture("tiny") == ReConConfig.tiny()
+
+
+def test_what_is_evaluated_was_trained():
     with pytest.raises(InputError, match="a checkpoint with the trained model, got procedural"):
         FinetuneConfig(evaluate=True)

@@ -10,6 +10,7 @@ from recon_fast.checkpoint.files import LoadReport, load_weights, match_own, ope
 from recon_fast.checkpoint.official import infer_architecture, match_official, read_official
 from recon_fast.checkpoint.training import find_checkpoint
 from recon_fast.config import ReConConfig
+from recon_fast.config.model import SHIPPED
 from recon_fast.errors import InputError
 from recon_fast.models import AnyModel, Classifier, PartSegmenter, build_model
 from recon_fast.schema import parse_json
@@ -92,6 +93,17 @@ def read_metadata(file: Path) -> Metadata | None:
         raise InputError(f"{file} states its model in a way unknown here: {error}") from error
     conventions = stated("conventions", dict[str, Any] | None, "null") or {}
     return Metadata(config, task, stated("teacher", dict[str, Any] | None, "null"), conventions)
+
+
+def untrained_architecture(size: str) -> ReConConfig:
+    """That of an encoder with fresh weights: the paper's "base", "small" or "tiny", or for "auto" that of the
+    encoder that comes with the package, to compare with it.
+    """
+    if size != "auto":
+        return getattr(ReConConfig, size)()
+    packaged = read_metadata(PACKAGED / f"{SHIPPED}.safetensors")
+    assert packaged is not None
+    return packaged.config
 
 
 def _check_sizes(file: Path, stated: dict[str, Any], elements: int) -> None:

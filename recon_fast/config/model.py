@@ -118,7 +118,8 @@ class EncoderConfig(Settings):
     """The encoder under a head.
 
     Attributes:
-        size: of an untrained encoder; auto takes the checkpoint's, "base" for an untrained one.
+        size: of an untrained encoder, base, small and tiny as in the paper; auto takes the checkpoint's, or
+            for an untrained one that of the packaged encoder.
         num_group: groups G that a cloud is divided into; 16 points for each are usual.
         group_size: points K of a group.
         drop_path: stochastic depth.
@@ -140,7 +141,8 @@ class FrozenConfig(Settings):
     """A frozen encoder; what is null is as the checkpoint says.
 
     Attributes:
-        size: of an untrained encoder.
+        size: of an untrained encoder, base, small and tiny as in the paper; auto takes that of the packaged
+            encoder.
         num_heads: attention heads, of official checkpoints of unusual width.
         num_group: groups that a cloud is divided into, where an official checkpoint was trained with an
             unusual number (128 for ScanObjectNN).
@@ -150,7 +152,7 @@ class FrozenConfig(Settings):
     section: ClassVar[str] = "model."
     limits: ClassVar[Limits] = at_least(1, "num_heads", "num_group", "group_size")
 
-    size: Literal["base", "small", "tiny"] = "base"
+    size: Literal["auto", "base", "small", "tiny"] = "auto"
     num_heads: int | None = None
     num_group: int | None = None
     group_size: int | None = None

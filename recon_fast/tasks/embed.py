@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from torch import Tensor
 
-from recon_fast.checkpoint.restore import Restored, restore, weights_name
-from recon_fast.config import ReConConfig
+from recon_fast.checkpoint.restore import Restored, restore, untrained_architecture, weights_name
 from recon_fast.config.frozen import EmbedConfig, FeatureKind, RetrieveConfig, SvmConfig, ZeroShotConfig
 from recon_fast.config.model import SHIPPED, UNTRAINED
 from recon_fast.console import ProgressBars, warn
@@ -286,7 +285,7 @@ def open_encoder(checkpoint: str | None, config: EncodingConfig, console: Consol
     if checkpoint not in UNTRAINED:
         return load(checkpoint, config.device, config.precision, **given)
     warn(console, "the encoder is untrained: its numbers are what training has to beat")
-    architecture = getattr(ReConConfig, config.model.size)()
+    architecture = untrained_architecture(config.model.size)
     architecture = replace(architecture, **{name: value for name, value in given.items() if value})
     device = resolve_device(config.device)
     torch.manual_seed(config.seed if isinstance(config, SvmConfig) else 0)

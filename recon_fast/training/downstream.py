@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from recon_fast.checkpoint import load_weights
-from recon_fast.checkpoint.restore import load_encoder, restore
+from recon_fast.checkpoint.restore import load_encoder, restore, untrained_architecture
 from recon_fast.checkpoint.training import save_best
 from recon_fast.config import ReConConfig
 from recon_fast.config.downstream import DownstreamConfig
@@ -300,8 +300,10 @@ def start_model(
         changes["skip_near_origin"] = m.skip_near_origin
     restored = None
     if config.checkpoint in UNTRAINED:
-        warn(console, "the encoder starts untrained")
-        architecture = getattr(ReConConfig, "base" if m.size == "auto" else m.size)(**changes)
+        architecture = replace(untrained_architecture(m.size), **changes)
+        size = f"{architecture.depth} blocks of width {architecture.dim}"
+        hint = ", as the packaged one; --model.size base is the paper's" if m.size == "auto" else ""
+        warn(console, f"the encoder starts untrained: {size}{hint}")
     else:
         restored = restore(config.checkpoint)
         architecture = replace(restored.model.config, **changes)

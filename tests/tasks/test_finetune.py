@@ -13,7 +13,7 @@ from tiny import Lines, tiny_shapes
 
 from recon_fast.checkpoint.restore import restore
 from recon_fast.checkpoint.training import list_checkpoints
-from recon_fast.config import DataConfig, OptimConfig, ReConConfig, SaveConfig
+from recon_fast.config import DataConfig, OptimConfig, SaveConfig
 from recon_fast.config.downstream import AugmentConfig, EncoderConfig, FinetuneConfig
 from recon_fast.errors import InputError
 from recon_fast.models import Classifier
@@ -209,13 +209,9 @@ def test_settings_that_make_no_sense():
         AugmentConfig(scale=0.5)
 
 
-def test_a_run_starts_at_random_without_a_checkpoint(tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        ReConConfig,
-        "base",
-        lambda **changes: ReConConfig(dim=24, depth=2, num_heads=2, decoder_num_heads=2, **changes),
-    )
+def test_a_run_starts_at_random_without_a_checkpoint(tmp_path):
     console = Lines()
     run(config(tmp_path / "run"), console=console)
-    assert console.has("starts untrained")
-    assert restore(tmp_path / "run" / "best").model.config.dim == 24
+    assert console.has("starts untrained: 2 blocks of width 288, as the packaged one")
+    trained = restore(tmp_path / "run" / "best").model.config
+    assert (trained.dim, trained.depth) == (288, 2)
