@@ -1,20 +1,36 @@
 """The encoder that comes with the package: what it gives, what it says, and that commands take it."""
 
+import io
+import re
+
 import numpy as np
 import pytest
+from rich.console import Console
 from safetensors import safe_open
-from tiny import Lines
+from tiny import Lines, tiny_config, tiny_shapes
 
 import recon_fast
-from recon_fast.checkpoint.restore import PACKAGED, find_weights, restore, untrained_architecture
-from recon_fast.config import FinetuneConfig, ReadingConfig, ReConConfig, RetrieveConfig, SvmConfig
+from recon_fast.checkpoint.restore import (
+    PACKAGED,
+    SHIPPED_FILE,
+    find_weights,
+    restore,
+    untrained_architecture,
+)
+from recon_fast.config import (
+    DataConfig,
+    FinetuneConfig,
+    ReadingConfig,
+    ReConConfig,
+    RetrieveConfig,
+    SvmConfig,
+)
 from recon_fast.config.data import LabelledConfig
 from recon_fast.errors import InputError
 from recon_fast.procedural import procedural_shapes
 from recon_fast.tasks.frozen import svm_probe
 from recon_fast.tasks.retrieve import retrieve
-
-FILE = PACKAGED / "procedural.safetensors"
+from recon_fast.training.pretrain import pretrain
 
 
 @pytest.fixture(scope="module")
@@ -23,8 +39,8 @@ def shapes():
 
 
 def test_the_file_is_small_and_has_its_card():
-    assert FILE.stat().st_size <= 12_000_000
-    with safe_open(FILE, framework="pt") as file:
+    assert SHIPPED_FILE.stat().st_size <= 12_000_000
+    with safe_open(SHIPPED_FILE, framework="pt") as file:
         card = file.metadata()["card"]
     for word in ("Data", "Recipe", "Commit", "Seed", "Hardware", "Time", "Limits", "Licence"):
         assert f"\n{word}:" in card, word
@@ -33,7 +49,7 @@ def test_the_file_is_small_and_has_its_card():
 def test_embeddings_are_those_of_the_day_it_was_made(shapes):
     clouds = [shapes.cloud(i) for i in range(8)]
     features = recon_fast.load(device="cpu", precision="fp32").embed(clouds)
-    want = np.load(FILE.parents[2] / "tests" / "golden" / "shipped.npy")
+    want = np.load(SHIPPED_FILE.parents[2] / "tests" / "golden" / "shipped.npy")
     np.testing.assert_allclose(features[:, ::16], want, atol=1e-3, rtol=1e-3)
 
 
@@ -48,19 +64,29 @@ def test_it_tells_shapes_that_it_has_not_seen_apart(tmp_path):
 
 
 def test_the_name_is_looked_for_last(tmp_path, monkeypatch):
-    assert find_weights("procedural") == FILE
+    assert find_weights("procedural") == SHIPPED_FILE
     monkeypatch.chdir(tmp_path)
     (tmp_path / "procedural").mkdir()
-    assert find_weights("procedural") == FILE  # a folder without weights
+    assert find_weights("procedural") == SHIPPED_FILE  # a folder without weights
     (tmp_path / "procedural" / "model.safetensors").write_bytes(b"")
     assert find_weights("procedural").resolve().parent == tmp_path / "procedural"
     with pytest.raises(InputError, match="a run's folder or one of procedural, got procedurl"):
         find_weights("procedurl")
 
 
+def test_a_run_is_compared_with_the_packaged_one_whatever_lies_beside_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "procedural").write_bytes(b"")
+    console = Console(file=io.StringIO(), width=120)
+    config = tiny_config(tmp_path / "run", data=DataConfig(num_points=64))
+    pretrain(config, None, console, shapes=tiny_shapes(count=48))
+    row = next(line for line in console.file.getvalue().splitlines() if line.startswith("│ linear SVM"))
+    assert len(re.findall(r"\d+\.\d", row)) == 4  # before, now, gain, packaged
+
+
 def test_it_is_taken_where_none_is_given():
     assert SvmConfig().checkpoint == FinetuneConfig().checkpoint == "procedural"
-    assert restore(SvmConfig().checkpoint).file == FILE
+    assert restore(SvmConfig().checkpoint).file == SHIPPED_FILE
     config = RetrieveConfig(top=1, device="cpu", data=ReadingConfig(num_points=256))
     found = retrieve(PACKAGED / "game_models.h5", "ship/space_spaceCraft1", config, Lines())
     assert found.among == 233

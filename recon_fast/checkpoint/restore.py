@@ -17,6 +17,7 @@ from recon_fast.schema import parse_json
 
 WEIGHTS = "model.safetensors"
 PACKAGED = Path(__file__).parents[1] / "shipped"  # encoders that come with the package, NAME.safetensors
+SHIPPED_FILE = PACKAGED / f"{SHIPPED}.safetensors"
 OFFICIAL_CONVENTIONS = {"up": "y", "scale": "unit sphere", "points": 1024}  # of ShapeNet55, pretraining
 _DECODER = ("MAE_decoder.", "decoder_pos_embed.", "increase_dim.", "mask_token")
 
@@ -101,7 +102,7 @@ def untrained_architecture(size: str) -> ReConConfig:
     """
     if size != "auto":
         return getattr(ReConConfig, size)()
-    packaged = read_metadata(PACKAGED / f"{SHIPPED}.safetensors")
+    packaged = read_metadata(SHIPPED_FILE)
     assert packaged is not None
     return packaged.config
 

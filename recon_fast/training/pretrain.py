@@ -12,9 +12,8 @@ from rich.console import Console
 from torch import Tensor
 
 from recon_fast.checkpoint import load_initial
-from recon_fast.checkpoint.restore import PACKAGED, find_weights, restore
+from recon_fast.checkpoint.restore import PACKAGED, SHIPPED_FILE, find_weights, restore
 from recon_fast.config import DataConfig, PretrainConfig, ReConConfig
-from recon_fast.config.model import SHIPPED
 from recon_fast.console import ProgressBars, say, warn
 from recon_fast.data.batches.resident import (
     PLACES,
@@ -219,7 +218,7 @@ class Pretraining(Task[PretrainResult]):
         if after is not None and log is not None and self.probe_data is not None:
             log.write(step, after.scores())
             packaged, points = None, self.config.data.num_points
-            other: Any = restore(SHIPPED).model.to(self.device)
+            other: Any = restore(SHIPPED_FILE).model.to(self.device)
             if points >= max(other.config.num_group, other.config.group_size):
                 data = replace(self.probe_data, class_text=None)  # these are features of this run's teacher
                 with self.console.status("probing the encoder that comes with the package"):

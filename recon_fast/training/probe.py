@@ -222,4 +222,5 @@ def show_probe(
     say(console, f"{count}; chance {after.chance:.1f} %")
     if data.real is not None and data.real.label is not None:
         count = f"{len(data.real)} in {len(data.real.label.unique())} kinds"
-        say(console, f"real shapes: game models by Kenney (CC0), {count}, 256 points each")
+        points = int(data.real.sizes.min())
+        say(console, f"real shapes: game models by Kenney (CC0), {count}, {points} points each")
