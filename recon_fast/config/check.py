@@ -98,7 +98,7 @@ def check_groups(model: Any, data: Any) -> None:
     """Raise InputError unless a cloud has points enough for the groups of a model."""
     for name in ("num_group", "group_size"):
         wanted = getattr(model, name)
-        if data.num_points < wanted:
+        if wanted is not None and data.num_points < wanted:
             raise InputError(
                 f"model.{name} must be at most data.num_points, got {wanted} and {data.num_points}"
             )

@@ -121,7 +121,7 @@ class EncoderConfig(Settings):
         size: of an untrained encoder, base, small and tiny as in the paper; auto takes the checkpoint's, or
             for an untrained one that of the packaged encoder.
         num_group: groups G that a cloud is divided into; 16 points for each are usual.
-        group_size: points K of a group.
+        group_size: points K of a group; null takes the checkpoint's.
         drop_path: stochastic depth.
         skip_near_origin: sample centers as pointnet2_ops does; null does as the checkpoint.
     """
@@ -131,7 +131,7 @@ class EncoderConfig(Settings):
 
     size: Literal["auto", "base", "small", "tiny"] = "auto"
     num_group: int = 64
-    group_size: int = 32
+    group_size: int | None = None
     drop_path: float = 0.2
     skip_near_origin: bool | None = None
 

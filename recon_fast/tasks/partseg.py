@@ -265,7 +265,7 @@ class PartSegmentation(DownstreamTask[PartsegConfig, PartSegmenter, PartedShapes
 
     def open_shapes(self, data: DataConfig, parts: bool = True) -> Shapes:
         """Shapes with parts: any cloud will do that has enough points to choose groups of."""
-        least = max(self.config.model.num_group, self.config.model.group_size)
+        least = max(self.config.model.num_group, self.config.model.group_size or 1)
         return super().open_shapes(replace(data, num_points=least), parts)
 
     def read_data(self, resumed: Resumed | None) -> None:

@@ -21,6 +21,7 @@ from recon_fast.checkpoint import load_weights
 from recon_fast.checkpoint.restore import load_encoder, restore, untrained_architecture
 from recon_fast.checkpoint.training import save_best
 from recon_fast.config import ReConConfig
+from recon_fast.config.check import check_groups
 from recon_fast.config.downstream import DownstreamConfig
 from recon_fast.config.model import UNTRAINED
 from recon_fast.console import say, warn
@@ -150,8 +151,8 @@ class DownstreamTask(Task[DownstreamResult[S]], Generic[C, M, D, S]):
         config, (kind, name) = self.config, self.kind
         assert config.checkpoint is not None
         restored = restore(config.checkpoint)
-        wanted = config.model.num_group, config.model.group_size
         known = restored.model.config.num_group, restored.model.config.group_size
+        wanted = config.model.num_group, config.model.group_size or known[1]
         if known != wanted:
             text = f"{restored.file} is of {known[0]} groups of {known[1]} points, here they are "
             warn(self.console, f"{text}{wanted[0]} of {wanted[1]}")
@@ -295,9 +296,8 @@ def start_model(
     """
     m = config.model
     torch.manual_seed(config.seed)
-    changes: dict[str, Any] = {"num_group": m.num_group, "group_size": m.group_size, "drop_path": m.drop_path}
-    if m.skip_near_origin is not None:
-        changes["skip_near_origin"] = m.skip_near_origin
+    names = "num_group", "group_size", "drop_path", "skip_near_origin"
+    changes: dict[str, Any] = {name: value for name in names if (value := getattr(m, name)) is not None}
     restored = None
     if config.checkpoint in UNTRAINED:
         architecture = replace(untrained_architecture(m.size), **changes)
@@ -314,6 +314,7 @@ def start_model(
             )
         if architecture.arch != "recon":
             raise InputError(f"checkpoint must be of arch recon, got {architecture.arch} in {restored.file}")
+    check_groups(architecture, config.data)
     try:
         model = make(architecture)
     except ValueError as error:

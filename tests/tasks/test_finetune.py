@@ -97,6 +97,19 @@ def test_a_frozen_encoder_stays_but_for_the_class_token(tmp_path, pretrained):
     assert changed == {"cls_token", "cls_pos"}
 
 
+def test_the_size_of_groups_is_the_checkpoints_where_none_is_given(tmp_path, pretrained):
+    known = restore(pretrained).model.config.group_size
+    once, default = OptimConfig(epochs=1, batch_size=6, warmup_epochs=0), EncoderConfig(num_group=8)
+    result = run(config(tmp_path / "run", pretrained, model=default, optim=once))
+    assert restore(tmp_path / "run" / "best").model.config.group_size == known != 32
+    again = run(config(tmp_path / "again", tmp_path / "run" / "best", evaluate=True, model=default))
+    np.testing.assert_array_equal(again.scores.confusion, result.scores.confusion)
+    few = DataConfig(num_points=known - 1)
+    with pytest.raises(InputError, match="group_size must be at most"):
+        run(config(tmp_path / "few", pretrained, model=EncoderConfig(num_group=2), data=few))
+    assert not (tmp_path / "few").exists()
+
+
 def test_groups_may_be_others_than_in_pretraining(tmp_path, pretrained):
     groups = EncoderConfig(num_group=16, group_size=4, drop_path=0.1)
     once = OptimConfig(epochs=1, batch_size=6, warmup_epochs=0)
