@@ -158,6 +158,7 @@ class DownstreamTask(Task[DownstreamResult[S]], Generic[C, M, D, S]):
             warn(self.console, f"{text}{wanted[0]} of {wanted[1]}")
             restored = restore(config.checkpoint, num_group=wanted[0], group_size=wanted[1])
         model: Any = restored.model
+        check_groups(model.config, config.data)
         if not isinstance(model, kind):
             raise InputError(f"evaluate needs a checkpoint with a {name}, got another in {restored.file}")
         trained = {size: model.task[f"num_{size}"] for size in self.sizes()}

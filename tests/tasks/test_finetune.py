@@ -105,8 +105,10 @@ def test_the_size_of_groups_is_the_checkpoints_where_none_is_given(tmp_path, pre
     again = run(config(tmp_path / "again", tmp_path / "run" / "best", evaluate=True, model=default))
     np.testing.assert_array_equal(again.scores.confusion, result.scores.confusion)
     few = DataConfig(num_points=known - 1)
-    with pytest.raises(InputError, match="group_size must be at most"):
-        run(config(tmp_path / "few", pretrained, model=EncoderConfig(num_group=2), data=few))
+    for checkpoint, evaluate in ((pretrained, False), (tmp_path / "run" / "best", True)):
+        changes = {"evaluate": evaluate, "model": EncoderConfig(num_group=2), "data": few}
+        with pytest.raises(InputError, match="group_size must be at most"):
+            run(config(tmp_path / "few", checkpoint, **changes))
     assert not (tmp_path / "few").exists()
 
 
