@@ -16,7 +16,7 @@ from recon_fast.errors import InputError
 from recon_fast.files import whole_file
 
 # Deflate, the strongest common filter, shrinks zeros 1030 times: what claims more was never written.
-_MOST_SHRUNK = 1100
+MOST_SHRUNK = 1100
 _KINDS = {str: "a text", int: "a whole number"}
 
 
@@ -203,7 +203,7 @@ def _check_own(file: Any, dataset: Any, name: str) -> None:
     if foreign:
         raise InputError(f"{where} must hold its own data, and its {name} lies in {foreign}: copy it in")
     stored = dataset.id.get_storage_size()
-    if dataset.size and dataset.nbytes > _MOST_SHRUNK * stored + 2**20:
+    if dataset.size and dataset.nbytes > MOST_SHRUNK * stored + 2**20:
         raise InputError(
             f"{where} claims {dataset.nbytes:,} bytes in {name} {list(dataset.shape)} and stores {stored:,}: "
             "most of it was never written"

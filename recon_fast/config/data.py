@@ -21,7 +21,12 @@ class FilesConfig(Settings):
     Attributes:
         kind: how to read a folder; auto looks for the official layouts first. obj_bg, obj_only and hardest
             are ScanObjectNN's variants.
-        up: axis that points up in the files; auto takes what the layout or the packed file states.
+        array: name of the array of clouds in .h5, .hdf5 and .npz files; null takes `data`, or the only array
+            that may be one.
+        up: axis that points up in the files; auto takes what the layout or the packed file states, or else
+            guesses it from the symmetry of the shapes where they agree.
+        on_small: clouds with fewer points than num_points stop the command, as broken ones do, or their
+            points are repeated at random until there are enough.
         max_points: larger clouds are cut to this many random points when read.
         held_out_fraction: share that is held out as the test split where the layout names none.
         on_problem: broken or missing files stop the command before it starts, or are left out.
@@ -31,7 +36,9 @@ class FilesConfig(Settings):
     limits: ClassVar[Limits] = at_least(1, "max_points", "workers") | share("held_out_fraction")
 
     kind: Kind = "auto"
+    array: str | None = None
     up: StatedUp = "auto"
+    on_small: Literal["stop", "repeat"] = "stop"
     max_points: int = 8192
     held_out_fraction: float = 0.1
     on_problem: Literal["stop", "skip"] = "stop"
@@ -61,9 +68,9 @@ class LabelledConfig(ReadingConfig):
     """Labelled shapes that an encoder is tested on.
 
     Attributes:
-        path: a folder in an official layout, any folder of clouds, an .h5 file (packed, or with an array
-            `data`), a folder of packed shards or a few-shot fold (.pkl); null makes the procedural set in
-            memory.
+        path: a folder in an official layout, any folder of clouds or a .zip of one, a file of arrays (.h5,
+            .hdf5, .npz, .npy), a packed file or folder of shards, or a few-shot fold (.pkl); null makes the
+            procedural set in memory.
         shapes: size of the procedural set.
     """
 

@@ -3,8 +3,9 @@
 A model that learned on clouds that stand sees something else in clouds that lie, and no number says so.
 """
 
+from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,9 @@ from recon_fast.config import StatedUp
 from recon_fast.data.shapes import Conventions, Joined, Rows, Scale, Shapes, Up, is_mapped, turned
 
 _BLOCK = 512  # clouds whose radii are taken at a time
+_BINS = 16  # of a cloud's extent
+_VOTERS = 300  # shapes that are asked which axis is up
+_SURE = 0.5  # share of all shapes that must agree, with 95 % confidence, for a guess to be followed
 
 
 def radii(points: NDArray[np.floating], sizes: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -63,6 +67,51 @@ def state_up(shapes: Shapes, up: StatedUp) -> Shapes:
         return shapes
     stated = Conventions(up, shapes.conventions.scale)
     return replace(shapes, conventions=stated)
+
+
+def asymmetry(cloud: NDArray[np.floating]) -> NDArray[np.float64]:
+    """How unlike its mirror image a cloud [N, 3] is along x, y and z, from 0 to 1: the share of its points
+    that lie in other sixteenths of its extent when that axis is turned round.
+    """
+    found = np.zeros(3)
+    for axis in range(3):
+        x = np.asarray(cloud[:, axis], np.float64)
+        if np.ptp(x) > 0:
+            counts = np.histogram(x, _BINS)[0] / len(x)
+            found[axis] = 0.5 * np.abs(counts - counts[::-1]).sum()
+    return found
+
+
+class Guess(NamedTuple):
+    """Which axis is up, by the votes of shapes."""
+
+    axis: Literal["x", "y", "z"]  # with most votes
+    votes: NDArray[np.int64]  # [3]: shapes for x, y and z
+    sure: bool  # most shapes agree, and they are enough to tell
+
+    def __str__(self) -> str:
+        return f"{self.votes.max()} of {self.votes.sum()} shapes look as if {self.axis} were up"
+
+
+def voters(count: int) -> NDArray[np.int64]:
+    """Rows of the shapes of a set that `guess_up` is to ask: all, or 300 evenly spread ones."""
+    return np.unique(np.linspace(0, count - 1, min(count, _VOTERS)).astype(np.int64))
+
+
+def guess_up(clouds: Iterable[NDArray[np.floating]]) -> Guess:
+    """The axis along which most clouds [N, 3] are least symmetric.
+
+    Things that stand are alike left and right and often front and back, but not above and below. The guess is
+    sure where the lower end of Wilson's 95 % interval of the share of its votes is above a half. It is never
+    sure of x, which hardly any program has up.
+    """
+    votes = np.bincount([int(asymmetry(cloud).argmax()) for cloud in clouds], minlength=3)
+    n, z = max(1, votes.sum()), 1.96
+    share = votes.max() / n
+    spread = z * np.sqrt(share * (1 - share) / n + (z / (2 * n)) ** 2)
+    low = (share + z * z / (2 * n) - spread) / (1 + z * z / n)
+    axis: Any = "xyz"[votes.argmax()]
+    return Guess(axis, votes, axis != "x" and bool(low > _SURE))
 
 
 def training_conventions(shapes: Shapes, num_points: int) -> dict[str, Any]:

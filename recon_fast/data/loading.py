@@ -12,15 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recon_fast.data.conventions import radii, scale_of
+from recon_fast.data.readers.arrays import PARTS
 from recon_fast.data.readers.clouds import (
-    SUFFIXES,
     SURFACE_POINTS,
+    TOO_FEW,
     Cloud,
     check_points,
     key_seed,
     load_cloud,
     read_parts,
     read_rows,
+    with_parts,
 )
 from recon_fast.data.readers.pictures import FilePictures, check_picture
 from recon_fast.data.shapes import BadFile, Conventions, Entry, Problem, Shapes, Source
@@ -63,7 +65,8 @@ def problem_table(problems: Sequence[Problem]) -> str:
 @dataclass(frozen=True)
 class Reading:
     """How a cloud becomes an array: clouds below `num_points` are problems, larger than `max_points` are cut
-    to a random subset, and meshes are sampled with 8192 points, or as many as these two allow.
+    to a random subset, and meshes are sampled with 8192 points, or as many as these two allow. With `repeat`,
+    clouds below `num_points` get points of their own again, each as often as any other, until they have them.
 
     With dtype float16 a cloud is centred and scaled into the unit sphere first, so that it neither overflows
     nor loses its digits to an offset; training does the same to every cloud it draws.
@@ -72,6 +75,7 @@ class Reading:
     num_points: int
     max_points: int
     dtype: Any = np.float32
+    repeat: bool = False
 
     def __post_init__(self) -> None:
         if not 1 <= self.num_points <= self.max_points:
@@ -87,22 +91,32 @@ class Reading:
             rng = np.random.default_rng(key_seed(key))
             kept = np.sort(rng.choice(len(points), self.max_points, replace=False))
             points, parts = points[kept], None if parts is None else parts[kept]
+        small = len(points) < self.num_points
+        if small:
+            rng = np.random.default_rng(key_seed(key))
+            rounds, rest = divmod(self.num_points, len(points))
+            again = np.concatenate([*[np.arange(len(points))] * rounds, rng.permutation(len(points))[:rest]])
+            points, parts = points[again], None if parts is None else parts[again]
         if np.dtype(self.dtype) == np.float16:
             centred = points.astype(np.float64)
             centred -= centred.mean(0)
             radius = np.sqrt((centred**2).sum(1).max())
             points = centred / radius if radius > 0 else centred
-        return cloud._replace(points=points.astype(self.dtype, copy=False), parts=parts)
+        return cloud._replace(points=points.astype(self.dtype, copy=False), parts=parts, repeated=small)
 
-    def load(self, entry: Entry, row: NDArray | None) -> Cloud:
-        """The cloud of an entry as it is, or of a row that was read. Raises BadFile."""
+    def load(self, entry: Entry, row: NDArray | None, parts: NDArray | None = None) -> Cloud:
+        """The cloud of an entry as it is, or of a row that was read, and its parts. Raises BadFile."""
+        least = 1 if self.repeat else self.num_points
         if row is not None:
-            return check_points(entry.cloud, row, self.num_points)
+            cloud = check_points(entry.cloud, row, least)
+            if parts is None or entry.parts is None:
+                return cloud
+            return with_parts(entry.cloud, cloud, parts, entry.parts)
         if entry.parts is not None:
-            return read_parts(entry.cloud, entry.parts, self.num_points)
+            return read_parts(entry.cloud, entry.parts, least)
         seed = key_seed(entry.key)
         points = max(self.num_points, min(SURFACE_POINTS, self.max_points))
-        return load_cloud(entry.cloud, num_surface_points=points, min_points=self.num_points, seed=seed)
+        return load_cloud(entry.cloud, num_surface_points=points, min_points=least, seed=seed)
 
 
 Read = Cloud | list[Problem]  # a shape, or what is wrong with it
@@ -111,16 +125,20 @@ Read = Cloud | list[Problem]  # a shape, or what is wrong with it
 def read_block(entries: Sequence[Entry], reading: Reading) -> list[Read]:
     """Cloud or problems of each entry; pictures are checked, not kept. Entries with rows share one file."""
     rows: Sequence[NDArray | None] = [None] * len(entries)
-    if entries[0].row is not None:
+    parts = rows
+    first = entries[0]
+    if first.row is not None:
+        wanted = [entry.row or 0 for entry in entries]
         try:
-            rows = read_rows(entries[0].cloud, [entry.row or 0 for entry in entries])
+            rows = read_rows(first.cloud, wanted, first.array)
+            parts = parts if first.parts is None else read_rows(first.cloud, wanted, PARTS)
         except BadFile as error:
             return [[Problem(e.key, error.file, f"row {e.row}: {error.what}")] for e in entries]
     found: list[Read] = []
-    for entry, row in zip(entries, rows, strict=True):
+    for entry, row, part in zip(entries, rows, parts, strict=True):
         problems: list[Problem] = []
         try:
-            cloud = reading.load(entry, row)
+            cloud = reading.load(entry, row, part)
         except BadFile as error:
             what = error.what if entry.row is None else f"row {entry.row}: {error.what}"
             problems.append(Problem(entry.key, error.file, what))
@@ -138,6 +156,8 @@ def _blocks(entries: Sequence[Entry]) -> list[list[Entry]]:
     cut = []
     for file, group in groupby(entries, lambda entry: None if entry.row is None else entry.cloud):
         size, of_file = _BLOCK if file is None else _ROWS_BLOCK, list(group)
+        if file is not None and file.suffix.lower() == ".npz":  # whose arrays are read whole
+            size = len(of_file)
         cut += [of_file[i : i + size] for i in range(0, len(of_file), size)]
     return cut
 
@@ -186,17 +206,20 @@ class Tally:
     moved: int = 0  # clouds that were far from the origin
     farthest: float = 0.0  # of them, in widths
     more: int = 0  # clouds whose points had more than coordinates
+    repeated: int = 0  # clouds that had too few points
 
     def add(self, cloud: Cloud) -> None:
         """One cloud more."""
         self.moved += cloud.far > 0
         self.farthest = max(self.farthest, cloud.far)
         self.more += cloud.more
+        self.repeated += cloud.repeated
 
     def __iadd__(self, other: "Tally") -> "Tally":
         self.moved += other.moved
         self.farthest = max(self.farthest, other.farthest)
         self.more += other.more
+        self.repeated += other.repeated
         return self
 
     def notes(self) -> list[str]:
@@ -211,6 +234,8 @@ class Tally:
             found.append(
                 f"not used: what points have beside x, y, z (normals, colours), of {_clouds(self.more)}"
             )
+        if self.repeated:
+            found.append(f"points were repeated, since there were too few, in {_clouds(self.repeated)}")
         return found
 
 
@@ -243,6 +268,7 @@ def load(
     max_points: int,
     dtype: Any = np.float32,
     on_problem: str = "stop",
+    repeat: bool = False,
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> tuple[Shapes, list[Problem]]:
@@ -250,7 +276,7 @@ def load(
 
     Args:
         source: from `open_source`.
-        num_points: smaller clouds are problems.
+        num_points: smaller clouds are problems, or, with `repeat`, get points again.
         max_points: larger clouds are cut to this many random points, the same ones each time.
         dtype: float32 keeps coordinates; float16 brings each cloud into the unit sphere first (`Reading`).
         on_problem: "stop" raises if anything is wrong, "skip" leaves those shapes out.
@@ -263,7 +289,7 @@ def load(
     Raises:
         DataProblems: something is wrong and on_problem is "stop", or no shape is left.
     """
-    reading = Reading(num_points, max_points, dtype)
+    reading = Reading(num_points, max_points, dtype, repeat)
     shapes, problems, _ = read_clouds(source, reading, workers, progress)
     stop_at_problems(source, len(shapes), problems, on_problem, "--data.on_problem")
     return shapes, problems
@@ -316,13 +342,16 @@ def stop_at_problems(
         total = len({entry.key for entry in source.entries} | bad)
         raise DataProblems(
             f"{len(bad)} of {total} shapes in {source.root} cannot be used: fix them, "
-            f"or leave those shapes out with {flag} skip",
+            f"{_small_hint(problems, flag)}or leave those shapes out with {flag} skip",
             problems,
         )
     if not kept:
-        raise InputError(
-            f"data must have at least one cloud ({' '.join(SUFFIXES)}), got none in {source.root}"
-        )
+        raise InputError(f"data must have at least one cloud, got none in {source.root}")
+
+
+def _small_hint(problems: Sequence[Problem], flag: str) -> str:
+    small = any(TOO_FEW in problem.what for problem in problems)
+    return f"fill small clouds up with {flag.replace('on_problem', 'on_small')} repeat, " if small else ""
 
 
 def without_clouds(source: Source, kept: Sequence[Entry]) -> Shapes:

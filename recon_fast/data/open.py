@@ -3,22 +3,24 @@
 Everything that is broken is reported before a shape is used.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 
-from recon_fast.config import DataConfig
+from recon_fast.config import DataConfig, StatedUp
 from recon_fast.console import ProgressBars, say, warn
-from recon_fast.data.conventions import state_up, turn_up
+from recon_fast.data.conventions import guess_up, state_up, turn_up, voters
 from recon_fast.data.loading import load, problem_table
 from recon_fast.data.packed import is_packed, is_sharded, read_packed, read_shards, verify_shards
+from recon_fast.data.readers.arrays import ARRAYS
 from recon_fast.data.readers.folder import list_folder
-from recon_fast.data.readers.hdf5 import VARIANTS, is_scanobjectnn, list_hdf5_file, list_scanobjectnn
+from recon_fast.data.readers.hdf5 import VARIANTS, is_scanobjectnn, list_array_file, list_scanobjectnn
 from recon_fast.data.readers.listed import (
     is_few_shot,
     is_modelnet,
@@ -45,21 +47,26 @@ LAYOUTS: dict[str, tuple[Callable[[Path], bool], Callable[[Path], Source]]] = {
     **{name: (lambda path: False, partial(list_scanobjectnn, variant=name)) for name in VARIANTS},
     "fewshot": (is_few_shot, list_few_shot),
 }
-# The kinds of files that are data sets: their shapes, and the share to hold out where there is no test split.
-SETS: dict[str, Callable[[Path, float], Source]] = {
-    ".h5": list_hdf5_file,
-    ".pkl": lambda path, _: list_fold(path),
+# The kinds of files that are data sets: their shapes, from a path, the share to hold out where there is no
+# test split, and the name of the array of clouds, if it was given.
+SETS: dict[str, Callable[[Path, float, str | None], Source]] = {
+    **dict.fromkeys((*ARRAYS, ".npy"), list_array_file),
+    ".pkl": lambda path, _, __: list_fold(path),
+    ".zip": list_folder,
 }
 
 
-def open_source(path: Path, kind: str = "auto", *, held_out_fraction: float = 0.1) -> Source:
-    """List the shapes of a folder, of one .h5 file with an array `data`, or of one few-shot fold (.pkl).
+def open_source(
+    path: Path, kind: str = "auto", *, held_out_fraction: float = 0.1, array: str | None = None
+) -> Source:
+    """List the shapes of a folder, of a .zip of one, of a file of arrays, or of one few-shot fold (.pkl).
 
     Args:
         path: where they are.
         kind: "auto" looks for the official layouts first; else a name in
             `LAYOUTS`, or "folder": clouds under any names, or ModelNet's HDF5 files.
         held_out_fraction: share that is held out where the layout names no test split.
+        array: name of the array of clouds in files of arrays; None takes the one that is found.
 
     Raises:
         InputError: nothing that can be read is there, or several variants of a set and no word which.
@@ -67,26 +74,31 @@ def open_source(path: Path, kind: str = "auto", *, held_out_fraction: float = 0.
     path = path.expanduser()
     if not 0 <= held_out_fraction < 1:
         raise InputError(f"data.held_out_fraction must be in [0, 1), got {held_out_fraction}")
-    wanted = "data.path must be a folder of clouds, an .h5 file or a few-shot .pkl"
+    wanted = f"data.path must be a folder of clouds, or a file that holds many ({' '.join(SETS)})"
     if not path.exists():
         raise InputError(f"{wanted}, got {path}: no such file or folder")
     if path.is_file():
         if path.suffix.lower() not in SETS:
             raise InputError(f"{wanted}, got the file {path}")
-        return SETS[path.suffix.lower()](path, held_out_fraction)
+        return SETS[path.suffix.lower()](path, held_out_fraction, array)
     if kind == "auto":
         kind = next((name for name, (fits, _) in LAYOUTS.items() if fits(path)), "folder")
-    return list_folder(path, held_out_fraction) if kind == "folder" else LAYOUTS[kind][1](path)
+    return list_folder(path, held_out_fraction, array) if kind == "folder" else LAYOUTS[kind][1](path)
 
 
 def open_dataset(
-    path: Path, kind: str = "auto", *, num_points: int = 1, held_out_fraction: float = 0.1
+    path: Path,
+    kind: str = "auto",
+    *,
+    num_points: int = 1,
+    held_out_fraction: float = 0.1,
+    array: str | None = None,
 ) -> Shapes | Source:
     """A data set, packed or not: the shapes of a packed one, mapped; of any other the list of what to `load`.
 
     Args:
         path: a packed file, a folder of shards, or what `open_source` takes.
-        kind, held_out_fraction: as `open_source` takes them, for sets that are not packed.
+        kind, held_out_fraction, array: as `open_source` takes them, for sets that are not packed.
         num_points: what each cloud of a packed set must have at least.
 
     Raises:
@@ -94,7 +106,7 @@ def open_dataset(
     """
     path = path.expanduser()
     if not path.exists() or not is_packed(path):
-        return open_source(path, kind, held_out_fraction=held_out_fraction)
+        return open_source(path, kind, held_out_fraction=held_out_fraction, array=array)
     if path.is_dir():
         return read_shards(path, num_points=num_points)
     return read_packed(path, num_points=num_points, mapped=True)
@@ -121,6 +133,7 @@ def prepare_shapes(config: DataConfig, seed: int, console: Console, parts: bool 
             config.kind,
             num_points=config.num_points,
             held_out_fraction=config.held_out_fraction,
+            array=config.array,
         )
     if isinstance(found, Source):
         with ProgressBars(console) as bars:
@@ -130,12 +143,39 @@ def prepare_shapes(config: DataConfig, seed: int, console: Console, parts: bool 
                 max_points=config.max_points,
                 dtype=np.float16 if config.storage == "fp16" else np.float32,
                 on_problem=config.on_problem,
+                repeat=config.on_small == "repeat",
                 workers=config.workers,
                 progress=bars.bar("reading shapes"),
             )
         say_left_out(left_out, console)
     say_notes(found, console)
-    return turn_up(state_up(found, config.up), config.turn_up)
+    return turn_up(stated_or_guessed(found, config.up, partial(warn, console)), config.turn_up)
+
+
+def stated_or_guessed(
+    shapes: Shapes,
+    up: StatedUp,
+    say: Callable[[str], None],
+    read: Callable[[Sequence[int]], Iterable[NDArray]] | None = None,
+) -> Shapes:
+    """Shapes with the axis that points up: the user's word, what the layout or file states, or a sure guess.
+
+    Args:
+        shapes: a set.
+        up: the user's word; "auto" for none.
+        say: gets a line about the guess, which asks where it is not sure and so not followed.
+        read: gives the clouds of some rows where `shapes` holds no points.
+    """
+    stated = state_up(shapes, up)
+    if stated.conventions.up != "unknown" or not len(shapes):
+        return stated
+    rows = voters(len(shapes)).tolist()
+    guess = guess_up(read(rows) if read is not None else map(shapes.cloud, rows))
+    if not guess.sure:
+        say(f"{shapes.name}: which axis is up is not known ({guess}, too few to tell): state it as `up`")
+        return stated
+    say(f"{shapes.name}: {guess}, which is taken for true; the setting `up` would state it")
+    return state_up(shapes, guess.axis)
 
 
 def _make(count: int, seed: int, console: Console, parts: bool) -> Shapes:

@@ -44,7 +44,7 @@ from recon_fast.files import replace_folder
 from recon_fast.schema import read_json, write_json
 
 _SHARD = 2048  # shapes in a shard that will be joined to one file: each is an open file when it is
-_READING = 5  # version of reading: shards of another one are read again
+_READING = 6  # version of reading: shards of another one are read again
 
 FeaturesOf = Callable[[Shapes], Features | None]
 
@@ -80,6 +80,7 @@ def pack(
     num_points: int = 1024,
     max_points: int = 8192,
     on_problem: str = "stop",
+    repeat: bool = False,
     up: StatedUp = "auto",
     workers: int | None = None,
     progress: Progress | None = None,
@@ -95,7 +96,7 @@ def pack(
         source: from `open_source`.
         out: the file or folder to write; the folder it lies in must exist.
         shard_size: shapes in a shard, at most; None writes one file.
-        dtype, num_points, max_points, on_problem, workers, progress: as `load` takes them.
+        dtype, num_points, max_points, on_problem, repeat, workers, progress: as `load` takes them.
         up: the axis that points up, x, y or z, which the file then states; "auto" takes the layout's word.
         features_fn: from the shapes, of a shard or of all, to features, which are packed instead of pictures.
         state: what features depend on; shards that a call with another state left are packed again.
@@ -108,7 +109,7 @@ def pack(
     one_file = shard_size is None
     check_output(out, not one_file, overwrite)
     source = source if up == "auto" else replace(source, up=up)
-    reading = Reading(num_points, max_points, dtype)
+    reading = Reading(num_points, max_points, dtype, repeat)
 
     def make(part: Source, file: Path, done: int) -> Made:
         """Read and pack a shard, of clouds alone where they will be joined to one file."""
@@ -192,7 +193,7 @@ class _Note(TypedDict):
     rows: int
     size: int  # bytes
     problems: list[tuple[str, str, str]]  # key, file, what
-    tally: tuple[int, float, int]
+    tally: tuple[int, float, int, int]
 
 
 @dataclass

@@ -17,6 +17,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from recon_fast.data.archives import BROKEN, open_binary
 from recon_fast.errors import InputError
 from recon_fast.schema import instead
 
@@ -117,14 +118,15 @@ class Entry:
     """One shape as files on disk."""
 
     key: str  # unique within the source
-    cloud: Path  # .npy, .ply, .off, .obj, .txt, or a file of many clouds: .h5, .dat, .pkl
+    cloud: Path  # a file of one cloud or of many; a path into a .zip goes on behind the archive's name
     row: int | None = None  # which cloud of a file of many
+    array: str | None = None  # the array of it that holds the clouds; None takes the one that is found
     picture: Path | None = None
     caption: str | None = None
     label: int | None = None  # index into Source.class_names
     held_out: bool = False  # kept out of training, used by the probes
     validation: bool = False  # of the training side, listed by the layout for choosing a model
-    parts: range | None = None  # parts its points may have; the last column of the .txt says which
+    parts: range | None = None  # parts its points may have; the last column of a .txt, or `pid`, says which
 
 
 class BadFile(InputError):
@@ -143,11 +145,12 @@ class BadFile(InputError):
 
 
 def read_bytes(path: Path) -> bytes:
-    """The bytes of a file, or BadFile."""
+    """The bytes of a file, which may lie in a .zip, or BadFile."""
     try:
-        return path.read_bytes()
-    except OSError as error:
-        raise BadFile(path, f"cannot be read: {error.strerror or error}") from error
+        with open_binary(path) as file:
+            return file.read()
+    except (OSError, *BROKEN) as error:
+        raise BadFile(path, f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
 
 
 @dataclass(frozen=True)

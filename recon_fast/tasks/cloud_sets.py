@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +10,12 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from recon_fast.config.frozen import ReadingConfig
-from recon_fast.console import ProgressBars
-from recon_fast.data.conventions import state_up, turn_up
+from recon_fast.console import ProgressBars, warn
+from recon_fast.data.conventions import turn_up
 from recon_fast.data.loading import DataProblems, Reading, read_clouds, read_each, stop_at_problems
-from recon_fast.data.open import SETS, open_dataset, say_left_out, say_notes
+from recon_fast.data.open import SETS, open_dataset, say_left_out, say_notes, stated_or_guessed
 from recon_fast.data.packed import is_packed
-from recon_fast.data.readers.clouds import FILES
+from recon_fast.data.readers.clouds import FILES, is_one_cloud
 from recon_fast.data.shapes import Conventions, Entry, Shapes, Source, join_shapes, turned
 from recon_fast.errors import InputError
 
@@ -52,9 +53,9 @@ def open_clouds(paths: Sequence[str | Path], config: ReadingConfig, least: int, 
         if not path.exists():
             raise InputError(f"clouds must be files or folders, got {path}: no such file or folder")
         if path.is_file() and path.suffix.lower() not in (*FILES, *SETS) and not is_packed(path):
-            wanted = " ".join(sorted({*FILES, *SETS}))
+            wanted = " ".join(dict.fromkeys((*FILES, *SETS)))
             raise InputError(f"clouds must be files of one kind of {wanted}, or folders, got {path}")
-    files = [path for path in given if path.is_file() and path.suffix.lower() in FILES]
+    files = [path for path in given if is_one_cloud(path)]
     found: list[CloudSet] = []
     if files:
         entries = [Entry(path.as_posix(), path) for path in files]
@@ -72,16 +73,22 @@ def open_clouds(paths: Sequence[str | Path], config: ReadingConfig, least: int, 
 
 
 def _of_path(path: Path, config: ReadingConfig, least: int, console: Console) -> CloudSet:
-    found = open_dataset(path, config.kind, num_points=least, held_out_fraction=config.held_out_fraction)
+    found = open_dataset(
+        path,
+        config.kind,
+        num_points=least,
+        held_out_fraction=config.held_out_fraction,
+        array=config.array,
+    )
     if isinstance(found, Source):
         return _of_source(found, config, least, console)
-    upright = turn_up(state_up(found, config.up), config.turn_up)
+    upright = turn_up(stated_or_guessed(found, config.up, partial(warn, console)), config.turn_up)
     return CloudSet(upright, lambda rows: (upright.cloud(row) for row in rows))
 
 
 def _of_source(source: Source, config: ReadingConfig, least: int, console: Console) -> CloudSet:
     """Check all clouds, then read them again as they are wanted: reading is a small part of encoding."""
-    reading = Reading(least, config.max_points)
+    reading = Reading(least, config.max_points, repeat=config.on_small == "repeat")
     entries = {entry.key: replace(entry, picture=None) for entry in source.entries}
     classes = len(source.class_names)
     listed = {entry.key for entry in entries.values() if entry.label is None or entry.label < classes}
@@ -95,18 +102,20 @@ def _of_source(source: Source, config: ReadingConfig, least: int, console: Conso
     stop_at_problems(source, len(kept), problems, config.on_problem, _FLAG)
     say_left_out(problems, console)
     say_notes(shapes, console)
-    stated = state_up(shapes, config.up)
-    upright = turn_up(stated, config.turn_up)
-    was, now = stated.conventions.up, upright.conventions.up
 
     def read_rows(rows: Sequence[int]) -> Iterator[NDArray]:
         for _, cloud in read_each([kept[row] for row in rows], reading, config.workers):
             if isinstance(cloud, list):  # it changed since it was checked
                 raise DataProblems(f"clouds of {source.root} changed since they were checked", cloud)
-            points = cloud.points
-            yield points if was == now else turned(points, "xyz".index(was), "xyz".index(now))
+            yield cloud.points
 
-    return CloudSet(upright, read_rows)
+    stated = stated_or_guessed(shapes, config.up, partial(warn, console), read_rows)
+    upright = turn_up(stated, config.turn_up)
+    was, now = stated.conventions.up, upright.conventions.up
+    if was == now:
+        return CloudSet(upright, read_rows)
+    a, b = "xyz".index(was), "xyz".index(now)
+    return CloudSet(upright, lambda rows: (turned(cloud, a, b) for cloud in read_rows(rows)))
 
 
 def _joined(parts: Sequence[CloudSet]) -> CloudSet:

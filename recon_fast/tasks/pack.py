@@ -32,7 +32,7 @@ def pack_shapes(source: str | Path, out: str | Path, config: PackConfig, console
     if source.exists() and is_packed(source):
         raise InputError(f"source must be a folder of clouds, got {source}, which is packed already")
     check_output(out, config.shard_size is not None, config.overwrite)
-    listed = open_source(source, config.kind, held_out_fraction=config.held_out_fraction)
+    listed = open_source(source, config.kind, held_out_fraction=config.held_out_fraction, array=config.array)
     if config.features:  # absent weights are known before anything is read
         if config.teacher.image is not None and any(entry.picture for entry in listed.entries):
             image_weights(config.teacher).require()
@@ -60,6 +60,7 @@ def pack_shapes(source: str | Path, out: str | Path, config: PackConfig, console
             num_points=config.num_points,
             max_points=config.max_points,
             on_problem=config.on_problem,
+            repeat=config.on_small == "repeat",
             up=config.up,
             workers=config.workers,
             progress=bars.bar("reading shapes"),

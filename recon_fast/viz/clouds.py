@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recon_fast.config import StatedUp
-from recon_fast.data.conventions import state_up, turn_up
+from recon_fast.data.conventions import turn_up
 from recon_fast.data.loading import load
-from recon_fast.data.open import open_dataset
-from recon_fast.data.readers.clouds import FILES, SURFACE_POINTS, read_cloud
+from recon_fast.data.open import open_dataset, stated_or_guessed
+from recon_fast.data.readers.clouds import FILES, SURFACE_POINTS, is_one_cloud, read_cloud
 from recon_fast.data.shapes import Shapes, Source
 from recon_fast.errors import InputError
 from recon_fast.procedural import FAMILIES, procedural_shapes
@@ -68,7 +68,9 @@ def open_or_list(name: str, kind: str, count: int, seed: int) -> Shapes | Source
     return open_dataset(Path(name), kind)
 
 
-def _pick_shapes(name: str, count: int, kind: str, up: StatedUp) -> tuple[Shapes, list[str]]:
+def _pick_shapes(
+    name: str, count: int, kind: str, up: StatedUp, say: Callable[[str], None]
+) -> tuple[Shapes, list[str]]:
     """At most `count` shapes of a set, those that are held out where some are, turned so that y is up, and
     the captions of the whole set. Only what is picked gets read; shapes that cannot be used are left out.
     """
@@ -86,7 +88,7 @@ def _pick_shapes(name: str, count: int, kind: str, up: StatedUp) -> tuple[Shapes
         shapes, _ = load(few, num_points=1, max_points=SURFACE_POINTS, on_problem="skip")
     else:
         shapes = found.take(rows)
-    return turn_up(state_up(shapes, up), "y"), [caption for caption in captions if caption]
+    return turn_up(stated_or_guessed(shapes, up, say), "y"), [caption for caption in captions if caption]
 
 
 def pick_clouds(
@@ -103,7 +105,7 @@ def pick_clouds(
         count: taken of each set, of what is held out where something is.
         kind: how to read a folder.
         up: axis that is up in the sets, "auto" for what they state.
-        say: gets a line for a set whose up axis is not known.
+        say: gets a line for a set whose up axis is guessed or not known.
 
     Returns:
         The clouds, those of sets with y up, and the distinct captions of the sets.
@@ -115,7 +117,7 @@ def pick_clouds(
     captions: list[str] = []
     for name in names:
         path = Path(name).expanduser()
-        if path.suffix.lower() in FILES and not path.is_dir():
+        if path.suffix.lower() in FILES and (not path.exists() or is_one_cloud(path)):
             text = path.with_suffix(".txt")
             beside = text != path and text.is_file()
             caption = text.read_text(encoding="utf-8-sig", errors="replace").strip() if beside else ""
@@ -125,9 +127,7 @@ def pick_clouds(
             raise InputError(
                 f"clouds must be files ({' '.join(sorted(FILES))}), data sets or `{PROCEDURAL}`, got {name}"
             )
-        shapes, more = _pick_shapes(name, count, kind, up)
-        if shapes.conventions.up == "unknown":
-            say(f"which axis is up in {shapes.name} is not known, its clouds stay as they are: --up says")
+        shapes, more = _pick_shapes(name, count, kind, up, say)
         captions += more
         for i, key in enumerate(shapes.keys):
             said = None if shapes.captions is None else shapes.captions[i]

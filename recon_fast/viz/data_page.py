@@ -14,19 +14,15 @@ from rich.console import Console
 
 from recon_fast.config import InspectConfig
 from recon_fast.console import ProgressBars, say
-from recon_fast.data.conventions import radii
+from recon_fast.data.conventions import Guess, guess_up, radii, voters
 from recon_fast.data.loading import DataProblems, load
 from recon_fast.data.open import say_notes
-from recon_fast.data.shapes import Problem, Shapes, Source, turned
-from recon_fast.errors import InputError
+from recon_fast.data.shapes import Problem, Shapes, Source, read_bytes, turned
 from recon_fast.viz.clouds import open_or_list, spread, thumbnails
 from recon_fast.viz.html import page, write_page
 
 _PROCEDURAL_SHAPES = 2400
-_MESHES = (".off", ".obj", ".ply")
-_BINS = 16
-_VOTERS = 300  # shapes that are asked which axis looks up
-_CLEAR = 0.5  # share of the votes from which a guess is made
+_MESHES = (".off", ".obj", ".ply", ".stl", ".glb", ".gltf")
 _MOST_ROWS = 200  # of a table
 _BARS = 12  # of a histogram
 
@@ -39,8 +35,7 @@ class Inspection:
     name: str
     problems: list[Problem]
     duplicates: list[list[int]] = field(default_factory=list)  # rows of `shapes` that are equal
-    up: str | None = None  # "x", "y" or "z", a guess; None where the shapes do not agree
-    up_votes: NDArray[np.float64] = field(default_factory=lambda: np.zeros(3))  # share of the shapes, x y z
+    up: Guess | None = None
     sizes: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))  # [S], points of each
     radius: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))  # [S]
     offset: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))  # [S], of the mean, in radii
@@ -109,7 +104,8 @@ def inspect_data(
     means = [np.linalg.norm(np.mean(shapes.cloud(i), 0, dtype=np.float64)) for i in range(len(shapes))]
     offset = np.array(means) / np.maximum(radius, 1e-12)
     equal = duplicates(shapes, source)
-    return Inspection(shapes, shapes.name, problems, equal, *guess_up(shapes), sizes, radius, offset)
+    guess = guess_up(shapes.cloud(int(i)) for i in voters(len(shapes)))
+    return Inspection(shapes, shapes.name, problems, equal, guess, sizes, radius, offset)
 
 
 def duplicates(shapes: Shapes, source: Source | None = None) -> list[list[int]]:
@@ -124,35 +120,9 @@ def duplicates(shapes: Shapes, source: Source | None = None) -> list[list[int]]:
     }
     groups: dict[bytes, list[int]] = {}
     for i, key in enumerate(shapes.keys):
-        try:
-            content = meshes[key].read_bytes() if key in meshes else shapes.cloud(i).tobytes()
-        except OSError as error:
-            raise InputError(f"{meshes[key]} cannot be read: {error.strerror or error}") from error
+        content = read_bytes(meshes[key]) if key in meshes else shapes.cloud(i).tobytes()
         groups.setdefault(blake2b(content, digest_size=16).digest(), []).append(i)
     return [group for group in groups.values() if len(group) > 1]
-
-
-def asymmetry(cloud: NDArray[np.floating]) -> NDArray[np.float64]:
-    """How unlike its mirror image a cloud [N, 3] is along x, y and z, from 0 to 1: the share of its points
-    that lie in other sixteenths of its extent when that axis is turned round.
-    """
-    found = np.zeros(3)
-    for axis in range(3):
-        x = np.asarray(cloud[:, axis], np.float64)
-        if np.ptp(x) > 0:
-            counts = np.histogram(x, _BINS)[0] / len(x)
-            found[axis] = 0.5 * np.abs(counts - counts[::-1]).sum()
-    return found
-
-
-def guess_up(shapes: Shapes) -> tuple[str | None, NDArray[np.float64]]:
-    """The axis along which most shapes are least symmetric, and the share of the shapes for x, y and z.
-
-    Things that stand are alike left and right and often front and back, but not above and below.
-    """
-    rows = spread(np.arange(len(shapes)), _VOTERS)
-    votes = np.bincount([asymmetry(shapes.cloud(int(i))).argmax() for i in rows], minlength=3) / len(rows)
-    return ("xyz"[votes.argmax()] if votes.max() >= _CLEAR else None), votes
 
 
 def class_counts(shapes: Shapes) -> list[tuple[str, int, int]]:
@@ -171,7 +141,9 @@ def data_page(found: Inspection, most: int = 240) -> str:
     data: dict[str, Any] = {}
     if shapes is not None and most:
         rows = spread(np.arange(len(shapes)), most)
-        up = found.up if shapes.conventions.up == "unknown" else shapes.conventions.up
+        up = shapes.conventions.up
+        if up == "unknown" and found.up is not None and found.up.sure:
+            up = found.up.axis
         clouds = [np.asarray(shapes.cloud(int(i))) for i in rows]
         if up in ("x", "z"):
             clouds = [turned(cloud, "xyz".index(up), 1) for cloud in clouds]
@@ -211,9 +183,10 @@ def _warnings(found: Inspection) -> list[str]:
         return notes
     notes += [f"{note[:1].upper()}{note[1:]}." for note in found.shapes.notes]
     stated = found.shapes.conventions.up
-    if found.up and stated not in ("unknown", found.up):
-        notes.append(f"{stated} is stated to be up, the shapes look as if {found.up} were.")
-    if stated == "unknown":
+    guess = found.up
+    if guess is not None and guess.sure and stated not in ("unknown", guess.axis):
+        notes.append(f"{stated} is stated to be up, {guess}.")
+    if stated == "unknown" and not (guess is not None and guess.sure):
         notes.append("Which axis is up is not known; training and checkpoints want to know it: --data.up.")
     return notes
 
@@ -224,13 +197,14 @@ def _range(values: NDArray[Any]) -> str:
 
 def _overview(found: Inspection, shapes: Shapes) -> list[tuple[str, Any]]:
     train, val, test = (len(shapes.rows(split)) for split in ("train", "val", "test"))
-    votes = ", ".join(
-        f"{axis} {100 * share:.0f} %" for axis, share in zip("xyz", found.up_votes, strict=True)
-    )
-    how = (
-        f"each shape votes for the axis along which it is least like its mirror image: {votes}. This is a "
-        "guess, --data.up states it"
-    )
+    guess = "none"
+    if found.up is not None:
+        votes = ", ".join(f"{axis} {count}" for axis, count in zip("xyz", found.up.votes, strict=True))
+        sure = "" if found.up.sure else ", too few agree for a guess"
+        guess = (
+            f"{found.up}{sure}; each votes for the axis along which it is least like its mirror image: "
+            f"{votes}. This is a guess, --data.up states it"
+        )
     middle, most = 100 * np.median(found.offset), 100 * found.offset.max()
     return [
         ("shapes", f"{len(shapes)}: {train} to train on, {val} for validation, {test} held out"),
@@ -238,7 +212,7 @@ def _overview(found: Inspection, shapes: Shapes) -> list[tuple[str, Any]]:
         ("radius", f"{_range(found.radius)} ({shapes.conventions.scale})"),
         ("centre", f"off the origin by {middle:.1f} % of the radius (median), at most {most:.0f} %"),
         ("up axis, stated", shapes.conventions.up),
-        ("up axis, guessed", f"{found.up or 'none, the shapes do not agree'}; {how}"),
+        ("up axis, guessed", guess),
         ("classes", len(shapes.class_names) if shapes.labels is not None else "no labels"),
         ("captions", "none" if shapes.captions is None else f"{len(set(shapes.captions))} different"),
         ("pictures", "none" if shapes.pictures is None else "of every shape"),

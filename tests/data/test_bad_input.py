@@ -100,12 +100,12 @@ def cut_h5_file(root):
 
 
 WHOLE = {
-    absent: "a folder of clouds, an .h5 file or a few-shot .pkl, got set: no such file or folder",
-    empty: "data must be a folder with clouds (.npy .ply .off .obj .h5), got none in set",
-    no_clouds: "data must be a folder with clouds (.npy .ply .off .obj .h5), got only 1 .txt in set",
+    absent: "a file that holds many (.h5 .hdf5 .npz .npy .pkl .zip), got set: no such file or folder",
+    empty: "with rows of numbers), got none in set",
+    no_clouds: "with rows of numbers), got only 1 .txt in set",
     no_list: "set/ShapeNet-55/train.txt must list the clouds, one a line",
     broken_captions: "set/shapenet55.json must be a list of",
-    a_file: "data.path must be a folder of clouds, an .h5 file or a few-shot .pkl, got the file set",
+    a_file: "a file that holds many (.h5 .hdf5 .npz .npy .pkl .zip), got the file set",
     several_variants: "several variants in set: choose one of obj_bg, obj_only, hardest as the kind",
     several_folds: "choose one of set, for instance set/3way_2shot/0.pkl",
     no_classes: "set/modelnet40_shape_names.txt must list the classes",

@@ -166,13 +166,21 @@ BAD = {
     "empty.obj": (lambda p: p.touch(), ".obj"),
     "cut.ply": (lambda p: p.write_text(PLY + "end_header\n" + VERTICES[:12]), "must be a whole .ply file"),
     "text.ply": (lambda p: p.write_text("hello"), "must be a whole .ply file"),
-    "other.xyz": (lambda p: p.write_text("1 2 3"), "a cloud must be one of .npy .ply .off .obj .h5"),
+    "other.xyz": (lambda p: p.write_text("1 2 3"), "must have at least 10 points, got 1"),
     "text.h5": (lambda p: p.write_text("hello"), "is damaged or not an HDF5 file"),
-    "no_data.h5": (
-        lambda p: hdf5(p, points=cloud()),
-        "must have an array data, got points",
+    "other.fbx": (lambda p: p.write_text("1 2 3"), "a cloud must be one of .npy .ply .off .obj .stl"),
+    "no_cloud.h5": (
+        lambda p: hdf5(p, names=cloud()[:, :2]),
+        "array of clouds [S, N, 3 or more], got names [64, 2]",
     ),
-    "flat.h5": (lambda p: hdf5(p, data=cloud()), "must have data [S, N, 3 or more], got [64, 3]"),
+    "flat.h5": (
+        lambda p: hdf5(p, data=cloud()[:, :2]),
+        "must have data [S, N, 3 or more], got float32 [64, 2]",
+    ),
+    "several.h5": (
+        lambda p: hdf5(p, a=cloud()[None], b=cloud()[None]),
+        "must have one array of clouds, got a [1, 64, 3], b [1, 64, 3]: name it with data.array",
+    ),
     "nan.h5": (lambda p: hdf5(p, data=with_value(np.nan)[None]), "got NaN or inf in 2 of 64 points"),
     "truncated.h5": (lambda p: cut(hdf5(p, data=cloud()[None]) or p), "is damaged or not an HDF5 file"),
 }

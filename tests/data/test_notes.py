@@ -30,6 +30,10 @@ from recon_fast.tasks.pack import pack_shapes
 from recon_fast.training.pretrain import pretrain
 
 SMALL = {"num_points": 64, "max_points": 128}
+CLOUDS = (
+    "clouds are .npy .ply .off .obj .stl .glb .gltf .pcd .las .laz .xyz .pts .h5 .hdf5 .npz, and .txt .csv "
+    "with rows of numbers"
+)
 
 
 def notes(path, kind="auto"):
@@ -49,11 +53,9 @@ def test_a_folder_that_is_used_whole_has_no_notes(tmp_path):
 
 def test_other_files_are_counted(tmp_path):
     root = write_folder(tmp_path / "set")
-    for name in ("a.pcd", "ball/b.stl", "box/c.npz", "box/d.pcd", "textures.png", "Makefile"):
+    for name in ("a.fbx", "ball/b.blend", "box/c.dae", "box/d.fbx", "textures.png", "Makefile"):
         (root / name).touch()
-    assert notes(root) == [
-        "not used: 2 .pcd, 1 .npz, 1 .png, 1 .stl, 1 without suffix; clouds are .npy .ply .off .obj .h5"
-    ]
+    assert notes(root) == [f"not used: 2 .fbx, 1 .blend, 1 .dae, 1 .png, 1 without suffix; {CLOUDS}"]
 
 
 def test_labels_that_are_lost(tmp_path):
@@ -65,11 +67,9 @@ def test_labels_that_are_lost(tmp_path):
     named = write_modelnet_hdf5(tmp_path / "named")
     for split in ("train", "test"):
         with h5py.File(named / f"ply_data_{split}0.h5", "a") as file:
-            file.move("label", "labels")
+            file.move("label", "kinds")
             file["normal"] = file["data"][()]
-    assert notes(named) == [
-        "not used: `labels`, `normal` of ply_data_test0.h5 and more; labels must be called `label`"
-    ]
+    assert notes(named) == ["not used: `kinds`, `normal` of ply_data_test0.h5 and more"]
     half = write_modelnet_hdf5(tmp_path / "half")
     with h5py.File(half / "ply_data_test0.h5", "a") as file:
         del file["label"]
@@ -111,9 +111,9 @@ def test_colours_and_normals_and_what_packing_left_out(tmp_path, shards):
     rows = "".join(" ".join(map(str, row)) + " 9\n" for row in cloud().tolist())
     (root / "box" / "more.ply").write_text(ply + "property uchar red\nend_header\n" + rows)
     (root / "box" / "same.ply").write_text(ply + "end_header\n" + rows.replace(" 9\n", "\n"))
-    (root / "box" / "a.stl").touch()
+    (root / "box" / "a.fbx").touch()
     expected = [
-        "not used: 1 .stl; clouds are .npy .ply .off .obj .h5",
+        f"not used: 1 .fbx; {CLOUDS}",
         "not used: what points have beside x, y, z (normals, colours), of 2 clouds",
     ]
     assert notes(root) == expected
@@ -149,8 +149,8 @@ def test_names_that_are_no_utf8(tmp_path):
 def test_run_json_inspect_and_the_screen_tell(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     root = write_folder(tmp_path / "set")
-    (root / "a.pcd").touch()
-    note = "not used: 1 .pcd; clouds are .npy .ply .off .obj .h5"
+    (root / "a.fbx").touch()
+    note = f"not used: 1 .fbx; {CLOUDS}"
     console, run = Lines(), tmp_path / "run"
     data = DataConfig(path=str(root), num_points=64, max_points=64)
     pretrain(tiny_config(run, data=data, optim__epochs=2), None, console)
@@ -159,4 +159,4 @@ def test_run_json_inspect_and_the_screen_tell(tmp_path, capsys, monkeypatch):
     assert starts[0]["data"]["notes"] == [note]
     assert main(["inspect", str(root), "--out", str(tmp_path / "page.html")]) == 0
     assert note in capsys.readouterr().err.replace("\n", " ")
-    assert "Not used: 1 .pcd" in (tmp_path / "page.html").read_text()
+    assert "Not used: 1 .fbx" in (tmp_path / "page.html").read_text()

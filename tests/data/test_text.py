@@ -57,7 +57,9 @@ def test_line_ends_and_empty_lines(tmp_path):
         ("1,32, 2,39, 0,51\n", "may be decimal ones"),
         ("1,32\t2\t0,51\n1,3\t2,5\t0,51\n", "may be decimal ones"),
         ("1.0 2,5 3\n", "may be decimal ones"),
-        ("1,32;2,39;0,51\n", "must be rows of numbers, got '1,32;2,39;0,51' in line 1"),
+        ("1,032.5;2,39;0,51\n", "may be decimal ones: '1,032.5;2,39;0,51' in line 1"),
+        ("4\n1 2 3\n4 5 6\n", "must have the 4 points that it announces, got 2 rows"),
+        ("3\nwater\nO 0 0 0\nH 0 0 1\nH 0 1 0\n", "must be rows of numbers, got 'O 0 0 0' in line 3"),
     ],
 )
 def test_what_is_no_table_says_where(tmp_path, text, what):

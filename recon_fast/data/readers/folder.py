@@ -3,68 +3,93 @@
 chair/a.npy, table/b.off      subfolders are classes; without subfolders there are no labels
 chair/train/a.off, test/...   a folder named test is held out; without one, a share chosen by hash is
 chair/a.png, chair/a.txt      picture and caption beside the cloud, under its stem
+chair/b.txt                   a cloud, where a .txt or .csv holds rows of numbers
 captions.json                 {key: caption} in the root, where the key is the path without suffix
-many.h5                       a file of many clouds; a folder of nothing else is read by `list_hdf5`
+many.h5, many.npz             a file of many clouds; a folder of HDF5 alone is read by `list_hdf5`
+more.zip                      read like a folder that is no class; it may also stand for the folder itself
 """
 
 import os
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from recon_fast.data.archives import archive_of, members
 from recon_fast.data.packed import is_packed
-from recon_fast.data.readers.clouds import SUFFIXES
-from recon_fast.data.readers.hdf5 import hdf5_rows, is_held_out, list_hdf5
+from recon_fast.data.readers.arrays import ARRAYS, HDF5, holds_one_cloud
+from recon_fast.data.readers.clouds import FILES, PERHAPS, UP
+from recon_fast.data.readers.hdf5 import array_rows, holds_one, is_held_out, list_hdf5, taken_notes
 from recon_fast.data.readers.pictures import PICTURE_SUFFIXES
-from recon_fast.data.shapes import Entry, Problem, Source
+from recon_fast.data.readers.text import is_table
+from recon_fast.data.shapes import BadFile, Entry, Problem, Source, Up, read_bytes
 from recon_fast.errors import InputError
 from recon_fast.schema import read_json
 
 _SPLITS = ("train", "test")
 _SHOWN = 5  # suffixes in a line
+# Clouds wherever they lie in a folder.
+_CLOUDS = (*(suffix for suffix in FILES if suffix not in PERHAPS), *ARRAYS)
+_KINDS = f"{' '.join(_CLOUDS)}, and {' '.join(PERHAPS)} with rows of numbers"
 # Files that come with a set and that nobody takes for a shape.
 _EXPECTED = re.compile(
     r"(?i)_files\.txt$|shape_names\.txt$|^(readme|licen[cs]e|changelog|citation)\b|\.(md|mtl)$"
 )
 
 
-def list_folder(path: Path, held_out_fraction: float) -> Source:
-    """Entries of a folder and its subfolders, hidden ones aside.
+def list_folder(path: Path, held_out_fraction: float, array: str | None = None) -> Source:
+    """Entries of a folder and its subfolders, hidden ones aside, or of a .zip.
+
+    Args:
+        path: the folder, or a .zip of one.
+        held_out_fraction: share that is held out where no folder is named test.
+        array: name of the array of clouds in files of arrays; None takes the one that is found.
 
     Raises:
         InputError: there is no cloud, or captions.json cannot be used.
     """
+    name, path = path.resolve().name, _inside(path)
     folders = dict(_walk(path))
     files = [folder / name for folder, names in folders.items() for name in names]
     packed = {file for file in files if _is_packed_file(file)}
-    clouds = [file for file in files if file.suffix.lower() in SUFFIXES and file not in packed]
+    clouds = [file for file in files if file not in packed and _is_cloud(file)]
     if not clouds:
         there = f"only {_by_suffix(files)}" if files else "none"
-        raise InputError(f"data must be a folder with clouds ({' '.join(SUFFIXES)}), got {there} in {path}")
-    if all(cloud.suffix.lower() == ".h5" for cloud in clouds):
-        source = list_hdf5(path, clouds, held_out_fraction)
+        hint = "; HDF5 is read unpacked" * any(file.suffix.lower() in HDF5 for file in files)
+        raise InputError(f"data must be a folder with clouds ({_KINDS}), got {there} in {path}{hint}")
+    if all(cloud.suffix.lower() in HDF5 for cloud in clouds) and not holds_one(clouds[0], array):
+        source = list_hdf5(path, clouds, held_out_fraction, array)
         source.notes += _unused(set(files) - set(clouds) - packed, packed)
         return source
 
+    sure = {file.with_suffix("") for file in clouds if file.suffix.lower() not in PERHAPS}
+    doubled = [file for file in clouds if file.suffix.lower() in PERHAPS and file.with_suffix("") in sure]
+    clouds = [file for file in clouds if file not in doubled]
     relative = [cloud.relative_to(path) for cloud in clouds]
     stems = Counter(file.with_suffix("").as_posix() for file in relative)
     listed = path / "captions.json"
     captions: dict[str, str] = {}
     if listed.exists():
         captions = read_json(listed, dict[str, str], "JSON {key: caption}")
-    used: set[Path] = {*clouds, listed}
+    used: set[Path] = {*clouds, *doubled, listed}
     entries: list[Entry] = []
     problems: list[Problem] = []
     notes: list[str] = []
+    taken: dict[str, list[Path]] = {}
+    if doubled:
+        few = f"{len(doubled)} files with rows of numbers, such as {doubled[0].name}"
+        notes.append(f"not used: {few}, beside a cloud of that name")
     for cloud, file in zip(clouds, relative, strict=True):
         stem = file.with_suffix("").as_posix()
         key = stem if stems[stem] == 1 else file.as_posix()
-        if cloud.suffix.lower() == ".h5":
-            found = hdf5_rows(cloud, key)
+        suffix = cloud.suffix.lower()
+        if suffix in ARRAYS or (suffix == ".npy" and not holds_one_cloud(cloud)):
+            found = array_rows(cloud, key, array)
             entries += found.entries
             problems += found.problems
+            if found.taken is not None:
+                taken.setdefault(found.taken, []).append(cloud)
             if found.labels is not None:
                 why = "since beside other files folders are the classes"
                 notes.append(f"not used: labels of {cloud.name}, {why}")
@@ -72,20 +97,21 @@ def list_folder(path: Path, held_out_fraction: float) -> Source:
         beside = folders[cloud.parent]
         picture = next((beside[n] for s in PICTURE_SUFFIXES if (n := cloud.stem + s) in beside), None)
         caption = captions.get(key, captions.get(stem))
-        if caption is None and (text := beside.get(f"{cloud.stem}.txt")):
+        if caption is None and (text := beside.get(f"{cloud.stem}.txt")) and text not in used:
             used.add(text)
             try:
-                caption = text.read_text(encoding="utf-8-sig")
-            except (OSError, UnicodeDecodeError) as error:
+                caption = read_bytes(text).decode("utf-8-sig")
+            except (BadFile, UnicodeDecodeError) as error:
                 problems.append(Problem(key, text, f"must be a caption in UTF-8: {error}"))
         if picture is not None:
             used.add(picture)
         entries.append(Entry(key, cloud, picture=picture, caption=(caption or "").strip() or None))
 
+    notes += taken_notes(taken)
     classes = []  # of each shape the first folder that is not the name of a split
     for entry in entries:
         folders_of = entry.cloud.relative_to(path).parts[:-1]
-        classes.append(next((part for part in folders_of if part.lower() not in _SPLITS), None))
+        classes.append(next((part for part in folders_of if not _is_no_class(part)), None))
     names = sorted({name for name in classes if name is not None})
     labelled = None not in classes and len(names) > 1
     has_test = any("test" in _folders(file) for file in relative)
@@ -112,7 +138,40 @@ def list_folder(path: Path, held_out_fraction: float) -> Source:
         notes.append(
             f"not used: {len(nameless)} of captions.json that belong to no shape, such as {min(nameless)}"
         )
-    return Source(path.resolve().name, path, entries, names if labelled else [], problems, notes=notes)
+    ups = {UP.get(entry.cloud.suffix.lower(), "unknown") for entry in entries}
+    up: Up = ups.pop() if len(ups) == 1 else "unknown"
+    return Source(name, path, entries, names if labelled else [], problems, up, notes=notes)
+
+
+def _inside(path: Path) -> Path:
+    """A folder itself; of a .zip the innermost folder that all of it lies in."""
+    if path.is_dir():
+        return path
+    while len(tops := {file.relative_to(path).parts[0] for file in _members(path)}) == 1:
+        inner = path / tops.pop()
+        if inner in _members(path):
+            break
+        path = inner
+    return path
+
+
+def _members(path: Path) -> list[Path]:
+    """All files of a .zip below a folder in it."""
+    archive = archive_of(path / "any") or path
+    return [file for file in members(archive) if file.is_relative_to(path)]
+
+
+def _is_cloud(file: Path) -> bool:
+    suffix = file.suffix.lower()
+    if suffix in HDF5 and archive_of(file):
+        return False
+    if suffix in PERHAPS:
+        return not _EXPECTED.search(file.name) and is_table(file)
+    return suffix in _CLOUDS
+
+
+def _is_no_class(folder: str) -> bool:
+    return folder.lower() in _SPLITS or folder.lower().endswith(".zip")
 
 
 def _by_suffix(files: Iterable[Path]) -> str:
@@ -127,13 +186,19 @@ def _unused(files: Iterable[Path], packed: Iterable[Path]) -> list[str]:
     """Lines on files that are neither clouds nor belong to one, lists and texts for people aside."""
     notes = [f"not used: {file.name}, which `recon-fast pack` wrote" for file in sorted(packed)]
     if strange := [file for file in files if not _EXPECTED.search(file.name)]:
-        notes.append(f"not used: {_by_suffix(strange)}; clouds are {' '.join(SUFFIXES)}")
+        notes.append(f"not used: {_by_suffix(strange)}; clouds are {_KINDS}")
     return notes
 
 
 def _walk(root: Path) -> Iterator[tuple[Path, dict[str, Path]]]:
-    """(folder, its files by name) of all folders that are not hidden, in order; links are followed once."""
+    """(folder, its files by name) of all folders that are not hidden, in order; links are followed once.
+
+    The folders in a .zip follow the one that it lies in.
+    """
     seen: set[str] = set()
+    if not root.is_dir():
+        yield from _by_folder(_members(root))
+        return
 
     def fail(error: OSError) -> None:
         raise InputError(f"{error.filename} cannot be read: {error.strerror}") from error
@@ -146,7 +211,18 @@ def _walk(root: Path) -> Iterator[tuple[Path, dict[str, Path]]]:
             for name in (*subfolders, *names):
                 if not name.isascii() and any("\ud800" <= letter <= "\udfff" for letter in name):
                     raise InputError(f"{folder!r} must hold names in UTF-8, got {os.fsencode(name)!r}")
-            yield Path(folder), {name: Path(folder) / name for name in sorted(names) if name[0] != "."}
+            files = {name: Path(folder) / name for name in sorted(names) if name[0] != "."}
+            archives = [files.pop(name) for name in list(files) if name.lower().endswith(".zip")]
+            yield Path(folder), files
+            for archive in archives:
+                yield from _by_folder(members(archive))
+
+
+def _by_folder(files: Iterable[Path]) -> Iterator[tuple[Path, dict[str, Path]]]:
+    found: dict[Path, dict[str, Path]] = defaultdict(dict)
+    for file in files:
+        found[file.parent][file.name] = file
+    yield from found.items()
 
 
 def _folders(file: Path) -> list[str]:
@@ -155,7 +231,7 @@ def _folders(file: Path) -> list[str]:
 
 def _is_packed_file(file: Path) -> bool:
     """A packed file that lies among the clouds it was made from is not one of them."""
-    if file.suffix.lower() != ".h5":
+    if file.suffix.lower() != ".h5" or archive_of(file):
         return False
     try:
         return is_packed(file)

@@ -1,4 +1,4 @@
-"""Layouts of .h5 files with `data` [S, N, 3 or more] and `label` [S] or [S, 1]: any folder, ScanObjectNN.
+"""Layouts of files of arrays, clouds [S, N, 3 or more] and `label` [S] or [S, 1]: any folder, ScanObjectNN.
 
 ply_data_train0.h5, ...       as ModelNet has them: shape_names.txt names the classes, train_files.txt and
                               test_files.txt (and val_files.txt, for validation) say which files belong to the
@@ -15,20 +15,18 @@ folder has nobg in its name. Of the archive's other files none is read.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from hashlib import blake2b
 from itertools import repeat
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-import numpy as np
-
-from recon_fast.data.readers.clouds import hdf5_clouds
+from recon_fast.data.readers.arrays import PARTS, open_arrays
 from recon_fast.data.shapes import BadFile, Entry, Problem, Source
 from recon_fast.errors import InputError
 from recon_fast.files import read_lines
-from recon_fast.schema import hdf5_array, open_hdf5
+from recon_fast.schema import open_hdf5
 
 _MOST_LABELS = 100_000
 SCANOBJECTNN_CLASSES = [
@@ -49,59 +47,112 @@ def is_held_out(key: str, fraction: float) -> bool:
 
 
 class Rows(NamedTuple):
-    """What one .h5 file has."""
+    """What one file of arrays has."""
 
     entries: list[Entry]
     labels: list[int] | None
     problems: list[Problem]
-    unread: list[str]  # datasets that nobody asks for
+    unread: list[str]  # arrays that nobody asks for
+    taken: str | None = None  # the array of clouds, where its name does not say so
 
 
-def hdf5_rows(file: Path, key: str) -> Rows:
-    """All rows of one .h5 file, without reading a cloud."""
+def array_rows(file: Path, key: str, array: str | None = None) -> Rows:
+    """All rows of one file of arrays, without reading a cloud; an array [N, 3 or more] is one cloud.
+
+    Args:
+        file: .h5, .hdf5, .npy or .npz.
+        key: of the file; a row has its number behind it.
+        array: name of the array of clouds; None takes the one that is found.
+    """
     try:
-        with open_hdf5(file) as content:
-            count = len(hdf5_clouds(file, content))
-            found = hdf5_array(content, "label", None, "iu", optional=True)
-            if found is not None and found.size != count:
-                raise InputError(f"`label` must be {count} integers, got {found.dtype} {list(found.shape)}")
-            labels = None if found is None else np.asarray(found[()], np.int64).reshape(-1).tolist()
-            unread = [name for name in content if name not in ("data", "label")]
+        with open_arrays(file) as content:
+            name = content.clouds(array)
+            shape = content.array(name).shape
+            count = shape[0] if len(shape) == 3 else 1
+            labels = content.labels(count)
+            unread = content.unread(name)
     except InputError as error:
         what = error.what if isinstance(error, BadFile) else str(error).removeprefix(f"{file} ")
         return Rows([], None, [Problem(key, file, what)], [])
-    return Rows([Entry(f"{key}/{row}", file, row) for row in range(count)], labels, [], unread)
+    taken = None if name in ("data", array) else name
+    keys = [f"{key}/{row}" for row in range(count)] if len(shape) == 3 else [key]
+    entries = [Entry(key, file, row, name) for row, key in enumerate(keys)]
+    return Rows(entries, None if labels is None else labels.tolist(), [], unread, taken)
 
 
-def list_hdf5(root: Path, files: list[Path], held_out_fraction: float) -> Source:
-    """Every row of `data` of a folder's .h5 files as one entry."""
-    listed = {split: root / f"{split}_files.txt" for split in ("train", "test", "val")}
-    splits = {file: _split_by_name(file) for file in files}
+def taken_notes(taken: Mapping[str, Sequence[Path]]) -> list[str]:
+    """A line for each array that was taken for clouds, and the files that have it."""
+    return [
+        f"clouds are the array `{name}` of {files[0].name}"
+        + f" and {len(files) - 1} more files" * (len(files) > 1)
+        for name, files in taken.items()
+    ]
+
+
+def holds_one(file: Path, array: str | None = None) -> bool:
+    """Whether a file of arrays holds one cloud [N, 3 or more]."""
+    try:
+        with open_arrays(file) as content:
+            return len(content.array(content.clouds(array)).shape) == 2
+    except InputError:
+        return False
+
+
+def list_hdf5(root: Path, files: list[Path], held_out_fraction: float, array: str | None = None) -> Source:
+    """Every cloud of a folder's HDF5 files as one entry; `array` as `array_rows` takes it."""
+    splits, missing = _splits(root, files, "files")
+    return _source(root, splits, _shape_names(root), held_out_fraction, missing, array=array)
+
+
+def has_parts(root: Path) -> bool:
+    """Whether a folder holds HDF5 files with the parts of points, as PointNet has ShapeNetPart."""
+    try:
+        with open_hdf5(min(root.glob("*.h5"), default=root)) as content:
+            return PARTS in content and "data" in content
+    except InputError:
+        return False
+
+
+def list_hdf5_parts(root: Path, class_names: list[str], parts: Sequence[range]) -> Source:
+    """Every cloud of a folder's HDF5 files as one entry, and `parts`, which points of each class may have."""
+    splits, missing = _splits(root, list(root.glob("*.h5")), "hdf5_file_list")
+    source = _source(root, splits, class_names, 0.0, missing, needs_labels=True, known=PARTS)
+    of_class = dict(enumerate(parts))
+    source.entries = [replace(entry, parts=of_class.get(entry.label or 0)) for entry in source.entries]
+    source.up, source.class_parts = "y", [list(some) for some in parts]
+    return source
+
+
+def _splits(root: Path, files: list[Path], lists: str) -> tuple[dict[Path, str], list[Problem]]:
+    """The split of each file, by lists <split>_<lists>.txt or else its name, and what lists name in vain."""
+    listed = {split: root / f"{split}_{lists}.txt" for split in ("train", "test", "val")}
+    if not (listed["train"].is_file() and listed["test"].is_file()):
+        return {file: _split_by_name(file) for file in files}, []
+    by_name = {file.name: file for file in files}
+    splits: dict[Path, str] = {}
     missing: list[Problem] = []
-    if listed["train"].is_file() and listed["test"].is_file():
-        by_name = {file.name: file for file in files}
-        splits = {}
-        for split, source in listed.items():
-            for line in read_lines(source, "files") if source.is_file() else []:
-                name = PurePosixPath(line).name  # the official lists have the folder of their author
-                if name in by_name:
-                    splits[by_name[name]] = split
-                else:
-                    what = f"must be there, as {source.name} lists it"
-                    missing.append(Problem(Path(name).stem, root / name, what))
-    return _source(root, splits, _shape_names(root), held_out_fraction, missing)
+    for split, source in listed.items():
+        for line in read_lines(source, "files") if source.is_file() else []:
+            name = PurePosixPath(line).name  # the official lists have the folder of their author
+            if name in by_name:
+                splits[by_name[name]] = split
+            else:
+                what = f"must be there, as {source.name} lists it"
+                missing.append(Problem(Path(name).stem, root / name, what))
+    return splits, missing
 
 
-def list_hdf5_file(file: Path, held_out_fraction: float) -> Source:
-    """Every row of `data` of one .h5 file as one entry."""
+def list_array_file(file: Path, held_out_fraction: float, array: str | None = None) -> Source:
+    """Every cloud of one file of arrays as one entry; `array` as `array_rows` takes it."""
     splits = {file: _split_by_name(file)}
-    source = _source(file.parent, splits, _shape_names(file.parent), held_out_fraction)
+    source = _source(file.parent, splits, _shape_names(file.parent), held_out_fraction, array=array)
     source.name = file.stem
     return source
 
 
 def _split_by_name(file: Path) -> str:
-    return "test" if re.search(r"(?<![a-z])test", file.stem.lower()) else "train"
+    found = re.search(r"(?<![a-z])(test|val(?![a-z]))", file.stem.lower())
+    return found[1] if found else "train"
 
 
 def _shape_names(root: Path) -> list[str]:
@@ -117,8 +168,10 @@ def _source(
     held_out_fraction: float,
     missing: Sequence[Problem] = (),
     needs_labels: bool = False,
+    array: str | None = None,
+    known: str = "label",
 ) -> Source:
-    """Every row of `data` of some .h5 files as one entry.
+    """Every cloud of some files of arrays as one entry.
 
     Args:
         root: the folder that they lie in.
@@ -127,31 +180,37 @@ def _source(
         held_out_fraction: the share.
         missing: problems found so far.
         needs_labels: a file without `label` is a problem; else it takes the labels of all away.
+        array: name of the array of clouds; None takes the one that is found.
+        known: an array beside it that is not noted as unused.
     """
     entries: list[Entry] = []
     problems, notes = list(missing), []
     labelled: dict[str, bool] = {}  # a broken file does not take the others' labels away
-    unread: dict[str, str] = {}  # dataset -> the first file that has it
+    unread: dict[str, str] = {}  # array -> the first file that has it
+    taken: dict[str, list[Path]] = {}
     has_test = "test" in splits.values()
     for file in sorted(splits):
-        found = hdf5_rows(file, file.relative_to(root).with_suffix("").as_posix())
+        found = array_rows(file, file.relative_to(root).with_suffix("").as_posix(), array)
         problems += found.problems
         if needs_labels and found.labels is None and not found.problems:
             what = "must have `label`, one for each row of `data`, got none"
             problems.append(Problem(file.stem, file, what))
         elif not found.problems:
             labelled[file.name] = found.labels is not None
+        if found.taken is not None:
+            taken.setdefault(found.taken, []).append(file)
         for name in found.unread:
-            unread.setdefault(name, file.name)
+            if name != known:
+                unread.setdefault(name, file.name)
         for entry, label in zip(found.entries, found.labels or repeat(None), strict=False):
             held_out = splits[file] == "test" if has_test else is_held_out(entry.key, held_out_fraction)
             validation = splits[file] == "val" and not held_out
             entries.append(replace(entry, label=label, held_out=held_out, validation=validation))
+    notes += taken_notes(taken)
     if unread:
         named = ", ".join(f"`{name}`" for name in unread)
         more = " and more" * (len(splits) > 1)
-        hint = "; labels must be called `label`" if "labels" in unread else ""
-        notes.append(f"not used: {named} of {next(iter(unread.values()))}{more}{hint}")
+        notes.append(f"not used: {named} of {next(iter(unread.values()))}{more}")
     if not (labelled and all(labelled.values()) and entries):
         without = [name for name, has in labelled.items() if not has]
         if len(without) < len(labelled):

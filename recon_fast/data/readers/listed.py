@@ -22,6 +22,11 @@ ShapeNetPart, whose points carry the part that they belong to; the val list is f
     train_test_split/shuffled_{train,val,test}_file_list.json   ["shape_data/<synset>/<id>", ...]
     <synset>/<id>.txt                           rows x y z, a normal, and the part, 0 to 49
 
+or PointNet's files of the same set, of which the lists are optional:
+
+    {train,val,test}_hdf5_file_list.txt         names of files, ply_data_train0.h5, ...
+    ply_data_train0.h5, ...                     data [S, 2048, 3], label [S, 1], pid [S, 2048], the parts
+
 Few-shot folds, each a set of its own; the folder is also spelled <w>way<s>shot:
 
     <w>way_<s>shot/<fold>.pkl                   {"train": [(cloud, label, class)], "test": ...}
@@ -35,6 +40,7 @@ from pathlib import Path
 from typing import NamedTuple, TypedDict
 
 from recon_fast.data.loading import load
+from recon_fast.data.readers.hdf5 import has_parts, list_hdf5_parts
 from recon_fast.data.readers.pickled import pickled_entries, read_pickled
 from recon_fast.data.shapes import BadFile, Entry, Problem, Shapes, Source
 from recon_fast.errors import InputError
@@ -267,7 +273,7 @@ def _list_caches(path: Path, names: list[str], caches: dict[str, Path]) -> Sourc
 def is_shapenet_part(path: Path) -> bool:
     """Is there one of its lists, or its table of synsets?"""
     lists = (path / "train_test_split").glob("shuffled_*_file_list.json")
-    return any(lists) or (path / "synsetoffset2category.txt").is_file()
+    return any(lists) or (path / "synsetoffset2category.txt").is_file() or has_parts(path)
 
 
 def list_shapenet_part(path: Path) -> Source:
@@ -276,6 +282,8 @@ def list_shapenet_part(path: Path) -> Source:
     Raises:
         InputError: a list is missing or no list, or synsetoffset2category.txt is of another set.
     """
+    if has_parts(path):
+        return list_hdf5_parts(path, list(CATEGORIES), [category.parts for category in CATEGORIES.values()])
     _check_table(path / "synsetoffset2category.txt")
     by_synset = {category.synset: (i, category) for i, category in enumerate(CATEGORIES.values())}
 
