@@ -284,7 +284,7 @@ COMMANDS: dict[str, Command] = {
         InspectConfig,
         "recon_fast.viz.data_page:inspect",
         _print,
-        common=("out", "kind", "thumbnails", "workers"),
+        common=("out", "kind", "array", "thumbnails", "workers"),
         arguments=(Argument("data", "folder, .h5, few-shot .pkl, packed set, or the word procedural"),),
     ),
     "pack": Command(

@@ -79,6 +79,7 @@ class InspectConfig(Settings):
     Attributes:
         out: the page to write.
         kind: how to read a folder, as `--data.kind` of pretrain.
+        array: name of the array of clouds in files of arrays, as `--data.array` of pretrain.
         thumbnails: shapes on the wall, at most, spread over the set.
         workers: threads that read files; null takes one per core.
     """
@@ -87,6 +88,7 @@ class InspectConfig(Settings):
 
     out: str = "data.html"
     kind: Kind = "auto"
+    array: str | None = None
     thumbnails: int = 240
     workers: int | None = None
 

@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NotRequired, TypedDict
-from zipfile import BadZipFile
+from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -197,7 +197,11 @@ def is_feature_file(path: Path) -> bool:
     if not path.is_file() or path.suffix.lower() not in (*HDF5, NPZ):
         return False
     if path.suffix.lower() == NPZ:
-        return True
+        try:
+            with ZipFile(path) as archive:
+                return "attributes.npy" in archive.namelist()
+        except (OSError, BadZipFile):
+            return False
     import h5py
 
     try:

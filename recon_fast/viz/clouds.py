@@ -57,7 +57,7 @@ def thumbnails(clouds: list[NDArray[np.floating]]) -> dict[str, Any]:
     return packed(small, "u1")
 
 
-def open_or_list(name: str, kind: str, count: int, seed: int) -> Shapes | Source:
+def open_or_list(name: str, kind: str, count: int, seed: int, array: str | None = None) -> Shapes | Source:
     """The shapes of a packed set or of `count` procedural ones; of any other set the list of its files.
 
     Raises:
@@ -65,7 +65,7 @@ def open_or_list(name: str, kind: str, count: int, seed: int) -> Shapes | Source
     """
     if name == PROCEDURAL:
         return procedural_shapes(count, seed, pictures=False)
-    return open_dataset(Path(name), kind)
+    return open_dataset(Path(name), kind, array=array)
 
 
 def _pick_shapes(

@@ -55,7 +55,7 @@ def inspect(name: str, config: InspectConfig, console: Console) -> Path:
         InputError: there is no such data set, or the page cannot be written.
     """
     with ProgressBars(console) as bars:
-        found = inspect_data(name, config.kind, config.workers, bars.bar("reading shapes"))
+        found = inspect_data(name, config.kind, config.array, config.workers, bars.bar("reading shapes"))
     written = write_page(config.out, data_page(found, config.thumbnails))
     shapes = 0 if found.shapes is None else len(found.shapes)
     broken = len({problem.key for problem in found.problems})
@@ -69,6 +69,7 @@ def inspect(name: str, config: InspectConfig, console: Console) -> Path:
 def inspect_data(
     name: str,
     kind: str = "auto",
+    array: str | None = None,
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Inspection:
@@ -77,13 +78,14 @@ def inspect_data(
     Args:
         name: as `--data.path` of pretrain, or "procedural".
         kind: how to read a folder.
+        array: name of the array of clouds in files of arrays; None takes the one that is found.
         workers: threads; None takes one per core.
         progress: gets (done, total) shapes while files are read.
 
     Raises:
         InputError: there is no such data set.
     """
-    shapes = open_or_list(name, kind, _PROCEDURAL_SHAPES, seed=0)
+    shapes = open_or_list(name, kind, _PROCEDURAL_SHAPES, seed=0, array=array)
     source: Source | None = None
     problems: list[Problem] = []
     if isinstance(shapes, Source):

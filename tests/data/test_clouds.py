@@ -179,7 +179,7 @@ BAD = {
     ),
     "several.h5": (
         lambda p: hdf5(p, a=cloud()[None], b=cloud()[None]),
-        "must have one array of clouds, got a [1, 64, 3], b [1, 64, 3]: name it with data.array",
+        "must have one array of clouds, got a [1, 64, 3], b [1, 64, 3]: name it (--data.array",
     ),
     "nan.h5": (lambda p: hdf5(p, data=with_value(np.nan)[None]), "got NaN or inf in 2 of 64 points"),
     "truncated.h5": (lambda p: cut(hdf5(p, data=cloud()[None]) or p), "is damaged or not an HDF5 file"),

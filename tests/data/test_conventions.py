@@ -9,7 +9,9 @@ from rich.console import Console
 
 from recon_fast.config import DataConfig, PackConfig
 from recon_fast.data.conventions import (
+    asymmetry,
     check_conventions,
+    guess_up,
     radii,
     scale_of,
     state_up,
@@ -39,6 +41,46 @@ def standing(tmp_path, up):
 
 def prepared(path, **settings):
     return prepare_shapes(DataConfig(path=str(path), num_points=64, **settings), 0, QUIET)
+
+
+def cup(rng, axis):
+    """A cloud that is round about `axis` and has a bottom and no lid."""
+    angle = rng.uniform(0, 2 * np.pi, 400)
+    height = rng.uniform(0, 1, 400) ** 2
+    return np.roll(np.stack([height, np.cos(angle), np.sin(angle)], 1), axis, axis=1)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_up_is_where_shapes_are_unlike_their_mirror_images(axis):
+    rng = np.random.default_rng(axis)
+    assert asymmetry(cup(rng, axis)).argmax() == axis
+    assert asymmetry(np.zeros((5, 3))).tolist() == [0, 0, 0]
+    guess = guess_up(cup(rng, axis) for _ in range(12))
+    assert guess.axis == "xyz"[axis]
+    assert guess.sure == (axis != 0)
+    assert guess.votes[axis] == guess.votes.sum() == 12
+    few = guess_up(cup(rng, 2) for _ in range(3))
+    mixed = guess_up(cup(rng, 1 + i % 2) for i in range(40))
+    assert not few.sure
+    assert not mixed.sure
+
+
+def test_a_guess_is_said_and_followed_where_it_is_sure(tmp_path):
+    rng, lines = np.random.default_rng(0), io.StringIO()
+    for i in range(10):
+        write_npy(tmp_path / f"{i}.npy", cup(rng, 2))
+    config = DataConfig(path=str(tmp_path), num_points=64)
+    shapes = prepare_shapes(config, 0, Console(file=lines, width=200))
+    assert shapes.conventions.up == "y"
+    assert "10 of 10 shapes look as if z were up, which is taken for true" in lines.getvalue()
+    stated = prepare_shapes(replace(config, up="z"), 0, QUIET)
+    np.testing.assert_array_equal(shapes.points, stated.points)
+    assert prepare_shapes(replace(config, up="y"), 0, QUIET).conventions.up == "y"
+    for i in range(3, 10):
+        (tmp_path / f"{i}.npy").unlink()
+    few = prepare_shapes(config, 0, Console(file=lines, width=200))
+    assert few.conventions.up == "unknown"
+    assert "which axis is up is not known (3 of 3 shapes look as if z were up, too few" in lines.getvalue()
 
 
 @pytest.mark.parametrize("to", "xyz")

@@ -1,5 +1,6 @@
 import json
 
+import h5py
 import numpy as np
 import pytest
 from layouts import cloud, cut, write_shapenet_part, write_table
@@ -39,6 +40,44 @@ def test_clouds_parts_and_splits(tmp_path):
         np.testing.assert_allclose(shapes.cloud(i), expected, atol=6e-7)
         parts = shapes.parts[shapes.offsets[i] : shapes.offsets[i + 1]]
         np.testing.assert_array_equal(parts, first + np.arange(64) % 2)
+
+
+def write_part_hdf5(root):
+    """Three files of ShapeNetPart as PointNet has them: bags and mugs, 2048 points each."""
+    for split, count in (("train", 4), ("val", 2), ("test", 2)):
+        label = np.array([[1], [11]] * (count // 2), np.uint8)
+        pid = np.where(label == 1, 4, 36) + np.arange(2048, dtype=np.uint8) % 2
+        with h5py.File(root / f"ply_data_{split}0.h5", "w") as file:
+            file["data"] = np.stack([cloud(i, 2048) for i in range(count)])
+            file["label"], file["pid"] = label, pid
+    return root
+
+
+@pytest.mark.parametrize("lists", [False, True])
+def test_hdf5_with_parts(tmp_path, lists):
+    root = write_part_hdf5(tmp_path)
+    if lists:
+        for split, other in (("train", "test"), ("val", "val"), ("test", "train")):
+            (root / f"{split}_hdf5_file_list.txt").write_text(f"ply_data_{other}0.h5\n")
+    shapes, problems = load(open_source(root), **SMALL, workers=2)
+    assert not problems
+    assert not shapes.notes[1:]
+    sizes = [len(shapes.rows(split)) for split in ("train", "val", "test")]
+    assert sizes == ([2, 2, 4] if lists else [4, 2, 2])
+    assert shapes.class_names == list(CATEGORIES)
+    assert len(shapes.class_parts) == 16
+    assert shapes.conventions.up == "y"
+    assert shapes.parts.shape == (8 * 128,)
+    for i, label in enumerate(shapes.labels):
+        parts = shapes.parts[shapes.offsets[i] : shapes.offsets[i + 1]]
+        assert set(parts) == set(shapes.class_parts[label])
+    with h5py.File(root / "ply_data_val0.h5", "a") as file:
+        file["pid"][1, :3] = 5
+    with pytest.raises(DataProblems) as error:
+        load(open_source(root), **SMALL)
+    assert [(p.key, p.what) for p in error.value.problems] == [
+        ("ply_data_val0/1", "row 1: parts must be 36 to 37, got 5 in 3 of 2048 points")
+    ]
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])

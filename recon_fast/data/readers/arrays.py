@@ -82,9 +82,8 @@ class ArrayFile:
                     return found[0]
                 if found:
                     several = _listed({name: self.stored[name] for name in fitting})
-                    raise BadFile(
-                        self.path, f"must have one array of clouds, got {several}: name it with data.array"
-                    )
+                    how = "name it (--data.array; --array of pack and inspect)"
+                    raise BadFile(self.path, f"must have one array of clouds, got {several}: {how}")
             raise BadFile(self.path, f"must have an array of clouds {wanted}, got {_listed(self.stored)}")
         name = name or "data"
         found_array = self.array(name)

@@ -34,7 +34,7 @@ _CLOUDS = (*(suffix for suffix in FILES if suffix not in PERHAPS), *ARRAYS)
 _KINDS = f"{' '.join(_CLOUDS)}, and {' '.join(PERHAPS)} with rows of numbers"
 # Files that come with a set and that nobody takes for a shape.
 _EXPECTED = re.compile(
-    r"(?i)_files\.txt$|shape_names\.txt$|^(readme|licen[cs]e|changelog|citation)\b|\.(md|mtl)$"
+    r"(?i)_files\.txt$|shape_names\.txt$|^(readme|licen[cs]e|changelog|citation)\b|\.(md|mtl|bin)$"
 )
 
 

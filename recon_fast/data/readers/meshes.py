@@ -31,6 +31,7 @@ def read_mesh(path: Path, num_points: int, seed: int) -> tuple[NDArray, bool]:
     """
     import trimesh
 
+    trimesh.util.log.setLevel("CRITICAL")  # it logs tracebacks about files that raise as well
     content, suffix = read_bytes(path), path.suffix.lower()
     if suffix in (".off", ".obj"):  # a comment or a name in an old encoding is nothing to a cloud
         content = content.decode("utf-8-sig", "replace").encode()

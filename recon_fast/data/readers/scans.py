@@ -8,13 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 _HEADER = re.compile(rb"(?m)^DATA[ \t]+(\w+)[ \t]*\r?\n")
+_RECORD_BYTES = 54  # of a .las, at least
 _TYPES = {"F": "f", "I": "i", "U": "u"}
 
 
 def read_pcd(content: bytes) -> tuple[NDArray[np.floating], bool]:
     """The points of a .pcd file, version 0.7 or older, and whether it has more of each point.
 
-    Points whose coordinates are all NaN, where a scanner saw nothing, are left out.
+    Points that are not finite, where a scanner saw nothing, are left out.
 
     Returns:
         Points [N, 3] of the file's type, or float64 of text.
@@ -66,7 +67,7 @@ def read_pcd(content: bytes) -> tuple[NDArray[np.floating], bool]:
         else:  # field by field
             columns = [np.frombuffer(body, dtypes[i], number, number * int(starts[i])) for i in axes]
         points = np.stack(columns, 1)
-    seen = ~np.isnan(points).all(1)
+    seen = np.isfinite(points).all(1)
     return points if seen.all() else points[seen], len([name for name in names if name != "_"]) > 3
 
 
@@ -118,7 +119,13 @@ def read_las(content: bytes) -> tuple[NDArray[np.float64], bool]:
     """
     import laspy
 
-    with laspy.open(io.BytesIO(content)) as file:
+    records = int.from_bytes(content[100:104], "little")
+    if content[24:26] >= b"\1\4":
+        records += int.from_bytes(content[243:247], "little")
+    if _RECORD_BYTES * records > len(content):  # a loop over them would take hours
+        raise ValueError(f"{records} records announced in {len(content)} bytes")
+    # The parallel reader of compressed points believes damaged sizes and takes all memory.
+    with laspy.open(io.BytesIO(content), laz_backend=laspy.LazBackend.Lazrs) as file:
         announced = file.header.point_count
         # Compressed points take a bit or more each, so that a header cannot make memory be filled.
         if announced > 8 * len(content):
