@@ -24,9 +24,9 @@ HEIGHT = {
     "tasks": 5,
     "viz": 5,
 }
-TOP = {"cli", "commands", "parser", "doctor", "__main__"}
-# `recon_fast.load` is the front door of the package; it imports when it is asked for.
-EXCEPTIONS = {("recon_fast", "recon_fast.tasks.embed")}
+TOP = {"api", "cli", "commands", "parser", "doctor", "__main__"}
+# The front door of the package imports when it is asked for.
+EXCEPTIONS = {("recon_fast", "recon_fast.tasks.embed"), ("recon_fast", "recon_fast.api")}
 
 
 def module_of(file: Path) -> str:

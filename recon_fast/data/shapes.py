@@ -222,6 +222,18 @@ class Shapes:
     def __len__(self) -> int:
         return len(self.keys)
 
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """A shape as a dict: `points` float32 [N, 3]; `label` and `caption` where all shapes have them."""
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"index must be below {len(self)}, got {index}")
+        index %= len(self)
+        item: dict[str, Any] = {"points": np.array(self.cloud(index), np.float32)}
+        if self.labels is not None:
+            item["label"] = int(self.labels[index])
+        if self.captions is not None:
+            item["caption"] = self.captions[index]
+        return item
+
     def rows(self, split: Split) -> NDArray[np.int64]:
         """Indices of the shapes of a split: "test" is what is held out, "trainval" all the rest, which "val"
         and "train" share where the layout has a list for validation.

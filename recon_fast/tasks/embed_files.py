@@ -139,6 +139,35 @@ def embed_files(
     return Embedded(out, len(found), dim, time.monotonic() - began)
 
 
+def embed_set(
+    clouds: Sequence[str | Path] | Shapes, config: EmbedConfig | None = None, console: Console | None = None
+) -> FeatureSet:
+    """Features of all clouds of files, folders and packed sets, or of shapes in memory.
+
+    Args:
+        clouds: shapes, or what `recon_fast.tasks.cloud_sets.open_clouds` takes.
+        config: settings.
+        console: where lines and bars go; stderr by default.
+
+    Raises:
+        DataProblems, InputError: as `embed_files`.
+    """
+    config, console = config or EmbedConfig(), console or Console(stderr=True)
+    encoder = open_encoder(config.checkpoint, config, console)
+    encoder.head(config.kind)
+    if isinstance(clouds, Shapes):
+        shapes = clouds
+        read: Iterable[NDArray] = map(shapes.cloud, range(len(shapes)))
+    else:
+        found = open_clouds(clouds, config.data, encoder.least_points, console)
+        shapes, read = found.shapes, found.read(range(len(found)))
+    warn_of_conventions(shapes, encoder, console)
+    features = np.concatenate(list(embed_in_turn(encoder, read, len(shapes), config, console, config.kind)))
+    return FeatureSet(
+        features, shapes.keys, shapes.held_out, shapes.labels, shapes.class_names, shapes.captions
+    )
+
+
 def write_features(
     out: Path, shapes: Shapes, blocks: Iterable[NDArray[np.float32]], attributes: dict[str, Any]
 ) -> int:

@@ -3,7 +3,7 @@
 A run leaves what `recon_fast.training.downstream` says, and confusion.csv and confusion.png.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -124,6 +124,7 @@ def finetune(
     resume: Path | str | None = None,
     console: Console | None = None,
     shapes: Shapes | None = None,
+    loggers: Sequence[Any] = (),
 ) -> FinetuneResult:
     """Fine-tune as `config` says, or train a head, and test; with `resume`, continue bit by bit.
 
@@ -132,8 +133,11 @@ def finetune(
         resume: folder of a run, one of its checkpoints, or "auto"; as `pretrain`.
         console: where lines and progress go; stderr by default.
         shapes: labelled shapes in memory, in place of those that `config.data.path` names.
+        loggers: as `pretrain`.
 
     Raises:
         InputError: anything wrong with the settings, the data, the weights or the disk.
     """
-    return run_task(Classification(config, console, shapes), resume)
+    task = Classification(config, console, shapes)
+    task.loggers = loggers
+    return run_task(task, resume)

@@ -6,7 +6,7 @@ import os
 import socket
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from recon_fast.console import say, warn
-from recon_fast.errors import InputError
+from recon_fast.errors import InputError, first_line
 from recon_fast.files import whole_file
 
 
@@ -71,13 +71,21 @@ class Metrics:
     Args:
         run: folder of the run; metrics.jsonl and tensorboard/ are made there. None writes nothing.
         start_step: lines of later steps, left by a run that was resumed from before them, are dropped.
+        loggers: each gets the numbers of every line, by its method `log(values, step=step)` or as a function.
+            One that fails is said once, and gets no more.
 
     Raises:
-        InputError: the logs cannot be written at the start.
+        InputError: the logs cannot be written at the start, or a logger is none.
     """
 
     def __init__(
-        self, run: Path | None, console: Console, every: int, tensorboard: bool, start_step: int
+        self,
+        run: Path | None,
+        console: Console,
+        every: int,
+        tensorboard: bool,
+        start_step: int,
+        loggers: Sequence[Any] = (),
     ) -> None:
         self.console = console
         self.every = every
@@ -89,6 +97,7 @@ class Metrics:
         self.curves: Curves | None = None
         self.progress: _ProgressAndLine | None = None
         self.last_plain = 0.0
+        self.loggers = [log_function(logger) for logger in loggers]
         if run is None:
             return
         self.path = run / "metrics.jsonl"
@@ -157,9 +166,16 @@ class Metrics:
         return f"{terms}  {means['clouds_per_s']:.0f} clouds/s ({times}){skipped}"
 
     def write(self, step: int, values: dict[str, Any]) -> None:
-        """One JSON line, and the scalars of it for TensorBoard."""
+        """One JSON line, and the scalars of it for TensorBoard and loggers."""
         if self.file is None:
             return
+        scalars = {name: value for name, value in values.items() if isinstance(value, int | float)}
+        for log in list(self.loggers):
+            try:
+                log(dict(scalars), step=step)
+            except Exception as error:  # of somebody else's code, which must not end a run
+                self.loggers.remove(log)
+                warn(self.console, f"log: a logger failed and gets no more: {first_line(error)}")
         self.pending += json.dumps({"step": step, **values}).encode() + b"\n"
         try:
             while self.pending:
@@ -169,7 +185,7 @@ class Metrics:
         if self.curves is None:
             return
         try:
-            self.curves.add(step, {k: v for k, v in values.items() if isinstance(v, int | float)})
+            self.curves.add(step, scalars)
         except OSError as error:
             with suppress(OSError):
                 self.curves.file.close()
@@ -189,6 +205,14 @@ class Metrics:
                     os.fsync(file.fileno())
                 with suppress(OSError):
                     file.close()
+
+
+def log_function(logger: Any) -> Callable[..., Any]:
+    """What a logger is called by: its method `log`, or itself. Raises InputError."""
+    function = getattr(logger, "log", logger)
+    if not callable(function):
+        raise InputError(f"loggers must have a method log(values, step), got {type(logger).__name__}")
+    return function
 
 
 def _step_of(line: str) -> float:

@@ -1,6 +1,6 @@
 """Pretraining: teacher features, a model that learns from them, a probe of what its encoder knows."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -50,6 +50,7 @@ REAL_SHAPES = PACKAGED / "game_models.h5"  # 233 of Kenney's (CC0), to try encod
 class PretrainResult:
     """How a run ended."""
 
+    run: Path
     checkpoint: Path | None  # None of a profile
     before: ProbeResult | None  # encoder at initialisation
     after: ProbeResult | None  # None too where the run was stopped
@@ -63,6 +64,7 @@ def pretrain(
     console: Console | None = None,
     shapes: Shapes | None = None,
     profile_steps: int = 0,
+    loggers: Sequence[Any] = (),
 ) -> PretrainResult:
     """Pretrain as `config` says; with `resume`, continue that run or checkpoint bit by bit.
 
@@ -74,12 +76,13 @@ def pretrain(
         shapes: shapes in memory, in place of those that `config.data.path` names.
         profile_steps: above 0 it only times that many steps, see `recon_fast.training.profile`; the folder of
             the run gets profile/ and no checkpoint.
+        loggers: each gets every line of the log, see `recon_fast.training.metrics.Metrics`.
 
     Raises:
         InputError, SaveFailed, NonFiniteLoss, RankLost: see `recon_fast.training.run.run_task`.
     """
     task = Pretraining(config, console, shapes)
-    task.profile_steps = profile_steps
+    task.profile_steps, task.loggers = profile_steps, loggers
     return run_task(task, resume)
 
 
@@ -208,13 +211,13 @@ class Pretraining(Task[PretrainResult]):
         return {"before": asdict(self.before) if self.before else None}
 
     def ended(self, run: Path, checkpoint: Path | None, stopped_by: str | None) -> PretrainResult:
-        return PretrainResult(checkpoint, self.before, None, stopped_by, self.profile)
+        return PretrainResult(run, checkpoint, self.before, None, stopped_by, self.profile)
 
     def evaluate(self, run: Path, checkpoint: Path | None, step: int, log: Metrics | None) -> PretrainResult:
         try:
             after = self._probe("now")
         except KeyboardInterrupt:
-            return PretrainResult(checkpoint, self.before, None, "SIGINT")
+            return PretrainResult(run, checkpoint, self.before, None, "SIGINT")
         if after is not None and log is not None and self.probe_data is not None:
             log.write(step, after.scores())
             packaged, points = None, self.config.data.num_points
@@ -224,7 +227,7 @@ class Pretraining(Task[PretrainResult]):
                 with self.console.status("probing the encoder that comes with the package"):
                     packaged = probe(other, data, points, self.dtype)
             show_probe(self.console, self.probe_data, self.before, after, packaged)
-        return PretrainResult(checkpoint, self.before, after)
+        return PretrainResult(run, checkpoint, self.before, after)
 
 
 def check_memory(config: ReConConfig, device: torch.device) -> None:

@@ -7,7 +7,7 @@
 import signal
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
@@ -39,7 +39,7 @@ from recon_fast.errors import InputError
 from recon_fast.training.folder import Resumed, check_batch, keep_config, open_run
 from recon_fast.training.loop import Loop, StepValues
 from recon_fast.training.losses import LossModule, averaged, compile_losses, recompute_blocks
-from recon_fast.training.metrics import Metrics
+from recon_fast.training.metrics import Metrics, log_function
 from recon_fast.training.optim import AdamW, num_epochs
 from recon_fast.training.profile import Profile, profile, steps_profiled
 from recon_fast.training.record import RunRecord, describe_data, versions
@@ -69,6 +69,7 @@ class Task(ABC, Generic[R]):
         conventions: of the clouds, as checkpoints state them; set by `prepare`.
         placement: where points and features lie, for run.json; `prepare` may set it.
         profile: what timed steps took; set by `run_task`.
+        loggers: see `recon_fast.training.metrics.Metrics`.
     """
 
     config: Any
@@ -88,6 +89,7 @@ class Task(ABC, Generic[R]):
         self.teacher: dict[str, Any] = {}
         self.placement: dict[str, Any] = {}
         self.profile: Profile | None = None
+        self.loggers: Sequence[Any] = ()
 
     def open_shapes(self, data: DataConfig, parts: bool = False) -> Shapes:
         """The shapes that were given, or those that the settings name."""
@@ -166,6 +168,8 @@ def run_task(task: Task[R], resume: Path | str | None) -> R:
         task.dtype = resolve_precision(config.precision, task.device)
         if rank() > 0:
             task.console = Console(quiet=True)
+        for logger in task.loggers:
+            log_function(logger)
         if task.trains:
             check_batch(config.optim, world_size())
         with open_run(config, resume, task.console) as (run, resumed):
@@ -247,7 +251,7 @@ def _run(task: Task[R], run: Path, resumed: Resumed | None) -> R:
         folder = run if first else None
         described = describe_data(task.shapes, config.data.path) | task.placement if first else {}
         record = RunRecord(folder, device, described, task.teacher, step)
-        log = Metrics(folder, console, config.save.log_every, config.save.tensorboard, step)
+        log = Metrics(folder, console, config.save.log_every, config.save.tensorboard, step, task.loggers)
         stopped, unread = False, list[StepValues]()
         with closing(log), record.running(lambda: loop.step):
             with signals_as_flag() as received, log.showing(total, step), in_step:
