@@ -148,11 +148,11 @@ def test_whole_or_not_at_all(checkpoint, folder, tmp_path, monkeypatch):
 
 def test_what_is_refused(checkpoint, folder, tmp_path):
     (tmp_path / "empty").mkdir()
-    (tmp_path / "a.stl").write_text("solid")
+    (tmp_path / "a.fbx").write_text("solid")
     for sources, message in (
         ([tmp_path / "empty"], "must be a folder with clouds"),
         ([tmp_path / "no.npy"], "clouds must be files or folders, got .*no.npy: no such file"),
-        ([tmp_path / "a.stl"], r"clouds must be files of one kind of .* \.txt, or folders, got .*a\.stl"),
+        ([tmp_path / "a.fbx"], r"clouds must be files of one kind of .* \.txt .*, or folders, got .*a\.fbx"),
     ):
         with pytest.raises(InputError, match=message):
             embed(checkpoint, sources, tmp_path / "out.h5")
