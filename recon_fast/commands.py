@@ -15,6 +15,7 @@ from recon_fast.config import (
     ConvertConfig,
     DoctorConfig,
     EmbedConfig,
+    ExportConfig,
     FewshotConfig,
     FinetuneConfig,
     InspectConfig,
@@ -102,6 +103,11 @@ class Command:
 
 def _print(_command: str, result: object) -> int:
     print(result)
+    return 0
+
+
+def _print_files(_command: str, result: list[Path]) -> int:
+    print(*result, sep="\n")
     return 0
 
 
@@ -311,6 +317,21 @@ COMMANDS: dict[str, Command] = {
             Argument("source", "official .pth, run folder, checkpoint folder or model.safetensors", Path),
             Argument("out", "a folder, for model.safetensors and a report of the keys; a .safetensors file; "
                      "or a .pth file, which the official code loads", Path),
+        ),
+    ),
+    "export": Command(
+        "write an encoder or classifier for use without its code: torch.export, ONNX",
+        "procedural encoder.onnx",
+        ExportConfig,
+        "recon_fast.tasks.export:export",
+        _print_files,
+        "ONNX wants the extra `export`.",
+        common=("kind", "num_heads", "num_group", "group_size", "overwrite"),
+        arguments=(
+            Argument("checkpoint", "procedural, the encoder that comes with the package; run folder, "
+                     "checkpoint folder, model.safetensors or official .pth"),
+            Argument("out", "a .pt2 file for torch.export.load, an .onnx file, or a name without suffix, "
+                     "for both", Path),
         ),
     ),
     "svm": Command(

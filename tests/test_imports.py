@@ -26,7 +26,9 @@ HEIGHT = {
 }
 TOP = {"api", "cli", "commands", "parser", "doctor", "__main__"}
 # The front door of the package imports when it is asked for.
-EXCEPTIONS = {("recon_fast", "recon_fast.tasks.embed"), ("recon_fast", "recon_fast.api")}
+EXCEPTIONS = {
+    ("recon_fast", f"recon_fast.{module}") for module in ("api", "checkpoint.create", "tasks.embed")
+}
 
 
 def module_of(file: Path) -> str:

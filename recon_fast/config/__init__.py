@@ -15,6 +15,7 @@ from recon_fast.config.downstream import (
 from recon_fast.config.frozen import (
     ConvertConfig,
     EmbedConfig,
+    ExportConfig,
     FeatureKind,
     RetrieveConfig,
     SvmConfig,
@@ -34,6 +35,7 @@ __all__ = [
     "DownstreamConfig",
     "EmbedConfig",
     "EncoderConfig",
+    "ExportConfig",
     "FeatureKind",
     "FewshotConfig",
     "FinetuneConfig",

@@ -156,3 +156,24 @@ class ConvertConfig(Settings):
     dtype: Literal["fp32", "fp16"] = "fp32"
     card: str | None = None
     overwrite: bool = False
+
+
+@dataclass(frozen=True)
+class ExportConfig(Settings):
+    """What `recon-fast export` writes.
+
+    Attributes:
+        kind: features as of `recon-fast embed`; null takes the logits of a classifier, else svm.
+        num_heads: attention heads of an official checkpoint, as of `recon-fast convert`.
+        num_group: groups that a cloud is divided into; null takes the checkpoint's.
+        group_size: points of a group; null takes the checkpoint's.
+        overwrite: replace what is there.
+    """
+
+    limits: ClassVar[Limits] = at_least(1, "num_heads", "num_group", "group_size")
+
+    kind: FeatureKind | None = None
+    num_heads: int | None = None
+    num_group: int | None = None
+    group_size: int | None = None
+    overwrite: bool = False

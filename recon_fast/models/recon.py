@@ -97,8 +97,9 @@ class Encoder(nn.Module):
 
     def encode(self, points: Tensor) -> Encoding:
         """Encode whole clouds, points [B, N, 3], nothing masked and no gradient stopped."""
-        groups = group_points(points, self.config)
-        return self(self.tokenizer(groups.neighborhoods), groups.centers, stop_gradient=False)
+        groups, dtype = group_points(points, self.config), self.norm.weight.dtype
+        tokens = self.tokenizer(groups.neighborhoods.to(dtype))
+        return self(tokens, groups.centers.to(dtype), stop_gradient=False)
 
 
 class Reconstruction(nn.Module):

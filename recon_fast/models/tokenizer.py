@@ -131,7 +131,7 @@ class Tokenizer(nn.Module):
             return weight @ mean + bias, ((weight @ cov) * weight).sum(1)
 
         with without_autocast(points):
-            factor, offset = self.lift_norm.fold(len(points), statistics)
+            factor, offset = self.lift_norm.fold(points.shape[0], statistics)
             return factor[:, None] * weight, factor * bias + offset
 
     def _folded_mix(self, lifted: Tensor, whole: Tensor) -> tuple[Tensor, Tensor]:
@@ -153,7 +153,7 @@ class Tokenizer(nn.Module):
             weight = weight_local @ self.local.weight
             bias = self.mix.bias + weight_local @ self.local.bias
             shared = F.linear(whole, weight_whole.to(low), bias.to(low)).to(bias.dtype)  # [BG, 512]
-            factor, offset = self.mix_norm.fold(len(lifted), statistics)
+            factor, offset = self.mix_norm.fold(lifted.shape[0], statistics)
             return factor[:, None] * weight, factor * shared + offset
 
 

@@ -46,7 +46,9 @@ class Classification(DownstreamTask[FinetuneConfig, Classifier, SampledShapes, S
         self.frozen = config.protocol != "full"
 
     def make(self, architecture: ReConConfig) -> Classifier:
-        return build_classifier(self.config, len(self.shapes.class_names), architecture)
+        model = build_classifier(self.config, len(self.shapes.class_names), architecture)
+        model.task["class_names"] = self.shapes.class_names
+        return model
 
     def gather(self, rows: NDArray[np.int64]) -> SampledShapes:
         config = self.config

@@ -59,7 +59,7 @@ def test_training_reaches_every_parameter():
     ("arguments", "message"),
     [
         ((ReConConfig(arch="twotower"), 5), "model.arch must be 'recon' for a classifier, got 'twotower'"),
-        ((TINY_MODEL, 0), "num_classes must be at least 1, got 0"),
+        ((TINY_MODEL, -1), "num_classes must be at least 0, got -1"),
         ((TINY_MODEL, 5, "mlp"), "head must be one of .*, got 'mlp'"),
     ],
 )

@@ -89,6 +89,7 @@ def test_a_frozen_encoder_stays_but_for_the_class_token(tmp_path, pretrained):
     run(config(tmp_path / "run", pretrained, protocol="linear"))
     model = restore(tmp_path / "run" / "best").model
     assert model.task["head"] == "linear"
+    assert model.task["class_names"] == ["ball", "box", "stick"]
     before = restore(pretrained).model.state_dict()
     changed = {
         name for name, value in model.encoder.named_parameters()
