@@ -122,6 +122,11 @@ def run_command(name: str, argv: list[str]) -> int:
         arguments["config"] = given.config
     if given.resume is not None:
         arguments["resume"] = given.resume
+    seeds = arguments.pop("seeds", None)
+    if seeds is not None:
+        from recon_fast.tasks.seeds import run_seeds
+
+        return COMMANDS[name].finish(name, run_seeds(function, given.config, seeds))
     if "console" in signature(function).parameters:
         arguments["console"] = Console(stderr=True)
     return COMMANDS[name].finish(name, function(*given.places, **arguments))

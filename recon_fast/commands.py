@@ -76,7 +76,6 @@ class Command:
         arguments: other arguments.
         recipe: recipe that settings start from; None starts from the defaults of the dataclass.
         resume: what `--resume` takes, for the help; None where a command has nothing to resume.
-        resume_auto: `--resume auto` continues the run in `out` if there is one.
         protocol: the protocol of a classifier, which the command says.
         distributed: processes of torchrun share the work; other commands refuse several.
     """
@@ -91,7 +90,6 @@ class Command:
     arguments: tuple[Argument, ...] = ()
     recipe: str | None = None
     resume: str | None = None
-    resume_auto: bool = True
     protocol: str | None = None
     distributed: bool = False
 
@@ -190,7 +188,7 @@ def results_table(runs: list[Path], config: TableConfig) -> str:
     """What `recon-fast table` prints."""
     from recon_fast.tasks.table import collect, render
 
-    return render(collect(runs, config.published), config.format)
+    return render(collect(runs, config.published, config.best), config.format)
 
 
 _RESUME = "run folder (or its newest checkpoint) to continue; or auto"
@@ -201,6 +199,9 @@ _TRAINING = (
 _READING = ("data.path", "data.kind", "data.num_points", "data.up", "out", "batch_size", "device")
 
 
+SEEDS = Argument(
+    "--seeds", "run for several seeds, as 0..7 or 0,3,5, and print the mean; the same command continues"
+)
 _IN_MEMORY = "Without --data.path, on a procedural set in memory."
 
 
@@ -208,7 +209,7 @@ def _classifier(name: str, help: str, protocol: str) -> Command:
     return Command(
         help, f"--checkpoint runs/pretrain-... --data.path my_clouds --out runs/{name}", FinetuneConfig,
         "recon_fast.tasks.finetune:finetune", _leave_run, _IN_MEMORY, _TRAINING, recipe="classify",
-        resume=_RESUME, protocol=protocol, distributed=True,
+        arguments=(SEEDS,), resume=_RESUME, protocol=protocol, distributed=True,
     )  # fmt: skip
 
 
@@ -238,7 +239,8 @@ COMMANDS: dict[str, Command] = {
         "train a part segmenter from a checkpoint, and test it",
         "--config shapenetpart --checkpoint ckpt.pth --data.path shapenetcore_partanno_...",
         PartsegConfig, "recon_fast.tasks.partseg:partseg", _leave_run, _IN_MEMORY,
-        common=(*_TRAINING, "pictures"),
+        common=_TRAINING,
+        arguments=(SEEDS,),
         recipe="small",
         resume=_RESUME,
         distributed=True,
@@ -252,16 +254,16 @@ COMMANDS: dict[str, Command] = {
         "Folds are the published ones, or drawn from any labelled set.",
         common=("checkpoint", "out", "data.path", "ways", "shots", "folds", "protocol", "optim.epochs",
                 "optim.lr", "seed", "device"),
+        arguments=(SEEDS,),
         recipe="fewshot",
-        resume="run folder to continue",
-        resume_auto=False,
+        resume="run folder to continue; or auto",
     ),
     "table": Command(
         "results of runs in the paper's tables, its numbers beside them",
         "runs/*", TableConfig,
         "recon_fast.commands:results_table",
         _print_table,
-        common=("format", "published"),
+        common=("format", "published", "best"),
         arguments=(Argument("runs", "folders of finished runs, or their result.json", Path, "+"),),
     ),
     "show": Command(
@@ -342,6 +344,7 @@ COMMANDS: dict[str, Command] = {
         _print_run,
         _IN_MEMORY,
         common=("checkpoint", *_READING, "k", "seed"),
+        arguments=(SEEDS,),
     ),
     "zeroshot": Command(
         "classify shapes by the texts of their classes",

@@ -76,8 +76,6 @@ def parse(name: str, argv: list[str]) -> Given:
     config: Any = command.config(**{field.name: settings[field.name] for field in fields(command.config)})
     if command.protocol and config.protocol != command.protocol:
         raise InputError(f"protocol is said by the command: `recon-fast {config.protocol}`, got --protocol")
-    if resume == "auto" and not command.resume_auto:
-        raise InputError("resume must name the folder of a run, got auto")
     if resume == "auto" and config.out is None:
         raise InputError("resume auto needs the folder of the run: --out RUN")
     if options.get("profile_steps", 0) < 0:

@@ -205,10 +205,10 @@ def test_wrong_official_checkpoints_are_refused_by_name(tmp_path):
     )
     refused(changed(), "model.dim must be a multiple of model.num_heads, got 24 and 5", num_heads=5)
     torch.save({"fc.weight": torch.zeros(3)}, path)
-    refused(path, "must hold ReCon weights such as norm.weight, got fc.weight", **sizes)
+    refused(path, "must hold ReCon weights such as blocks.blocks.0.norm1.weight, got fc.weight", **sizes)
     refused(
         tmp_path / "absent.pth",
-        "checkpoint must be a file, a folder with model.safetensors, a run's folder or",
+        "checkpoint must be a file, a folder with one, a run's folder or",
     )
 
 

@@ -19,7 +19,7 @@ from recon_fast.config.frozen import EmbedConfig
 from recon_fast.errors import InputError
 from recon_fast.models import Classifier, ReCon
 from recon_fast.tasks.embed_files import embed_files, is_feature_file, read_features
-from recon_fast.tasks.table import read_result
+from recon_fast.tasks.table import merged
 from recon_fast.teachers.weights import read_state
 from recon_fast.training.pretrain import pretrain
 from recon_fast.viz.run_page import read_run
@@ -292,7 +292,7 @@ def test_a_run_whose_records_lie_is_read_as_far_as_it_goes(run, name, text):
         assert main(["pretrain", "--resume", str(run)]) == 2
     if name == "result.json":
         with pytest.raises(InputError, match=r"result\.json must be the result of a run"):
-            read_result(run)
+            merged([run])
 
 
 @pytest.mark.parametrize(
@@ -309,7 +309,7 @@ def test_a_run_whose_records_lie_is_read_as_far_as_it_goes(run, name, text):
 def test_results_that_lie(tmp_path, result):
     (tmp_path / "result.json").write_text(json.dumps(result))
     with pytest.raises(InputError, match=r"result\.json must be the result of a run: "):
-        read_result(tmp_path)
+        merged([tmp_path])
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,6 @@
 """Weights on disk: ours as safetensors, and interchange with the official ReCon checkpoints.
 
-Nothing here unpickles objects: a checkpoint that holds anything but tensors and plain values is refused.
+Nothing here unpickles objects: of a checkpoint that holds more than tensors and plain values, these are kept.
 `recon_fast.checkpoint.restore` builds models from them.
 """
 

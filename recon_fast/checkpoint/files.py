@@ -4,13 +4,13 @@ import json
 import pickle
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -21,14 +21,31 @@ from recon_fast.files import is_torchscript
 from recon_fast.models import AnyModel
 from recon_fast.schema import instead
 
-_numpy_scalar = np.float64(0).__reduce__()[0]
-# What numpy scalars among an official checkpoint's metrics unpickle through; none of it runs foreign code.
-_NUMPY_SCALARS: list[Any] = [
-    (_numpy_scalar, "numpy.core.multiarray.scalar"),
-    _numpy_scalar,
-    np.dtype,
-    *(type(np.dtype(t)) for t in (np.float64, np.float32, np.int64, np.int32)),
-]
+_ALONE = "keep its weights alone, as docs/checkpoints.md shows"
+_MOST = 100  # classes that a file may name
+# What no checkpoint needs: a file that names one of these was made to run code.
+_HOSTILE = re.compile(
+    r"builtins\.(eval|exec|compile|open|__import__)$|(os|posix|nt|sys|subprocess|commands|runpy|importlib|socket)\."
+    r"|torch\.storage\._load_from_bytes$"
+)
+_STATED = re.compile(r"numpy\b|functools\.partial$")  # their objects take a state that is no dict
+
+
+class _Emptied:
+    """Stands for a class or function that a checkpoint names: a call gives an empty dict."""
+
+    def __new__(cls, *_: Any, **__: Any) -> Any:
+        return OrderedDict()  # the only type beside dict whose items and attributes torch lets a file set
+
+
+class _Ignored:
+    """Likewise, of numpy: takes any arguments and any state, and keeps nothing."""
+
+    def __init__(self, *_: Any) -> None:
+        pass
+
+    def __setstate__(self, _: Any) -> None:
+        pass
 
 
 def weights_metadata(
@@ -74,28 +91,55 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
 
 
-def read_torch_file(path: str | Path) -> Any:
-    """The contents of a torch or safetensors file, without running code from it. Raises InputError."""
+def read_torch_file(path: str | Path) -> tuple[Any, list[str]]:
+    """The contents of a torch or safetensors file, without running code from it.
+
+    Tensors and plain values are kept. Objects of any class, such as an argparse.Namespace, are not made; an
+    empty dict or a blank object is in their place.
+
+    Returns:
+        The contents, and the names of the classes and functions that were passed over.
+
+    Raises:
+        InputError: no such file, a damaged one, or one that was made to run code.
+    """
     path = Path(path)
     if not path.is_file():
         raise InputError(f"checkpoint must be a file, got {path}")
     if path.suffix == ".safetensors":
-        return read_tensors(path)
+        return read_tensors(path), []
     hint = instead(path)
     if is_torchscript(path):
         hint = "; it is a TorchScript archive, which holds code: take the .safetensors file of the same model"
     if hint or path.stat().st_size == 0:
         raise InputError(f"checkpoint {path} must hold only tensors{hint or '; it is empty'}")
-    try:
-        with torch.serialization.safe_globals(_NUMPY_SCALARS), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Detected pickle protocol")  # the outcome says what matters
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        reason = re.search(r"GLOBAL (\S+)", str(error))
-        what = f"{reason[1]}, which could run code" if reason else "something that is no plain tensor"
-        raise InputError(f"checkpoint {path} must hold only tensors and plain values, got {what}") from error
-    except Exception as error:  # zip, tensor and format errors of a damaged file have no common type
-        raise InputError(f"checkpoint {path} cannot be read: {first_line(error)}") from error
+    passed_over: list[str] = []
+    while True:
+        stand_ins: list[Any] = [(_Ignored if _STATED.match(name) else _Emptied, name) for name in passed_over]
+        try:
+            with torch.serialization.safe_globals(stand_ins), warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "Detected pickle protocol")  # the outcome says what matters
+                return torch.load(path, map_location="cpu", weights_only=True), passed_over
+        except pickle.UnpicklingError as error:  # torch names the first class that it does not know
+            found = re.search(r"GLOBAL (\S+)", str(error))
+            name = "" if found is None else found[1] if "." in found[1] else f"builtins.{found[1]}"
+            if name and not _HOSTILE.match(name) and name not in passed_over and len(passed_over) < _MOST:
+                passed_over.append(name)
+                continue
+            what = f"{name}, which could run code" if name else "something that is no plain tensor"
+            beside = f", beside objects of {some(passed_over)}: {_ALONE}" if passed_over else ""
+            wanted = f"checkpoint {path} must hold only tensors and plain values"
+            raise InputError(f"{wanted}, got {what}{beside}") from error
+        except Exception as error:  # zip, tensor and format errors of a damaged file have no common type
+            beside = f", beside objects of {some(passed_over)}: {_ALONE}" if passed_over else ""
+            raise InputError(f"checkpoint {path} cannot be read: {first_line(error)}{beside}") from error
+
+
+def some(names: Iterable[str], most: int = 4) -> str:
+    """Names as text, the first few of many."""
+    names = list(names)
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 @dataclass
@@ -107,11 +151,13 @@ class LoadReport:
     unexpected: list[str] = field(default_factory=list)  # in the checkpoint, unknown to models of its kind
     other: list[str] = field(default_factory=list)  # of parts that this model has not, such as the decoder
     teachers: int = 0  # tensors of frozen teachers that were passed over
+    notes: list[str] = field(default_factory=list)  # what else of the file was passed over
 
     def __str__(self) -> str:
         text = f"{len(self.loaded)} loaded, {len(self.missing)} missing, {len(self.unexpected)} unexpected"
         text += f", {len(self.other)} of parts that the model has not" if self.other else ""
-        return text + (f", {self.teachers} of frozen teachers passed over" if self.teachers else "")
+        text += f", {self.teachers} of frozen teachers passed over" if self.teachers else ""
+        return "; ".join([text, *self.notes])
 
 
 def match(

@@ -1,14 +1,21 @@
 """Official ReCon checkpoints: their names for our tensors, what they are of, and how they are loaded."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from recon_fast.checkpoint.files import LoadReport, load_weights, match, read_tensors, read_torch_file
+from recon_fast.checkpoint.files import (
+    LoadReport,
+    load_weights,
+    match,
+    read_tensors,
+    read_torch_file,
+    some,
+)
 from recon_fast.config import ReConConfig
 from recon_fast.errors import InputError
 from recon_fast.models import AnyModel
@@ -45,7 +52,14 @@ _DOWNSTREAM = [
 _CONVOLUTION = re.compile(
     r"((first|second)_conv\.[03]|increase_dim\.0|label_conv\.0|mlp_convs\.\d|^convs\d)\.weight$"
 )
-_CONTAINERS = ("base_model", "model", "model_state_dict", "state_dict")
+_BLOCK = "blocks.blocks.0.norm1.weight"  # every official encoder has it
+# It or our own name for it, after what wrappers of the model put in front.
+_ENCODER_KEY = re.compile(
+    rf"(|.*?\.)(?:(?:(?:MAE|Dis)_encoder\.)?{re.escape(_BLOCK)}|(?P<own>encoder\.blocks\.0\.norm1\.weight))"
+)
+# What torch's wrappers of a part of a model put into names.
+_WRAPPED = re.compile(r"\b(module|_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
+_AVERAGED = re.compile(r"(?<![a-z])ema(?![a-z])")
 _ENCODER = "MAE_encoder."  # in front of the encoder's names, in pretraining only
 _TEACHER = re.compile(r"^(img_encoder|text_encoder)\.")
 # What official models hold beside the encoder.
@@ -82,33 +96,86 @@ class Official(NamedTuple):
     """The tensors of an official checkpoint."""
 
     where: str  # what errors call it
-    state: dict[str, Tensor]  # by official names, without "module."
+    state: dict[str, Tensor]  # by official names, without what wrappers put in front
+    notes: list[str]  # what of the file was passed over, for people
+    own: bool  # the names were ours
+
+
+class _Found(NamedTuple):
+    """A state dict with an encoder, somewhere in a checkpoint."""
+
+    at: str  # the keys that lead to it, and the prefix
+    prefix: str  # of its names
+    own: bool
+    state: dict[str, Any]
+    weight: int  # where a tensor of it lies
+
+
+def _encoders(content: Any, at: str = "", depth: int = 3) -> Iterator[_Found]:
+    """Every state dict with an encoder in dicts of dicts."""
+    if not isinstance(content, Mapping):
+        return
+    state = {_WRAPPED.sub("", key): content[key] for key in content if isinstance(key, str)}
+    for prefix, match_ in {m[1]: m for key in state if (m := _ENCODER_KEY.fullmatch(key))}.items():
+        value = state[match_[0]]
+        if isinstance(value, Tensor):
+            weight = value.data_ptr() if value.layout == torch.strided else id(value)
+            yield _Found(f"{at}{prefix}".removesuffix("."), prefix, match_["own"] is not None, state, weight)
+    for key in state if depth else ():
+        yield from _encoders(state[key], f"{at}{key}.", depth - 1)
+
+
+def _choose(where: str, found: list[_Found]) -> tuple[_Found, list[str]]:
+    """The one model of a checkpoint, or the moving average beside it; and what to say of the others."""
+    averaged = [one for one in found if _AVERAGED.search(one.at)]
+    if len(found) > 1 and len(averaged) != 1:
+        raise InputError(
+            f"{where} must hold one model, got {some(one.at or 'its top level' for one in found)}: write the "
+            "one you want to a file of its own, as docs/checkpoints.md shows"
+        )
+    chosen = (averaged or found)[0]
+    others = [one.at or "the top level" for one in found if one is not chosen]
+    return chosen, [f"took {chosen.at}, the moving average, not {some(others)}"] if others else []
 
 
 def read_official(source: str | Path | Mapping[str, Any]) -> Official:
     """The tensors of a checkpoint file (torch or safetensors), of its contents, or of a state dict.
 
-    Raises InputError for an unreadable file, one that could run code, or no tensors.
+    They may lie in dicts of any names. What DataParallel, torch.compile, Lightning and other wrappers put in
+    front of names ("module.", "_orig_mod.", "model.") is taken off. Of weights and their moving average (a
+    key with "ema"), the average is taken.
+
+    Raises:
+        InputError: a file that cannot be read or was made to run code; no encoder, or several.
     """
-    where, state = "the given state dict", source
+    where, content, notes = "the given state dict", source, list[str]()
     if isinstance(source, str | Path):
-        where, state = str(source), read_torch_file(source)
-    if isinstance(state, Mapping):
-        state = next((state[key] for key in _CONTAINERS if isinstance(state.get(key), Mapping)), state)
+        where = str(source)
+        content, passed_over = read_torch_file(source)
+        classes = [name for name in passed_over if not name.startswith("numpy.")]
+        notes += [f"objects of {some(classes)} passed over"] if classes else []
+    found = list({one.weight: one for one in _encoders(content)}.values())
+    if not found:
+        got = type(content).__name__
+        if isinstance(content, Mapping):
+            got = some(map(str, content)) or "nothing"
+        got = "; ".join([got, *notes])
+        raise InputError(f"{where} must hold ReCon weights such as {_BLOCK}, got {got}")
+    (_, prefix, own, state, _), others = _choose(where, found)
     tensors = {
-        key.removeprefix("module."): value
-        for key, value in (state.items() if isinstance(state, Mapping) else ())
-        if isinstance(key, str) and isinstance(value, Tensor)
+        key.removeprefix(prefix): torch.Tensor.detach(value)
+        for key, value in state.items()
+        if isinstance(value, Tensor)
     }
-    if not tensors:
-        got = f"{type(state).__name__} without tensors that have names"
-        raise InputError(f"{where} must hold a state dict, got {got}")
+    if own:
+        downstream = not any(key.startswith("reconstruction.") for key in tensors)
+        tensors = {official_name(key, downstream): value for key, value in tensors.items()}
     for key, value in tensors.items():
         held = 0 if value.is_meta or value.layout != torch.strided else value.untyped_storage().nbytes()
         if value.is_complex() or value.is_quantized or held < value.numel() * value.element_size():
             got = f"{value.dtype} {tuple(value.shape)}, {value.layout} on {value.device}, in {held} bytes"
             raise InputError(f"{key} of {where} must be an ordinary tensor of real numbers, got {got}")
-    return Official(where, tensors)
+    return Official(where, tensors, others + notes, own)
 
 
 def match_official(
@@ -136,6 +203,7 @@ def match_official(
         official.where, state, model, names, lambda key: key in every or bool(_PARTS.match(key))
     )
     report.teachers = sum(bool(_TEACHER.match(key)) for key in official.state)
+    report.notes = official.notes
     return update, report
 
 
@@ -143,7 +211,7 @@ def load_official(source: str | Path | Mapping[str, Any], model: AnyModel) -> Lo
     """Load official ReCon weights into a model of the checkpoint's sizes.
 
     Args:
-        source: as of `read_official`. Keys may start with "module."; frozen teachers are passed over.
+        source: as of `read_official`; frozen teachers are passed over.
         model: changed in place; untouched where InputError is raised.
 
     Returns:
@@ -167,7 +235,7 @@ def infer_architecture(
     does (`skip_near_origin`): the weights were trained so. Raises InputError for no ReCon checkpoint, or
     heads that are neither given nor known.
     """
-    where, state = official
+    where, state = official.where, official.state
     prefix = _ENCODER if any(key.startswith(_ENCODER) for key in state) else ""
 
     def size(key: str, axis: int = 0) -> int | None:
@@ -187,7 +255,10 @@ def infer_architecture(
     num_heads = num_heads or _HEADS.get(dim)
     if num_heads is None:
         known = ", ".join(map(str, _HEADS))
-        raise InputError(f"num_heads must be given for a width that is none of {known}, got {dim} in {where}")
+        raise InputError(
+            f"num_heads must be given for a width that is none of {known}, got {dim} in {where}: "
+            "`recon-fast convert` takes --num_heads and writes a file that states it"
+        )
 
     task: dict[str, Any] = {"kind": "pretrain"}
     last_head = max((key for key in state if re.match(r"cls_head_finetune\.\d\.weight$", key)), default=None)
@@ -210,7 +281,7 @@ def infer_architecture(
         image_dim=size("img_proj.weight"),
         text_dim=size("text_proj.weight"),
         single_modal="cls_proj.0.weight" in state,
-        skip_near_origin=True,
+        skip_near_origin=not official.own,
     )
     return config, task
 

@@ -6,9 +6,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from recon_fast.checkpoint.files import LoadReport, load_weights, match_own, open_tensors, refuse_unfit
+from recon_fast.checkpoint.files import (
+    LoadReport,
+    load_weights,
+    match_own,
+    open_tensors,
+    refuse_unfit,
+    some,
+)
 from recon_fast.checkpoint.official import infer_architecture, match_official, read_official
-from recon_fast.checkpoint.training import find_checkpoint
+from recon_fast.checkpoint.training import find_checkpoint, list_checkpoints
 from recon_fast.config import ReConConfig
 from recon_fast.config.model import SHIPPED
 from recon_fast.errors import InputError
@@ -16,6 +23,7 @@ from recon_fast.models import AnyModel, Classifier, PartSegmenter, build_model
 from recon_fast.schema import parse_json
 
 WEIGHTS = "model.safetensors"
+_SUFFIXES = (".pth", ".pt", ".ckpt", ".bin", ".tar", ".safetensors")  # of files of weights
 PACKAGED = Path(__file__).parents[1] / "shipped"  # encoders that come with the package, NAME.safetensors
 SHIPPED_FILE = PACKAGED / f"{SHIPPED}.safetensors"
 OFFICIAL_CONVENTIONS = {"up": "y", "scale": "unit sphere", "points": 1024}  # of ShapeNet55, pretraining
@@ -32,23 +40,36 @@ class Restored:
     file: Path | None  # where the weights lie; None for weights at random
     conventions: dict[str, Any]  # of the clouds it was trained on, see `training_conventions`; {} if unknown
 
+    @property
+    def notes(self) -> list[str]:
+        """What of the file was passed over, in lines for people."""
+        return [f"{self.file}: {note}" for note in self.report.notes] if self.report else []
+
 
 def find_weights(path: str | Path) -> Path:
-    """The file that `path` names: itself, the model.safetensors in it, that of its newest checkpoint, or an
-    encoder that comes with the package.
+    """The file that `path` names: itself, the model.safetensors in it, that of its newest checkpoint, the one
+    file of weights in it, or an encoder that comes with the package.
     """
     path = Path(path).expanduser()
     if path.is_file():
         return path
     if (path / WEIGHTS).is_file():
         return path / WEIGHTS
-    if (path / "checkpoints").is_dir():
+    inner = path / "checkpoints"
+    files = sorted(file for folder in (path, inner) for file in folder.glob("*") if file.suffix in _SUFFIXES)
+    if inner.is_dir() and (list_checkpoints(path) or not files):
         return find_checkpoint(path)[0] / WEIGHTS
+    if len(files) > 1:
+        raise InputError(
+            f"checkpoint must be one file of {path}, which has {some(file.name for file in files)}"
+        )
+    if files:
+        return files[0]
     packaged = {file.stem: file for file in PACKAGED.glob("*.safetensors")}
     if str(path) in packaged:
         return packaged[str(path)]
     raise InputError(
-        f"checkpoint must be a file, a folder with {WEIGHTS}, a run's folder or one of "
+        "checkpoint must be a file, a folder with one, a run's folder or one of "
         f"{', '.join(sorted(packaged))}, got {path}"
     )
 
@@ -172,7 +193,7 @@ def restore(
     refuse_unfit(file, [key for key in report.missing if partial or not key.startswith(_DECODER)], [])
     model.load_state_dict(update, strict=False)
     _regroup(model, num_group, group_size)
-    return Restored(model, None, report, file, dict(OFFICIAL_CONVENTIONS))
+    return Restored(model, None, report, file, {} if official.own else dict(OFFICIAL_CONVENTIONS))
 
 
 def _regroup(model: AnyModel, num_group: int | None, group_size: int | None) -> None:

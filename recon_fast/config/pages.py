@@ -100,10 +100,12 @@ class TableConfig(Settings):
     Attributes:
         format: of the table.
         published: the paper's numbers too.
+        best: of runs that differ in the seed alone, the best, and of how many, in place of their mean.
     """
 
     format: Literal["markdown", "csv", "latex"] = "markdown"
     published: bool = True
+    best: bool = False
 
 
 @dataclass(frozen=True)

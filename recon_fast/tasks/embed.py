@@ -1,6 +1,7 @@
 """Features of clouds from any checkpoint: check, normalise, sample, encode in batches."""
 
 import hashlib
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby, islice
@@ -43,6 +44,7 @@ class PointEncoder:
         model: `ReCon`, `TwoTower`, `Classifier` or `PartSegmenter`, on `device`.
         teacher: what the checkpoint says of its frozen teachers; None if nothing.
         report: what an official checkpoint held; None for one of ours.
+        notes: what of the file was passed over, in lines for people.
         file: where the weights lie; None for weights at random.
         conventions: of the clouds it was trained on, see `training_conventions`; {} if unknown.
         device: where it runs.
@@ -51,7 +53,7 @@ class PointEncoder:
 
     def __init__(self, restored: Restored, device: torch.device, dtype: torch.dtype) -> None:
         self.model = restored.model.to(device).eval()
-        self.teacher, self.report = restored.teacher, restored.report
+        self.teacher, self.report, self.notes = restored.teacher, restored.report, restored.notes
         self.file, self.conventions = restored.file, restored.conventions
         self.device, self.dtype = device, dtype
 
@@ -266,9 +268,19 @@ def load(
     """
     if precision not in ("auto", "fp32", "bf16"):
         raise InputError(f"precision must be auto, fp32 or bf16, got {precision!r}")
-    where = resolve_device(device or "auto")
-    restored = restore(path, num_heads=num_heads, num_group=num_group, group_size=group_size)
-    return PointEncoder(restored, where, resolve_precision(precision, where))
+    sizes = {"num_heads": num_heads, "num_group": num_group, "group_size": group_size}
+    encoder = open_checkpoint(path, device or "auto", precision, **sizes)
+    for note in encoder.notes:
+        warnings.warn(note, stacklevel=2)
+    return encoder
+
+
+def open_checkpoint(
+    path: str | Path, device: str, precision: Literal["auto", "fp32", "bf16"], **sizes: int | None
+) -> PointEncoder:
+    """As `load`, which warns of what was passed over; here the caller says the encoder's `notes`."""
+    where = resolve_device(device)
+    return PointEncoder(restore(path, **sizes), where, resolve_precision(precision, where))
 
 
 _CHUNK = 4  # batches that are handed to the encoder at once, which sorts their clouds by size
@@ -283,7 +295,9 @@ def open_encoder(checkpoint: str | None, config: EncodingConfig, console: Consol
     """
     given = {name: getattr(config.model, name) for name in ("num_heads", "num_group", "group_size")}
     if checkpoint not in UNTRAINED:
-        return load(checkpoint, config.device, config.precision, **given)
+        encoder = open_checkpoint(checkpoint, config.device, config.precision, **given)
+        warn(console, *encoder.notes)
+        return encoder
     warn(console, "the encoder is untrained: its numbers are what training has to beat")
     architecture = untrained_architecture(config.model.size)
     architecture = replace(architecture, **{name: value for name, value in given.items() if value})

@@ -54,7 +54,7 @@ def fewshot(
 
     Args:
         config: settings.
-        resume: folder of the run.
+        resume: folder of the run, or "auto": that of `config.out` if it was begun.
         console: where lines and progress go; stderr by default.
         shapes: labelled shapes to draw episodes from, in place of those that `config.data.path` names.
 
@@ -67,7 +67,7 @@ def fewshot(
         accuracies: dict[tuple[int, int], list[float]] = {}
         warnings: list[str] = []
         settings = [(way, shot) for way in config.ways for shot in config.shots]
-        with keep_config(run, config) if resume is None else nullcontext():
+        with nullcontext() if (run / "config.yaml").is_file() else keep_config(run, config):
             for way, shot in settings:  # what cannot be drawn or built leaves no folder
                 episode(way, shot, 0)
             make = partial(build_classifier, config, max(config.ways))
@@ -126,11 +126,14 @@ def fewshot(
 @contextmanager
 def _run(config: FewshotConfig, resume: Path | str | None, console: Console) -> Iterator[Path]:
     """The folder of the run, locked meanwhile; one that is continued must be of the same settings."""
+    if resume == "auto":
+        begun = config.out is not None and (Path(config.out).expanduser() / "config.yaml").is_file()
+        resume = config.out if begun else None
     if resume is None:
         with open_run(config, None, console) as (run, _):
             yield run
     else:
-        run = Path(resume)
+        run = Path(resume).expanduser()
         if not (run / "config.yaml").is_file():
             raise InputError(f"resume must name the folder of a few-shot run, got {run}")
         check_same_config(read_yaml(run / "config.yaml"), config.to_dict(), run)

@@ -2,12 +2,14 @@
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypedDict
 
+from recon_fast.config.compare import FREE_OF_SEEDS, settings_but
 from recon_fast.errors import InputError
-from recon_fast.schema import read_json
+from recon_fast.schema import read_json, read_yaml
 
 TASKS = {
     "finetune": "Fine-tuning, accuracy in %",
@@ -42,58 +44,110 @@ class Row(NamedTuple):
     run: str  # or whose number it is
 
 
-def read_result(run: Path) -> list[Row]:
-    """The lines of a run's result.json. Raises InputError if it has none that can be read."""
-    file = run / "result.json" if run.is_dir() else run
-    if not file.is_file():
-        raise InputError(f"run must be the folder of a finished run, with a result.json, got {run}")
-    result: dict[str, Any] = read_json(file, _Result, "the result of a run")
+def merged(runs: Sequence[Path], best: bool = False) -> list[Row]:
+    """The lines of runs that differ in the seed alone: the mean of their results, or the best of them.
+
+    Raises:
+        InputError: one has no result.json that can be read.
+    """
+    results = []
+    for run in runs:
+        file = run / "result.json" if run.is_dir() else run
+        if not file.is_file():
+            raise InputError(f"run must be the folder of a finished run, with a result.json, got {run}")
+        results.append(read_json(file, _Result, "the result of a run"))
+        try:
+            _rows(results[-1:], "", best)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise InputError(f"{file} must be the result of a run: {error!r}") from error
+    others = f" and {len(runs) - 1} more" if len(runs) > 1 else ""
     try:
-        return _rows(result, str(run))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{file} must be the result of a run: {error!r}") from error
+        return _rows(results, f"{runs[0]}{others}", best)
+    except LookupError as error:
+        raise InputError(f"{runs[0]}{others} must be runs of one kind: {error!r}") from error
 
 
-def _rows(result: dict[str, Any], run: str) -> list[Row]:
+def _rows(results: list[dict[str, Any]], run: str, best: bool) -> list[Row]:
+    result = results[0]
     task, data = result["task"], result["data"]
     chosen_by = result.get("selected_on") or ""
     start = "" if result.get("checkpoint") else "random initialisation"
+
+    def number(key: str, digits: int = 1) -> str:
+        return _number([one[key] for one in results], digits, best)
+
     if task == "fewshot":
-        return [
-            Row(
-                task,
-                f"{data} {s['way']} way {s['shot']} shot",
-                f"{s['mean']:.1f} ± {s['deviation']:.1f}",
-                chosen_by,
-                _joined(result.get("protocol", ""), start),
-                run,
-            )
-            for s in result["settings"]
-        ]
+        rows = []
+        for i, s in enumerate(result["settings"]):
+            text = f"{s['mean']:.1f} ± {s['deviation']:.1f}"
+            if len(results) > 1:
+                text = _number([one["settings"][i]["mean"] for one in results], 1, best)
+            note = _joined(result.get("protocol", ""), start)
+            rows.append(Row(task, f"{data} {s['way']} way {s['shot']} shot", text, chosen_by, note, run))
+        return rows
     if task == "partseg":
-        text = f"{result['instance_miou']:.1f}"
-        note = _joined(f"class mIoU {result['class_miou']:.1f}", start)
+        text = number("instance_miou")
+        note = _joined(f"class mIoU {number('class_miou')}", start)
     elif task == "retrieve":
-        text = f"{result['recall_at_1']:.1f}"
+        text = number("recall_at_1")
         note = _joined(f"chance {result['chance']:.1f}", start)
     else:
-        text = f"{result['accuracy']:.2f}"
-        voted = result.get("voted_accuracy")
-        note = _joined("" if voted is None else f"{voted:.2f} voted", result.get("note", ""), start)
+        text = number("accuracy", 2)
+        voted = "" if result.get("voted_accuracy") is None else f"{number('voted_accuracy', 2)} voted"
+        own = result.get("note", "")
+        if len(results) > 1 and "knn" in result:
+            own = f"kNN {_number([one['knn']['accuracy'] for one in results], 2, best)}"
+        note = _joined(voted, own, start)
     return [Row(task, data, text, chosen_by, note, run)]
+
+
+def _number(values: list[float], digits: int, best: bool) -> str:
+    """A number as text; of several, their mean, sample deviation and count, or the best."""
+    if len(values) == 1:
+        return f"{values[0]:.{digits}f}"
+    if best:
+        return f"{max(values):.{digits}f} (best of {len(values)})"
+    mean = sum(values) / len(values)
+    deviation = (sum((value - mean) * (value - mean) for value in values) / (len(values) - 1)) ** 0.5
+    return f"{mean:.{digits}f} ± {deviation:.{digits}f} ({len(values)} seeds)"
 
 
 def _joined(*texts: str) -> str:
     return "; ".join(text for text in texts if text)
 
 
-def collect(runs: list[Path], published: bool = True) -> list[Row]:
+def _groups(runs: Sequence[Path]) -> list[list[Path]]:
+    """Runs by their settings; those of a group differ in the seed, and in no setting that a result is of."""
+    groups: dict[Any, list[Path]] = {}
+    seen: Counter[Any] = Counter()
+    for run in runs:
+        file = (run if run.is_dir() else run.parent) / "config.yaml"
+        if not file.is_file():
+            groups[run] = [run]
+            continue
+        config = read_yaml(file)
+        settings, seed = repr(settings_but(FREE_OF_SEEDS, config)), repr(config.get("seed"))
+        seen[settings, seed] += 1  # the second run of a seed is of another group
+        groups.setdefault((settings, seen[settings, seed]), []).append(run)
+    return list(groups.values())
+
+
+def collect(runs: Sequence[Path], published: bool = True, best: bool = False) -> list[Row]:
     """Lines of all runs by task, each task's published ones after them.
+
+    Args:
+        runs: folders of runs, folders of seeds, or files result.json.
+        published: the paper's lines too.
+        best: as of `merged`; runs that differ in the seed alone are one line.
 
     Raises:
         InputError: a run without a result.
     """
-    rows = [row for run in runs for row in read_result(run)]
+    single: list[Path] = []
+    for run in runs:
+        seeds = [file.parent for file in run.glob("seed-*/result.json")]
+        single += sorted(seeds, key=lambda seed: (len(seed.name), seed.name)) or [run]
+    rows = [row for group in _groups(single) for row in merged(group, best)]
     tasks = dict.fromkeys(row.task for row in rows)
     if published:
         rows += [row for row in PUBLISHED if row.task in tasks]

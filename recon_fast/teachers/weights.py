@@ -158,7 +158,7 @@ def read_state(file: Path) -> dict[str, "torch.Tensor"]:
 
     wanted = f"weight file {file} must be a whole .safetensors file or a torch file of tensors only"
     try:
-        content = read_torch_file(file)
+        content, _ = read_torch_file(file)
     except InputError as error:
         raise InputError(f"{wanted}: {error}") from error
     for key in ("state_dict_ema", "model_ema", "state_dict", "model"):

@@ -151,6 +151,7 @@ class DownstreamTask(Task[DownstreamResult[S]], Generic[C, M, D, S]):
         config, (kind, name) = self.config, self.kind
         assert config.checkpoint is not None
         restored = restore(config.checkpoint)
+        warn(self.console, *restored.notes)
         known = restored.model.config.num_group, restored.model.config.group_size
         wanted = config.model.num_group, config.model.group_size or known[1]
         if known != wanted:

@@ -3,7 +3,7 @@
 import json
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,6 +16,7 @@ from rich.console import Console
 
 from recon_fast.checkpoint.training import find_checkpoint, list_checkpoints
 from recon_fast.config import OptimConfig, PretrainConfig, RetrieveConfig, SvmConfig, ZeroShotConfig
+from recon_fast.config.compare import settings_but
 from recon_fast.config.downstream import DownstreamConfig
 from recon_fast.console import warn
 from recon_fast.data.batches.stream import VERSION
@@ -142,21 +143,15 @@ def _read(file: Path) -> _Owner | None:
         return None
 
 
-def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings as {"optim.lr": ...}."""
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat
-
-
-def check_same_config(old: dict[str, Any], new: dict[str, Any], checkpoint: Path) -> None:
-    """Raise unless all settings that a result depends on are the same."""
-    old, new = flatten(json.loads(json.dumps(old))), flatten(json.loads(json.dumps(new)))
+def check_same_config(
+    old: dict[str, Any], new: dict[str, Any], checkpoint: Path, free: Sequence[str] = _FREE_ON_RESUME
+) -> None:
+    """Raise unless all settings that a result depends on are the same, which are all that are not `free`."""
+    old, new = settings_but(free, old), settings_but(free, new)
     changed = [
-        f"{key} was {old[key]}, is {new.get(key)}"
-        for key in sorted(old)  # a setting that is newer than the checkpoint had its default
-        if old[key] != new.get(key) and not any(key == f or key.startswith(f"{f}.") for f in _FREE_ON_RESUME)
+        f"{key} was {value}, is {new.get(key)}"
+        for key, value in old.items()  # a setting that is newer than the checkpoint had its default
+        if value != new.get(key)
     ]
     if changed:
         raise InputError(f"resume must keep the settings of {checkpoint}: {'; '.join(changed)}")
@@ -272,11 +267,13 @@ def check_batch(config: OptimConfig, processes: int) -> None:
 
 
 @contextmanager
-def keep_config(run: Path, config: RunConfig) -> Iterator[None]:
-    """Put the resolved config into the folder of the run when the block ends; if it fails, leave nothing."""
+def keep_config(run: Path, config: RunConfig, **more: str) -> Iterator[None]:
+    """Put the resolved config, and more, into the folder of the run when the block ends; if it fails, leave
+    nothing.
+    """
     with whole_file(run / _CONFIG) as aside:
         try:
-            text = yaml.safe_dump({**config.to_dict(), "out": str(run)}, sort_keys=False)
+            text = yaml.safe_dump({**config.to_dict(), "out": str(run), **more}, sort_keys=False)
             aside.write_text(text, encoding="utf-8")
         except OSError as error:
             raise _unwritable(run, error) from error

@@ -21,12 +21,12 @@ from rich.console import Console
 
 from recon_fast.checkpoint.training import list_checkpoints
 from recon_fast.config import ReportConfig
+from recon_fast.config.compare import flatten
 from recon_fast.console import say, warn
 from recon_fast.errors import InputError
 from recon_fast.schema import parse_json, read_json
 from recon_fast.tasks.embed import load
-from recon_fast.tasks.table import read_result
-from recon_fast.training.folder import flatten
+from recon_fast.tasks.table import merged
 from recon_fast.viz.clouds import Picked, pick_clouds, thumbnails
 from recon_fast.viz.html import packed, page, write_page
 
@@ -307,7 +307,7 @@ def _results(runs: Sequence[Run]) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = []
     for run in runs:
         with suppress(InputError):  # none yet, of another version, or being written
-            rows += read_result(run.path)
+            rows += merged([run.path])
     return rows
 
 

@@ -14,7 +14,7 @@ from recon_fast.config.frozen import QueryTeacherConfig
 from recon_fast.console import ProgressBars, say, warn
 from recon_fast.errors import InputError
 from recon_fast.files import read_lines
-from recon_fast.tasks.embed import PointEncoder, load
+from recon_fast.tasks.embed import PointEncoder, open_checkpoint
 from recon_fast.tasks.text_space import is_standardized, query_teacher, text_features, unit
 from recon_fast.viz.clouds import Picked, pick_clouds, spread
 from recon_fast.viz.html import packed, page, write_page
@@ -33,7 +33,8 @@ def show(names: list[str], config: ShowConfig, console: Console) -> Path:
     Raises:
         InputError: the checkpoint, a cloud or the captions cannot be used, or nothing can be written.
     """
-    encoder = load(config.checkpoint, config.device, "fp32")
+    encoder = open_checkpoint(config.checkpoint, config.device, "fp32")
+    warn(console, *encoder.notes)
     picked, captions = pick_clouds(names, config.count, config.kind, config.up, partial(warn, console))
     if config.captions is not None:
         captions = read_captions(Path(config.captions))

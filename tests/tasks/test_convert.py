@@ -66,7 +66,7 @@ def test_command(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["no.pth", "out"], "checkpoint must be a file, a folder with model.safetensors, a run's folder or"),
+        (["no.pth", "out"], "checkpoint must be a file, a folder with one, a run's folder or"),
         (["no.pth", "out", "--num_group", "0"], "num_group must be at least 1 or null, got 0"),
         (["no.pth", "out", "--num_heds", "3"], "unknown setting num_heds (did you mean num_heads?)"),
         (["no.pth", "here.txt"], "out must be a folder or a file .pth, .pt, .safetensors, got here.txt"),
