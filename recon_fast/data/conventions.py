@@ -122,13 +122,12 @@ def training_conventions(shapes: Shapes, num_points: int) -> dict[str, Any]:
     return {"up": shapes.conventions.up, "scale": "unit sphere", "points": num_points}
 
 
-def check_conventions(shapes: Shapes, trained: dict[str, Any], flag: str = "--data") -> list[str]:
+def check_conventions(shapes: Shapes, trained: dict[str, Any]) -> list[str]:
     """What about `shapes` is not as the model knows it, each with its cure; empty where all is well.
 
     Args:
         shapes: clouds for a trained model.
         trained: "conventions" of its checkpoint (see `training_conventions`); what it lacks is not compared.
-        flag: group of settings that chose the shapes, for the texts.
     """
     warnings = []
     own, theirs = shapes.conventions.up, trained.get("up", "unknown")
@@ -138,12 +137,7 @@ def check_conventions(shapes: Shapes, trained: dict[str, Any], flag: str = "--da
                 f"{shapes.name} is {own} up, which axis was up in training is not known: "
                 "state it with --data.up when you train"
             )
-    elif own == "unknown":
-        warnings.append(
-            f"which axis is up in {shapes.name} is not known, the checkpoint was trained on {theirs} up: "
-            f"state it with {flag}.up x, y or z, and clouds that lie are turned"
-        )
-    elif own != theirs:
+    elif own not in ("unknown", theirs):
         warnings.append(
             f"clouds of {shapes.name} are {own} up, the checkpoint was trained on {theirs} up: "
             f"--data.turn_up {theirs} turns them"

@@ -172,9 +172,10 @@ def stated_or_guessed(
     rows = voters(len(shapes)).tolist()
     guess = guess_up(read(rows) if read is not None else map(shapes.cloud, rows))
     if not guess.sure:
-        say(f"{shapes.name}: which axis is up is not known ({guess}, too few to tell): state it as `up`")
+        text = f"which axis is up in {shapes.name} is not known ({guess}, too few to tell): "
+        say(f"{text}state it with --data.up (of a probe --probe.up) x, y or z")
         return stated
-    say(f"{shapes.name}: {guess}, which is taken for true; the setting `up` would state it")
+    say(f"{shapes.name}: {guess}, which is taken for true; --data.up would state it")
     return state_up(shapes, guess.axis)
 
 

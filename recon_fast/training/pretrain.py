@@ -310,7 +310,7 @@ def prepare_probe_shapes(config: PretrainConfig, shapes: Shapes, console: Consol
         )
         trained = training_conventions(shapes, config.data.num_points)
         shapes = prepare_shapes(data, config.seed, console)
-        warn(console, *check_conventions(shapes, trained, "--probe"))
+        warn(console, *check_conventions(shapes, trained))
     if shapes.labels is None or not shapes.held_out.any() or shapes.held_out.all():
         say(console, f"no probe: {shapes.name} has no labels or no held-out shapes")
         return None
