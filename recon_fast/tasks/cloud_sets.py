@@ -15,7 +15,7 @@ from recon_fast.data.conventions import turn_up
 from recon_fast.data.loading import DataProblems, Reading, read_clouds, read_each, stop_at_problems
 from recon_fast.data.open import SETS, open_dataset, say_left_out, say_notes, stated_or_guessed
 from recon_fast.data.packed import is_packed
-from recon_fast.data.readers.clouds import FILES, is_one_cloud
+from recon_fast.data.readers.clouds import FILES, is_one_cloud, up_of
 from recon_fast.data.shapes import Conventions, Entry, Shapes, Source, join_shapes, turned
 from recon_fast.errors import InputError
 
@@ -59,7 +59,7 @@ def open_clouds(paths: Sequence[str | Path], config: ReadingConfig, least: int, 
     found: list[CloudSet] = []
     if files:
         entries = [Entry(path.as_posix(), path) for path in files]
-        found.append(_of_source(Source("files", Path(), entries), config, least, console))
+        found.append(_of_source(Source("files", Path(), entries, up=up_of(files)), config, least, console))
     for path in given:
         if path not in files:
             one = _of_path(path, config, least, console)

@@ -12,7 +12,7 @@ Whatever is wrong with a file becomes one `BadFile` that names it. Nothing that 
 
 import io
 import tokenize
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -203,7 +203,13 @@ _READERS: dict[str, Reader] = {
 FILES = tuple(_READERS)  # one cloud each, where a user names them
 PERHAPS = (".txt", ".csv")  # clouds in a folder where they hold rows of numbers
 # The axis that points up in all files of a format, by its definition or by custom.
-UP: dict[str, Up] = {".glb": "y", ".gltf": "y", ".las": "z", ".laz": "z"}
+_UP: dict[str, Up] = {".glb": "y", ".gltf": "y", ".las": "z", ".laz": "z"}
+
+
+def up_of(files: Iterable[Path]) -> Up:
+    """The axis that points up in all of some files by what their formats say."""
+    ups = {_UP.get(file.suffix.lower(), "unknown") for file in files}
+    return ups.pop() if len(ups) == 1 else "unknown"
 
 
 def is_one_cloud(path: Path) -> bool:

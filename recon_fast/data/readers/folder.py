@@ -19,11 +19,11 @@ from pathlib import Path
 from recon_fast.data.archives import archive_of, members
 from recon_fast.data.packed import is_packed
 from recon_fast.data.readers.arrays import ARRAYS, HDF5, holds_one_cloud
-from recon_fast.data.readers.clouds import FILES, PERHAPS, UP
+from recon_fast.data.readers.clouds import FILES, PERHAPS, up_of
 from recon_fast.data.readers.hdf5 import array_rows, holds_one, is_held_out, list_hdf5, taken_notes
 from recon_fast.data.readers.pictures import PICTURE_SUFFIXES
 from recon_fast.data.readers.text import is_table
-from recon_fast.data.shapes import BadFile, Entry, Problem, Source, Up, read_bytes
+from recon_fast.data.shapes import BadFile, Entry, Problem, Source, read_bytes
 from recon_fast.errors import InputError
 from recon_fast.schema import read_json
 
@@ -138,8 +138,7 @@ def list_folder(path: Path, held_out_fraction: float, array: str | None = None) 
         notes.append(
             f"not used: {len(nameless)} of captions.json that belong to no shape, such as {min(nameless)}"
         )
-    ups = {UP.get(entry.cloud.suffix.lower(), "unknown") for entry in entries}
-    up: Up = ups.pop() if len(ups) == 1 else "unknown"
+    up = up_of(entry.cloud for entry in entries)
     return Source(name, path, entries, names if labelled else [], problems, up, notes=notes)
 
 
