@@ -129,6 +129,7 @@ def test_to_a_folder_and_back(tmp_path):
 
 
 def test_what_is_refused(tmp_path):
+    (tmp_path / "empty").mkdir()
     write_model(TwoTower(replace(TINY_MODEL, arch="twotower")), tmp_path / "towers.safetensors")
     for arguments, message in (
         (("recon_bse",), "name must be one of recon_tiny, .*, recon_procedural, got 'recon_bse'"),
@@ -137,7 +138,7 @@ def test_what_is_refused(tmp_path):
             ("recon_base", "procedural"),
             "must have dim 384 for recon_base, got 288 in .*procedural",
         ),
-        (("recon_base", tmp_path), "checkpoint must be a file, a folder with model.safetensors, a run's"),
+        (("recon_base", tmp_path / "empty"), "checkpoint must be a file, a folder with model.safetensors, a run's"),
     ):
         with pytest.raises(InputError, match=message):
             recon_fast.create_model(*arguments)
