@@ -138,7 +138,7 @@ def test_what_is_refused(tmp_path):
             ("recon_base", "procedural"),
             "must have dim 384 for recon_base, got 288 in .*procedural",
         ),
-        (("recon_base", tmp_path / "empty"), "checkpoint must be a file, a folder with model.safetensors, a run's"),
+        (("recon_base", tmp_path / "empty"), "checkpoint must be a file, a folder with one, a run's"),
     ):
         with pytest.raises(InputError, match=message):
             recon_fast.create_model(*arguments)
