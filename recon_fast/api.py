@@ -20,6 +20,7 @@ from typing import Any, Literal
 
 from rich.console import Console
 
+from recon_fast.commands import COMMANDS
 from recon_fast.config import DataConfig
 from recon_fast.console import warn
 from recon_fast.data.conventions import turn_up
@@ -203,6 +204,11 @@ def _given(
 ) -> Any:
     """What the command line would make of it."""
     argv = [] if config is None or resume not in (None, "auto") else ["--config", fspath(config)]
+    for argument in COMMANDS[command].arguments:
+        if argument.key in settings:
+            raise ValueError(
+                f"{argument.key} is of the command line alone: recon-fast {command} {argument.name}"
+            )
     argv += [] if resume is None else ["--resume", fspath(resume)]
     argv += [] if data is None or not _is_path(data) else [f"--data.path={fspath(data)}"]
     return parse(command, [*argv, *_arguments(settings)])

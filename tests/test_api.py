@@ -125,6 +125,7 @@ def test_settings_are_those_of_the_command_line(tmp_path):
     for settings, message in (
         ({"optim": {"epoch": 3}}, r"unknown setting optim\.epoch \(did you mean optim\.epochs"),
         ({"seeds": "x"}, "unknown setting seeds"),
+        ({"profile": 3}, "profile is of the command line alone: recon-fast pretrain --profile"),
         ({"optim": {"epochs": "many"}}, r"setting optim\.epochs must be"),
         ({"config": "smal"}, "small"),
         ({"data": {"up": "w"}}, r"setting data\.up must be one of"),
