@@ -1,6 +1,6 @@
 """What several served modules need: neighbours of points of any dimension, and the shape of a Function.
 
-Up to three dimensions are searched by the kernels, more (and sums of absolute differences) by plain PyTorch.
+Distances are searched by the kernels, sums of absolute differences by plain PyTorch.
 """
 
 from collections.abc import Callable
@@ -19,11 +19,6 @@ INF = float("inf")
 def function_class(apply: Callable) -> Any:
     """A class that is called like an autograd Function: `apply` differentiates itself."""
     return type("Function", (), {"apply": staticmethod(apply)})
-
-
-def to_3d(points: Tensor) -> Tensor:
-    """Points [..., D] with D <= 3 as [..., 3]: zeros change no distance."""
-    return F.pad(points, (0, 3 - points.shape[-1])) if points.shape[-1] < 3 else points
 
 
 def rows_at(rows: Tensor, idx: Tensor) -> Tensor:
@@ -59,18 +54,13 @@ def knn(
     if 0 in (*queries.shape[:2], some):
         dist = queries.new_full((*queries.shape[:2], k), INF)
         return dist, torch.full_like(dist, -1, dtype=torch.int64)
-    if queries.shape[-1] <= 3 and norm == 2:
-        dist, idx = kernels.knn(to_3d(queries), to_3d(points), some, lengths=lengths)
+    if norm == 2:
+        dist, idx = kernels.knn(queries, points, some, lengths=lengths)
     else:
-        idx = _smallest(queries.detach(), points.detach(), some, lengths, norm)
-        difference = queries[:, :, None] - rows_at(points, idx)
-        dist = difference.square().sum(-1) if norm == 2 else difference.abs().sum(-1)
-        dist = dist.masked_fill(idx < 0, INF)
-    return (dist, idx) if some == k else _padded(dist, idx, k - some)
-
-
-def _padded(dist: Tensor, idx: Tensor, more: int) -> tuple[Tensor, Tensor]:
-    return F.pad(dist, (0, more), value=INF), F.pad(idx, (0, more), value=-1)
+        idx = _smallest(queries.detach(), points.detach(), some, lengths)
+        dist = (queries[:, :, None] - rows_at(points, idx)).abs().sum(-1).masked_fill(idx < 0, INF)
+    more = 0, k - some
+    return (dist, idx) if some == k else (F.pad(dist, more, value=INF), F.pad(idx, more, value=-1))
 
 
 def nearest(
@@ -85,35 +75,14 @@ def nearest(
     return hide(dist[..., 0], query_lengths, INF), hide(idx[..., 0], query_lengths, -1)
 
 
-def _smallest(queries: Tensor, points: Tensor, k: int, lengths: Tensor | None, norm: int) -> Tensor:
-    """Indices of `knn` by all distances, -1 for none."""
+def _smallest(queries: Tensor, points: Tensor, k: int, lengths: Tensor | None) -> Tensor:
+    """Indices of `knn` by sums of absolute differences, -1 for none."""
     found, points = [], points.float()
     outside = None if lengths is None else ~valid_rows(lengths, points.shape[1])[:, None]
     for chunk in query_chunks(queries.float(), points.shape[1]):
-        dist = torch.cdist(chunk, points, p=float(norm), compute_mode="donot_use_mm_for_euclid_dist")
+        dist = torch.cdist(chunk, points, p=1.0)
         if outside is not None:
             dist = dist.masked_fill(outside, INF)
         found.append(dist.topk(k, largest=False).indices)
     idx = torch.cat(found, 1)
     return idx if lengths is None else idx.masked_fill(idx >= lengths[:, None, None], -1)
-
-
-def packed_knn(
-    queries: Tensor,  # [M, D]
-    points: Tensor,  # [N, D]
-    k: int,
-    query_lengths: Tensor,  # [B]
-    point_lengths: Tensor,  # [B]
-) -> tuple[Tensor, Tensor]:  # [M, k], [M, k] int64
-    """`knn` in a packed batch, all pairs of points compared; not differentiable."""
-    example = torch.arange(len(query_lengths), device=queries.device)
-    of_query = example.repeat_interleave(query_lengths, output_size=len(queries))
-    of_point = example.repeat_interleave(point_lengths, output_size=len(points))
-    some, points, found = min(k, len(points)), points.float(), []
-    chunks = (query_chunks(rows[None], len(points)) for rows in (queries.float(), of_query))
-    for (chunk,), (own,) in zip(*chunks, strict=True):
-        dist = torch.cdist(chunk, points, compute_mode="donot_use_mm_for_euclid_dist")
-        found.append(dist.masked_fill(own[:, None] != of_point, INF).topk(some, largest=False))
-    dist = torch.cat([f.values for f in found]).square()
-    idx = torch.cat([f.indices for f in found]).masked_fill(dist.isinf(), -1)
-    return _padded(dist, idx, k - some)

@@ -21,6 +21,7 @@ def furthest_point_sample(xyz: Tensor, npoint: int) -> Tensor:
 
     As the original, it passes over points with |p|^2 <= 1e-3. No index comes twice.
     """
+    check_cloud("xyz", xyz)
     return kernels.farthest_point_sample(xyz, npoint, skip_near_origin=True).int()
 
 

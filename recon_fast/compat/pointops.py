@@ -27,6 +27,7 @@ def _rows(feat: Tensor, idx: Tensor) -> Tensor:
 
 def farthest_point_sampling(xyz: Tensor, offset: Tensor, new_offset: Tensor) -> Tensor:
     """Indices, int32, of farthest points of xyz [n, 3], as many of each cloud as new_offset says."""
+    check_points("xyz", xyz)
     counts = _lengths(new_offset)
     return kernels.packed_farthest_point_sample(xyz, _lengths(offset), counts).int()
 

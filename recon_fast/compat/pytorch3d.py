@@ -76,20 +76,18 @@ def ball_query(
     p1: Tensor, p2: Tensor, lengths1: Tensor | None = None, lengths2: Tensor | None = None, K: int = 500,
     radius: float = 0.2, return_nn: bool = True, skip_points_outside_cube: bool = False,
 ) -> KNN:  # fmt: skip
-    """The first K points of p2 [N, P2, D] nearer to each of p1 [N, P1, D] than radius, D up to 3.
+    """The first K points of p2 [N, P2, D] nearer to each of p1 [N, P1, D] than radius.
 
     Returns squared distances, 0 behind the last, int64 indices, -1 there, and the points, 0 there. In an
     empty cloud nothing is found.
     skip_points_outside_cube has no effect: it changes the original's speed, not its results.
     """
     _check_clouds(p1, p2, lengths1, lengths2)
-    if p1.shape[2] > 3:
-        raise ValueError(f"points must have up to 3 dimensions, got {p1.shape[2]}")
     p1, p2 = zero_padding(p1, lengths1), zero_padding(p2, lengths2)
     if 0 in (*p1.shape[:2], p2.shape[1]):
         dist, idx = common.knn(p1, p2, K)
     else:
-        dist, idx = kernels.ball_query(common.to_3d(p1), common.to_3d(p2), radius, K, lengths=lengths2)
+        dist, idx = kernels.ball_query(p1, p2, radius, K, lengths=lengths2)
     idx = common.hide(idx, lengths1, -1)
     near = common.rows_at(p2, idx) if return_nn else None
     return KNN(dist.masked_fill(idx < 0, 0), idx, near)
@@ -101,7 +99,7 @@ def sample_farthest_points(
     K: int | list[int] | Tensor = 50,
     random_start_point: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """Farthest points of [N, P, D], D up to 3: as [N, max K, D], 0 behind the last, and int64 indices, -1.
+    """Farthest points of [N, P, D]: as [N, max K, D], 0 behind the last, and int64 indices, -1.
 
     An empty cloud has none.
     """
@@ -111,8 +109,6 @@ def sample_farthest_points(
         raise ValueError(f"points and lengths must have same batch dimension, {got}")
     _check_cloud("points", points, lengths)
     N, P, D = points.shape
-    if D > 3:
-        raise ValueError(f"points must have up to 3 dimensions, got {D}")
     counts = None if isinstance(K, int) else torch.as_tensor(K, dtype=torch.int64).to(points.device)
     if counts is not None and counts.shape[0] != N:
         raise ValueError(f"K and points must have the same batch dimension, got {counts.shape[0]} and {N}")
@@ -121,7 +117,7 @@ def sample_farthest_points(
         raise ValueError(f"K must be 1 or more, got {most}")
     if 0 in (N, P):
         return points.new_zeros(N, most, D), torch.full((N, most), -1, device=points.device)
-    xyz = common.to_3d(points.detach())
+    xyz = points.detach()
     start = turned = None
     if random_start_point:
         size = torch.full((N,), P, device=points.device) if lengths is None else lengths
@@ -243,7 +239,7 @@ def chamfer_distance(
     if not some:
         distances = cosines = [_nothing(own.points) for own, _ in sides]
     else:
-        if norm == 2 and a.points.shape[2] == 3 and not single_directional:
+        if norm == 2 and not single_directional:
             forth, forth_idx, back, back_idx = kernels.mutual_nearest(
                 a.points, b.points, src_lengths=a.lengths, dst_lengths=b.lengths
             )

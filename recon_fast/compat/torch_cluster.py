@@ -11,9 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from recon_fast import kernels
-from recon_fast.compat import common
 from recon_fast.kernels import backend
-from recon_fast.kernels._check import check_tensor
+from recon_fast.kernels._check import check_tensor, to_3d
 
 __version__ = "1.6.3"  # whose names and arguments these are
 
@@ -74,7 +73,7 @@ def _points(x: Tensor, y: Tensor, batch_x: Tensor | None, batch_y: Tensor | None
             f"{name} must be [{points.size(0)}], got {tuple(batch.shape)}"
         )
     x, y = (t if t.is_floating_point() else t.float() for t in (x.detach(), y.detach()))
-    return common.to_3d(x), common.to_3d(y)
+    return to_3d(x), to_3d(y)
 
 
 def _edges_of_few(
@@ -100,13 +99,8 @@ def _search(x: Tensor, y: Tensor, k: int, r: float | None, lengths_x: Tensor, le
     """
     lengths = lengths_y, lengths_x
     if r is None:
-        run = kernels.packed_knn if x.shape[1] <= 3 else common.packed_knn
-        return run(y, x, k, *lengths)[1]
-    if x.shape[1] <= 3:
-        return kernels.packed_ball_query(y, x, r, k, *lengths)[1]
-    dist, idx = common.packed_knn(y, x, len(x), *lengths)
-    inside = idx.masked_fill((dist >= r * r) | (idx < 0), len(x)).sort(1).values[:, :k]
-    return inside.masked_fill(inside == len(x), -1)
+        return kernels.packed_knn(y, x, k, *lengths)[1]
+    return kernels.packed_ball_query(y, x, r, k, *lengths)[1]
 
 
 def _edges(x: Tensor, y: Tensor, k: int, r: float | None, cosine: bool, *batches: Any) -> Tensor:
@@ -195,7 +189,7 @@ def fps(
     src: Tensor, batch: Tensor | None = None, ratio: Tensor | float | None = None, random_start: bool = True,
     batch_size: int | None = None, ptr: Tensor | list[int] | None = None,
 ) -> Tensor:  # fmt: skip
-    """Indices, int64, of ceil(ratio * n) farthest points of each example of src [N, F], F up to 3.
+    """Indices, int64, of ceil(ratio * n) farthest points of each example of src [N, F].
 
     ratio is one number (default 0.5) or one for each example, above 0 and at most 1; ptr holds the bounds of
     the examples.
@@ -205,8 +199,6 @@ def fps(
     """
     check_tensor("src", src)
     src = src.view(-1, 1) if src.dim() == 1 else src
-    if src.shape[1] > 3:
-        raise ValueError(f"src must have up to 3 columns, got {src.shape[1]}")
     if ptr is not None:
         lengths = torch.as_tensor(ptr, device=src.device).diff()
     else:
@@ -222,4 +214,4 @@ def fps(
     if random_start:
         starts = (torch.rand(len(lengths), device=src.device) * lengths).long()
         starts = starts.minimum(lengths - 1).clamp_min(0)  # a product may be rounded up
-    return kernels.packed_farthest_point_sample(common.to_3d(src), lengths, counts, starts=starts)
+    return kernels.packed_farthest_point_sample(src, lengths, counts, starts=starts)

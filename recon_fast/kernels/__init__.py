@@ -1,20 +1,21 @@
 """Point-cloud operators, importable into any model with nothing but torch and numpy loaded.
 
-farthest_point_sample    (xyz [B,N,3], num_samples) -> idx [B,M]
-knn                      (queries [B,M,3], points [B,N,3], k) -> (squared_distances [B,M,k], idx [B,M,k])
+farthest_point_sample    (xyz [B,N,D], num_samples) -> idx [B,M]
+knn                      (queries [B,M,D], points [B,N,D], k) -> (squared_distances [B,M,k], idx [B,M,k])
 sample_and_group         (xyz [B,N,3], num_groups, group_size) -> PointGroups
-ball_query               (queries [B,M,3], points [B,N,3], radius, k) -> as knn
+ball_query               (queries [B,M,D], points [B,N,D], radius, k) -> as knn
 gather_features          (features [B,C,N], idx [B,...]) -> [B,C,...]
 interpolate_features     (features [B,C,N], idx [B,M,K], weights [B,M,K]) -> [B,C,M]
-nearest_neighbor         (src [B,N,3], dst [B,M,3]) -> (squared_distance [B,N], idx [B,N])
-mutual_nearest           (src [B,N,3], dst [B,M,3]) -> nearest_neighbor of src in dst, and of dst in src
+nearest_neighbor         (src [B,N,D], dst [B,M,D]) -> (squared_distance [B,N], idx [B,N])
+mutual_nearest           (src [B,N,D], dst [B,M,D]) -> nearest_neighbor of src in dst, and of dst in src
 chamfer_distance         (pred [B,N,3], target [B,M,3]) -> scalar or [B]
 f_score                  (pred, target, threshold) -> FScore of [B] each; density_aware_chamfer -> [B]
 masked_cross_attention   (query [B,H,Q,D], key [B,H,S,D], value [B,H,S,D], key_mask [B,S]) -> [B,H,Q,D]
 linear_max               (x [G,K,C], weight [O,C], bias [O]) -> [G,O]
-packed_knn, packed_ball_query, packed_farthest_point_sample: in packed batches, [N, 3] and lengths [B]
+packed_knn, packed_ball_query, packed_farthest_point_sample: in packed batches, [N, D] and lengths [B]
 neighbor_edges           (idx [M,k]) -> [2,E], the edges of a graph
 
+D is any width from 1; what is wider than 3 is searched by `wide`, in plain PyTorch on any device.
 An operator's file here (fps, knn, ball, nearest, chamfer, features, attention, pool, packed) checks,
 registers and differentiates. The file of the same name in `cpu` holds numba kernels, that in `triton` its
 kernels for GPUs. `reference` is the specification in plain PyTorch: of points, features and Chamfer distance.

@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 _UNSIGNED = {torch.int32: np.uint32, torch.int64: np.uint64}
@@ -15,43 +16,60 @@ def check_tensor(name: str, value: object) -> None:
         raise TypeError(f"{name} must be a torch.Tensor, got {module}{kind.__qualname__}")
 
 
-def check_cloud(name: str, cloud: Tensor, like: str = "", other: Tensor | None = None) -> None:
-    """Raise unless `cloud` is a non-empty floating point [B, N, 3], with as many clouds as `other` has."""
-    check_tensor(name, cloud)
-    shape = cloud.shape
-    if len(shape) != 3 or shape[2] != 3 or (other is not None and shape[0] != other.shape[0]):
-        batch = "B" if other is None else other.shape[0]
-        hint = _hint(name, cloud)
+def check_cloud(
+    name: str, cloud: Tensor, like: str = "", other: Tensor | None = None, *, width: int | None = 3
+) -> None:
+    """Raise unless `cloud` is a non-empty floating point [B, N, width], of any width if that is None.
+
+    With `other` it has as many clouds, and as wide ones.
+    """
+    _check_rows(name, cloud, 3, like, other, width)
+
+
+def check_points(
+    name: str, points: Tensor, like: str = "", other: Tensor | None = None, *, width: int | None = 3
+) -> None:
+    """Raise unless `points` is a non-empty floating point [N, width], of the width of `other`."""
+    _check_rows(name, points, 2, like, other, width)
+
+
+def _check_rows(
+    name: str, rows: Tensor, axes: int, like: str, other: Tensor | None, width: int | None
+) -> None:
+    check_tensor(name, rows)
+    shape = rows.shape
+    batch = "B" if other is None else other.shape[0]
+    width = width if other is None else other.shape[-1]
+    if (
+        len(shape) != axes
+        or shape[-1] != (width or shape[-1])
+        or (axes == 3 and other is not None and shape[0] != other.shape[0])
+    ):
+        want = f"[{batch}, N, {width or 'D'}]" if axes == 3 else f"[N, {width or 'D'}]"
+        hint = _hint(name, rows, axes, width or 3)
         if not hint and other is not None:
             hint = f"; {like} is {tuple(other.shape)}"
-        raise ValueError(f"{name} must be [{batch}, N, 3], got {tuple(shape)}{hint}")
-    if not cloud.is_floating_point():
-        raise ValueError(f"{name} must have a floating point dtype, got {cloud.dtype}")
-    if shape[0] == 0 or shape[1] == 0:
-        raise ValueError(f"{name} must hold at least one cloud of one point, got {tuple(shape)}")
+        raise ValueError(f"{name} must be {want}, got {tuple(shape)}{hint}")
+    if not rows.is_floating_point():
+        raise ValueError(f"{name} must have a floating point dtype, got {rows.dtype}")
+    if 0 in shape:
+        least = "one cloud of one point" if axes == 3 else "one point"
+        raise ValueError(f"{name} must hold at least {least}, got {tuple(shape)}")
 
 
-def check_points(name: str, points: Tensor) -> None:
-    """Raise unless `points` is a non-empty floating point [N, 3]."""
-    check_tensor(name, points)
-    shape = points.shape
-    if len(shape) != 2 or shape[1] != 3:
-        hint = f"; it looks transposed: pass {name}.mT" if len(shape) == 2 and shape[0] == 3 else ""
-        raise ValueError(f"{name} must be [N, 3], got {tuple(shape)}{hint}")
-    if not points.is_floating_point():
-        raise ValueError(f"{name} must have a floating point dtype, got {points.dtype}")
-    if shape[0] == 0:
-        raise ValueError(f"{name} must hold at least one point, got {tuple(shape)}")
-
-
-def _hint(name: str, cloud: Tensor) -> str:
-    """What to pass instead of a tensor that is no [B, N, 3]."""
-    if cloud.ndim not in (2, 3) or (cloud.ndim == 3 and cloud.shape[2] == 3):
+def _hint(name: str, rows: Tensor, axes: int, width: int) -> str:
+    """What to pass instead of a tensor that has another shape."""
+    if rows.ndim not in (2, axes) or (rows.ndim == axes and rows.shape[-1] == width):
         return ""
-    one = "[None]" if cloud.ndim == 2 else ""
-    if cloud.shape[-1] == 3:
+    one = "[None]" if rows.ndim < axes else ""
+    if rows.shape[-1] == width:
         return f"; for one cloud pass {name}{one}"
-    return f"; it looks transposed: pass {name}.mT{one}" if cloud.shape[-2] == 3 else ""
+    return f"; it looks transposed: pass {name}.mT{one}" if rows.shape[-2] == width else ""
+
+
+def to_3d(points: Tensor) -> Tensor:
+    """Points [..., D] with D < 3 as [..., 3]: zeros change no distance."""
+    return F.pad(points, (0, 3 - points.shape[-1])) if points.shape[-1] < 3 else points
 
 
 def check_same_device(**tensors: Tensor | None) -> None:
@@ -112,7 +130,9 @@ def read_lengths(name: str, lengths: Tensor | None, size: int) -> Tensor | None:
     return None if lengths is None else lengths.contiguous()
 
 
-def check_count(name: str, count: int, most: int, what: str) -> None:
-    """Raise unless 1 <= count <= most."""
+def check_count(name: str, count: int, cloud: Tensor, what: str) -> None:
+    """Raise unless 1 <= count <= N of a cloud [B, N, D]."""
+    most = cloud.shape[1]
     if not 1 <= count <= most:
-        raise ValueError(f"{name} must be between 1 and the {most} {what}, got {count}")
+        hint = f"; [B, N, D] is wanted, got {tuple(cloud.shape)}" if most == 3 else ""
+        raise ValueError(f"{name} must be between 1 and the {most} {what}, got {count}{hint}")

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from recon_fast.kernels import reference, selftest
+from recon_fast.kernels import reference, selftest, wide
 
 BACKENDS = ("auto", "triton", "cpu", "reference")
 VARIABLE = "RECON_FAST_BACKEND"
@@ -32,6 +32,8 @@ _MODULES = {
     "linear_max": "pool",
 }
 OPERATORS = tuple(_MODULES)
+# Those of points of any width; kernels take three coordinates.
+_ANY_WIDTH = ("farthest_point_sample", "knn", "ball_query", "nearest_neighbor")
 # What a GPU does well in plain PyTorch, and why.
 _PLAIN_ON_GPU = {
     "linear_max": "a dense matrix product is left to plain PyTorch",
@@ -50,7 +52,7 @@ def use_backend(name: str) -> Iterator[None]:
     Args:
         name: "auto" (numba kernels on a CPU, on a GPU the Triton kernels that are right there),
             "triton", "cpu" or "reference". Takes precedence over the environment variable RECON_FAST_BACKEND.
-            float64 always goes to the reference.
+            float64 always goes to the reference, more than three dimensions to plain PyTorch.
 
     Raises:
         ValueError: unknown name.
@@ -141,6 +143,9 @@ def implementation(operator: str, function: str, tensor: Tensor) -> Callable:
 
 def kernel(operator: str, function: str, tensor: Tensor) -> Callable | None:
     """The backend's `function` for a tensor like this, or None where the reference is to be used."""
+    if operator in _ANY_WIDTH and tensor.shape[-1] > 3:
+        plain = _requested()[0] == "reference" or tensor.device.type not in _AUTO
+        return None if plain else getattr(wide, function, None)
     name, _ = backend_in_use(operator, tensor.device, tensor.dtype)
     return None if name == "reference" else load(name, operator, function)
 

@@ -41,9 +41,9 @@ def ball_query(
     """Of the points nearer to each query than `radius`, the `k` with the smallest indices.
 
     Args:
-        queries: [B, M, 3], any floating point dtype; distances are computed from differences in float32
-            (float64 for float64 queries).
-        points: [B, N, 3].
+        queries: [B, M, D], any D from 1 and any floating point dtype; distances are computed from differences
+            in float32 (float64 for float64 queries).
+        points: [B, N, D].
         radius: a point counts where its squared distance is below the radius squared, which is rounded to the
             dtype of the distances. 0 and more.
         k: number of neighbours, 1 and more; may exceed N.
@@ -60,7 +60,7 @@ def ball_query(
         TypeError: an argument that is not a tensor.
         ValueError: wrong shape, dtype or device; lengths, on a CPU, radius, k or padding out of range.
     """
-    check_cloud("queries", queries)
+    check_cloud("queries", queries, width=None)
     check_cloud("points", points, "queries", queries)
     check_lengths("lengths", lengths, points.shape[0])
     check_same_device(queries=queries, points=points, lengths=lengths)

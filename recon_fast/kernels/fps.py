@@ -7,7 +7,14 @@ import torch
 from torch import Tensor
 
 from recon_fast.kernels import backend
-from recon_fast.kernels._check import check_cloud, check_count, check_lengths, check_same_device, read_lengths
+from recon_fast.kernels._check import (
+    check_cloud,
+    check_count,
+    check_lengths,
+    check_same_device,
+    read_lengths,
+    to_3d,
+)
 
 
 @torch.library.custom_op("recon_fast::farthest_point_sample", mutates_args=())
@@ -40,7 +47,8 @@ def farthest_point_sample(
     """Indices of `num_samples` points, each the farthest from all chosen before it.
 
     Args:
-        xyz: points [B, N, 3], any floating point dtype; computed in float32 (float64 for float64).
+        xyz: points [B, N, D], any D from 1 and any floating point dtype; computed in float32 (float64 for
+            float64).
         num_samples: M, 1 <= M <= N.
         lengths: valid points of each cloud [B], int32 or int64, 0 to N; None means all N. Rows with fewer
             than M valid points are filled up with index -1.
@@ -56,10 +64,10 @@ def farthest_point_sample(
         ValueError: wrong shape, dtype or device; num_samples or start_index out of range; on a CPU lengths
             out of range or start_index not below them.
     """
-    check_cloud("xyz", xyz)
-    check_count("num_samples", num_samples, xyz.shape[1], "points of xyz")
+    check_cloud("xyz", xyz, width=None)
+    check_count("num_samples", num_samples, xyz, "points of xyz")
     check_lengths("lengths", lengths, xyz.shape[0])
     check_same_device(xyz=xyz, lengths=lengths)
     if not 0 <= start_index < xyz.shape[1]:
         raise ValueError(f"start_index must be between 0 and {xyz.shape[1] - 1}, got {start_index}")
-    return _farthest_point_sample(xyz.detach(), num_samples, lengths, start_index, skip_near_origin)
+    return _farthest_point_sample(to_3d(xyz.detach()), num_samples, lengths, start_index, skip_near_origin)

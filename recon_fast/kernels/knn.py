@@ -109,9 +109,9 @@ def knn(queries: Tensor, points: Tensor, k: int, *, lengths: Tensor | None = Non
     """The `k` nearest points of each query, sorted by (squared distance, index).
 
     Args:
-        queries: [B, M, 3], any floating point dtype; distances are computed from differences in float32
-            (float64 for float64 queries), so they hold far from the origin too.
-        points: [B, N, 3].
+        queries: [B, M, D], any D from 1 and any floating point dtype; distances are computed from differences
+            in float32 (float64 for float64 queries), so they hold far from the origin too.
+        points: [B, N, D].
         k: number of neighbours, 1 <= k <= N.
         lengths: valid points of each cloud of `points` [B], int32 or int64, 0 to N; None means all N. Where
             fewer than k are valid the rest has index -1 and distance inf.
@@ -124,9 +124,9 @@ def knn(queries: Tensor, points: Tensor, k: int, *, lengths: Tensor | None = Non
         TypeError: an argument that is not a tensor.
         ValueError: wrong shape, dtype or device; k or, on a CPU, lengths out of range.
     """
-    check_cloud("queries", queries)
+    check_cloud("queries", queries, width=None)
     check_cloud("points", points, "queries", queries)
-    check_count("k", k, points.shape[1], "points")
+    check_count("k", k, points, "points")
     check_lengths("lengths", lengths, points.shape[0])
     check_same_device(queries=queries, points=points, lengths=lengths)
     return differentiable(_knn, queries, points, k, lengths)
@@ -158,8 +158,8 @@ def sample_and_group(
         ValueError: wrong shape, dtype or device; num_groups, group_size or, on a CPU, lengths out of range.
     """
     check_cloud("xyz", xyz)
-    check_count("num_groups", num_groups, xyz.shape[1], "points of xyz")
-    check_count("group_size", group_size, xyz.shape[1], "points of xyz")
+    check_count("num_groups", num_groups, xyz, "points of xyz")
+    check_count("group_size", group_size, xyz, "points of xyz")
     center_idx = farthest_point_sample(xyz, num_groups, lengths=lengths, skip_near_origin=skip_near_origin)
     if in_transform():
         _, _, neighbor_idx = _group(xyz.detach(), center_idx, group_size, lengths)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from recon_fast.kernels import backend, reference
-from recon_fast.kernels._check import check_cloud, check_lengths, check_same_device, read_lengths
+from recon_fast.kernels._check import check_cloud, check_lengths, check_same_device, read_lengths, to_3d
 from recon_fast.kernels.backend import in_transform
 
 
@@ -33,7 +33,7 @@ def distance_backward(grad: Tensor, src: Tensor, dst: Tensor, idx: Tensor) -> tu
 
 
 def empty_search(queries: Tensor, *shape: int) -> tuple[Tensor, Tensor]:
-    """Distances and indices of this shape behind that of queries [..., 3], for a fake kernel."""
+    """Distances and indices of this shape behind that of queries [..., D], for a fake kernel."""
     shape = (*queries.shape[:-1], *shape)
     dtype = reference.geometry_dtype(queries)
     return queries.new_empty(shape, dtype=dtype), queries.new_empty(shape, dtype=torch.int64)
@@ -41,6 +41,7 @@ def empty_search(queries: Tensor, *shape: int) -> tuple[Tensor, Tensor]:
 
 def differentiable(search: Callable, queries: Tensor, points: Tensor, *others: Any) -> tuple[Tensor, Tensor]:
     """What the operator `search` gives, with distances that have all derivatives."""
+    queries, points = to_3d(queries), to_3d(points)
     if not in_transform():
         return search(queries, points, *others)
     _, idx = search(queries.detach(), points.detach(), *others)
@@ -132,7 +133,7 @@ def search_both_ways(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """`mutual_nearest` of arguments that are checked."""
     dtype = torch.promote_types(src.dtype, dst.dtype)
-    src, dst = src.to(dtype), dst.to(dtype)
+    src, dst = to_3d(src.to(dtype)), to_3d(dst.to(dtype))
     if not in_transform():
         return _mutual_nearest(src, dst, src_lengths, dst_lengths)
     _, forth, _, back = _mutual_nearest(src.detach(), dst.detach(), src_lengths, dst_lengths)
@@ -143,8 +144,9 @@ def nearest_neighbor(src: Tensor, dst: Tensor, *, dst_lengths: Tensor | None = N
     """The nearest point of `dst` for each point of `src`.
 
     Args:
-        src: [B, N, 3], any floating point dtype; distances are computed in float32 (float64 for float64).
-        dst: [B, M, 3].
+        src: [B, N, D], any D from 1 and any floating point dtype; distances are computed in float32 (float64
+            for float64).
+        dst: [B, M, D].
         dst_lengths: valid points of each cloud of `dst` [B], int32 or int64, 0 to M; None means all M.
 
     Returns:
@@ -156,7 +158,7 @@ def nearest_neighbor(src: Tensor, dst: Tensor, *, dst_lengths: Tensor | None = N
         TypeError: an argument that is not a tensor.
         ValueError: wrong shape, dtype or device; lengths, on a CPU, out of range.
     """
-    check_pair(src, dst, None, dst_lengths, "src", "dst")
+    check_pair(src, dst, None, dst_lengths, "src", "dst", width=None)
     return differentiable(one_way, src, dst, None, dst_lengths)
 
 
@@ -166,8 +168,8 @@ def mutual_nearest(
     """`nearest_neighbor` both ways at once.
 
     Args:
-        src: [B, N, 3], any floating point dtype.
-        dst: [B, M, 3].
+        src: [B, N, D], any D from 1 and any floating point dtype.
+        dst: [B, M, D].
         src_lengths: valid points of each cloud of `src` [B], int32 or int64, 0 to N; None means all N.
         dst_lengths: the same for `dst`.
 
@@ -180,7 +182,7 @@ def mutual_nearest(
         TypeError: an argument that is not a tensor.
         ValueError: wrong shape, dtype or device; lengths, on a CPU, out of range.
     """
-    check_pair(src, dst, src_lengths, dst_lengths, "src", "dst")
+    check_pair(src, dst, src_lengths, dst_lengths, "src", "dst", width=None)
     return search_both_ways(src, dst, src_lengths, dst_lengths)
 
 
@@ -191,9 +193,10 @@ def check_pair(
     b_lengths: Tensor | None,
     a_name: str = "pred",
     b_name: str = "target",
+    width: int | None = 3,
 ) -> None:
     """Raise unless these are two batches of clouds and their lengths."""
-    check_cloud(a_name, a)
+    check_cloud(a_name, a, width=width)
     check_cloud(b_name, b, a_name, a)
     check_lengths(f"{a_name}_lengths", a_lengths, a.shape[0])
     check_lengths(f"{b_name}_lengths", b_lengths, b.shape[0])

@@ -1,4 +1,4 @@
-"""Search and sampling in packed batches: clouds of different sizes, one behind the other in one [N, 3].
+"""Search and sampling in packed batches: clouds of different sizes, one behind the other in one [N, D].
 
 The CPU's searches read clouds where they lie, unless these are large. All else goes to the dense operators:
 together, padded to the longest one and masked by their lengths, or on a CPU one after the other where padding
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from recon_fast.kernels import backend, reference
-from recon_fast.kernels._check import check_points, check_same_device, check_tensor
+from recon_fast.kernels._check import check_points, check_same_device, check_tensor, to_3d
 from recon_fast.kernels.nearest import differentiable, empty_search, register_search
 
 _SPARE = 128  # points a cloud that padding may add on a CPU: they take as long as a call
@@ -34,7 +34,7 @@ class _Clouds:
         return (max(self.sizes) - _SPARE) * len(self.sizes) > sum(self.sizes)
 
     def dense(self, first: int, last: int) -> tuple[Tensor, Tensor | None, Tensor]:
-        """Clouds first:last as [B, N, 3], their lengths unless they are equal, and where they start [B]."""
+        """Clouds first:last as [B, N, D], their lengths unless they are equal, and where they start [B]."""
         sizes, device = self.sizes[first:last], self.points.device
         size = max(sizes)
         start = torch.tensor(self.starts[first:last], device=device)
@@ -198,8 +198,8 @@ def _check_lengths(**lengths: Tensor) -> None:
 def _check_search(
     queries: Tensor, points: Tensor, k: int, query_lengths: Tensor, point_lengths: Tensor
 ) -> None:
-    check_points("queries", queries)
-    check_points("points", points)
+    check_points("queries", queries, width=None)
+    check_points("points", points, "queries", queries)
     _check_lengths(query_lengths=query_lengths, point_lengths=point_lengths)
     check_same_device(
         queries=queries, points=points, query_lengths=query_lengths, point_lengths=point_lengths
@@ -214,8 +214,8 @@ def packed_knn(
     """`knn` in a packed batch: the nearest points of each query among those of its own cloud.
 
     Args:
-        queries: [M, 3], the queries of cloud 0, then those of cloud 1, ...; any floating point dtype.
-        points: [N, 3], in the same order.
+        queries: [M, D], the queries of cloud 0, then those of cloud 1, ...; any floating point dtype.
+        points: [N, D], in the same order.
         k: number of neighbours, 1 and more; may exceed the points of a cloud.
         query_lengths: queries of each cloud [B], int32 or int64, 0 and more; they add up to M.
         point_lengths: points of each cloud [B]; they add up to N.
@@ -254,7 +254,7 @@ def packed_farthest_point_sample(
     """`farthest_point_sample` in a packed batch, with a number of samples for each cloud.
 
     Args:
-        points: [N, 3], cloud after cloud; any floating point dtype.
+        points: [N, D], cloud after cloud; any floating point dtype.
         lengths: points of each cloud [B], int32 or int64, 0 and more; they add up to N.
         num_samples: [B], int32 or int64, between 0 and the length of the cloud.
         starts: the first sample within each cloud [B], int32 or int64, below its length (of an empty cloud
@@ -268,12 +268,12 @@ def packed_farthest_point_sample(
         ValueError: wrong shape, dtype or device; lengths that do not add up; num_samples or starts out of
             range.
     """
-    check_points("points", points)
+    check_points("points", points, width=None)
     _check_lengths(lengths=lengths, num_samples=num_samples)
     starts = torch.zeros_like(lengths) if starts is None else starts
     _check_lengths(starts=starts)
     check_same_device(points=points, lengths=lengths, num_samples=num_samples, starts=starts)
-    return _packed_fps(points.detach(), lengths, num_samples, starts)
+    return _packed_fps(to_3d(points.detach()), lengths, num_samples, starts)
 
 
 def neighbor_edges(idx: Tensor) -> Tensor:

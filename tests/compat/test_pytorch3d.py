@@ -61,7 +61,7 @@ def test_gradients_of_distances():
         torch.testing.assert_close(a, b)
 
 
-@pytest.mark.parametrize("D", [2, 3])
+@pytest.mark.parametrize("D", [2, 3, 5])
 def test_ball_query(D):
     p1, p2 = clouds(D)
     dists, idx, near = ops.ball_query(p1, p2, SIZES_1, SIZES_2, K=4, radius=0.5)
@@ -76,8 +76,9 @@ def test_ball_query(D):
     assert near[idx < 0].eq(0).all()
 
 
-def test_sample_farthest_points():
-    points, _ = clouds(gradient=True)
+@pytest.mark.parametrize("D", [2, 3, 5])
+def test_sample_farthest_points(D):
+    points, _ = clouds(D, gradient=True)
     for K in (6, [6, 3], torch.tensor([2, 6])):
         chosen, idx = ops.sample_farthest_points(points, SIZES_1, K)
         counts = torch.minimum(torch.as_tensor(K).expand(2), SIZES_1).tolist()
@@ -91,7 +92,7 @@ def test_sample_farthest_points():
             assert torch.equal(chosen[b, : counts[b]], points[b, want])
             assert chosen[b, counts[b] :].eq(0).all()
     (grad,) = torch.autograd.grad(chosen.sum(), points)
-    assert grad.sum() == 3 * (2 + 4)
+    assert grad.sum() == D * (2 + 4)
     torch.manual_seed(0)
     starts = {int(ops.sample_farthest_points(points, SIZES_1, 4, True)[1][1, 0]) for _ in range(30)}
     assert starts == {0, 1, 2, 3}

@@ -74,6 +74,18 @@ def test_distances_of_float64_are_not_rounded_where_points_are_few():
         assert near.tolist() == [[0], [1]]
 
 
+def test_wide_points():
+    x = torch.rand(60, 5, generator=torch.Generator().manual_seed(0))
+    batch = torch.tensor([0] * 20 + [1] * 40)
+    dist = torch.cdist(x, x).masked_fill(batch[:, None] != batch, float("inf"))
+    assert torch.equal(ours.knn(x, x, 3, batch, batch)[1].view(60, 3), dist.topk(3, largest=False).indices)
+    assert torch.equal(ours.radius(x, x, 0.5, batch, batch), (dist < 0.5).nonzero().T)
+    assert ours.nearest(x, x, batch, batch).tolist() == list(range(60))
+    chosen = ours.fps(x, batch, 0.1, random_start=False)
+    assert chosen[[0, 2]].tolist() == [0, 20]
+    assert chosen[[1, 3]].tolist() == [int(dist[0, :20].argmax()), 20 + int(dist[20, 20:].argmax())]
+
+
 def test_other_inputs():
     flat = LINE[:, 0].contiguous()
     assert torch.equal(ours.knn(flat, flat, 2), ours.knn(LINE, LINE, 2))
@@ -93,8 +105,6 @@ def test_errors():
         ours.knn_graph(LINE, 2, flow="up")
     with pytest.raises(ValueError, match="Some batch indices occur in 'batch_x'"):
         ours.nearest(LINE, LINE, HALVES, HALVES * 0)
-    with pytest.raises(ValueError, match="up to 3 columns, got 4"):
-        ours.fps(torch.rand(5, 4))
     with pytest.raises(ValueError, match=r"ratio must be above 0 and at most 1, got 1.5"):
         ours.fps(LINE, ratio=1.5)
     with pytest.raises(TypeError, match=r"x must be a torch.Tensor, got numpy.ndarray"):

@@ -72,7 +72,7 @@ def test_any_strides():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((torch.zeros(4, 3), 2), r"xyz must be \[B, N, 3\], got \(4, 3\)"),
+        ((torch.zeros(4, 3), 2), r"xyz must be \[B, N, D\], got \(4, 3\)"),
         ((torch.zeros(1, 4, 3, dtype=torch.int64), 2), "xyz must have a floating point dtype"),
         ((torch.zeros(1, 0, 3), 1), "at least one cloud of one point"),
         ((torch.zeros(1, 4, 3), 5), "num_samples must be between 1 and the 4 points of xyz, got 5"),

@@ -53,6 +53,14 @@ CLOUDS = [
     for name, argument in TENSORS
     if any(ARGUMENTS[name][argument] is cloud for cloud in (CLOUD, OTHER))
 ]
+# As wide as they come: in another order of axes, points of another width.
+OF_ANY_WIDTH = {
+    ("farthest_point_sample", "xyz"),
+    ("knn", "queries"),
+    ("ball_query", "queries"),
+    ("nearest_neighbor", "src"),
+    ("mutual_nearest", "src"),
+}
 
 
 def test_every_tensor_of_every_operator_is_looked_at():
@@ -75,23 +83,37 @@ def test_what_is_no_tensor_is_named(name, argument):
 
 @pytest.mark.parametrize(("name", "argument"), CLOUDS)
 def test_axes_in_another_order_are_named(name, argument):
-    cloud = ARGUMENTS[name][argument]
+    cloud, wide = ARGUMENTS[name][argument], (name, argument) in OF_ANY_WIDTH
     for wrong, hint in (
-        (cloud.mT, rf"; it looks transposed: pass {argument}\.mT$"),
+        *(() if wide else [(cloud.mT, rf"; it looks transposed: pass {argument}\.mT$")]),
         (cloud[0].mT, rf"; it looks transposed: pass {argument}\.mT\[None\]$"),
         (cloud[0], rf"; for one cloud pass {argument}\[None\]$"),
     ):
         got = rf"got \({', '.join(map(str, wrong.shape))}\)"
-        with pytest.raises(ValueError, match=rf"^{argument} must be \[[B2], N, 3\], {got}{hint}"):
+        with pytest.raises(
+            ValueError, match=rf"^{argument} must be \[[B2], N, {'D' if wide else 3}\], {got}{hint}"
+        ):
             getattr(kernels, name)(**ARGUMENTS[name] | {argument: wrong})
 
 
-@pytest.mark.parametrize("argument", ["queries", "points"])
-def test_axes_of_a_packed_batch(argument):
-    wrong = ARGUMENTS["packed_knn"][argument].mT
-    message = rf"^{argument} must be \[N, 3\], got \(3, [57]\); it looks transposed: pass {argument}\.mT$"
+def test_axes_of_a_packed_batch():
+    arguments = ARGUMENTS["packed_knn"]
+    for name, message in (
+        ("points", r"^points must be \[N, 3\], got \(3, 7\); it looks transposed: pass points\.mT$"),
+        ("queries", r"^points must be \[N, 5\], got \(7, 3\); queries is \(3, 5\)$"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            kernels.packed_knn(**arguments | {name: arguments[name].mT})
+
+
+def test_widths_that_differ():
+    message = r"^points must be \[2, N, 7\], got \(2, 5, 3\); queries is \(2, 3, 7\)$"
     with pytest.raises(ValueError, match=message):
-        kernels.packed_knn(**ARGUMENTS["packed_knn"] | {argument: wrong})
+        kernels.knn(OTHER.mT, CLOUD, 2)
+    with pytest.raises(ValueError, match=r"^xyz must hold at least one cloud of one point, got \(2, 5, 0\)$"):
+        kernels.farthest_point_sample(CLOUD[..., :0], 2)
+    with pytest.raises(ValueError, match=r"got 4; \[B, N, D\] is wanted, got \(2, 3, 5\)$"):
+        kernels.farthest_point_sample(CLOUD.mT, 4)
 
 
 def test_batches_that_differ():

@@ -149,7 +149,7 @@ def test_operators_pass_torch_library_checks():
 
 def test_errors():
     queries, points, query_lengths, point_lengths = packed("ragged")
-    with pytest.raises(ValueError, match=r"queries must be \[N, 3\], got \(1, 13, 3\)"):
+    with pytest.raises(ValueError, match=r"queries must be \[N, D\], got \(1, 13, 3\)"):
         packed_knn(queries[None], points, 2, query_lengths, point_lengths)
     with pytest.raises(ValueError, match=r"point_lengths must be an int32 or int64 \[B\], got torch.float32"):
         packed_knn(queries, points, 2, query_lengths, point_lengths.float())

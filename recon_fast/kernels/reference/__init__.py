@@ -1,8 +1,9 @@
 """What every operator of this package computes, in plain PyTorch: the specification, on any device.
 
 Geometry is computed in float32 (float64 for float64 inputs) from differences, dx*dx + dy*dy + dz*dz summed
-from left to right: the expansion |q|^2 + |p|^2 - 2qp picks wrong neighbours away from the origin. Ties go to
-the smallest index. Distances are squared. Arguments are taken as valid; the public functions check them.
+from left to right, more coordinates by halves: the expansion |q|^2 + |p|^2 - 2qp picks wrong neighbours away
+from the origin. Ties go to the smallest index. Distances are squared. Arguments are taken as valid; the
+public functions check them.
 """
 
 from recon_fast.kernels.reference.chamfer import (
@@ -31,6 +32,7 @@ from recon_fast.kernels.reference.points import (
     distance_backward,
     distances_to,
     farthest_point_sample,
+    first_inside,
     gather_points,
     geometry_dtype,
     group,
@@ -38,10 +40,12 @@ from recon_fast.kernels.reference.points import (
     group_backward,
     knn,
     mutual_nearest,
+    nearest_first,
     nearest_neighbor,
     neighbor_edges,
     query_chunks,
     sample_and_group,
+    squared_norm,
     squared_radius,
     valid_rows,
     zero_padding,

@@ -19,22 +19,34 @@ def geometry_dtype(xyz: Tensor) -> torch.dtype:
 
 
 def squared_norm(diff: Tensor) -> Tensor:
-    """|diff|^2 over the last axis, summed x, y, z in that order."""
-    x, y, z = diff.unbind(-1)
-    return x * x + y * y + z * z
+    """|diff|^2 over the last axis: x, y, z in that order, of more coordinates the halves onto each other."""
+    return _sum(diff * diff)
+
+
+def _sum(terms: Tensor) -> Tensor:
+    size = terms.shape[-1]
+    if size == 1:
+        return terms[..., 0]
+    half = size // 2
+    total = _sum(terms[..., :half] + terms[..., half : 2 * half])
+    return total + terms[..., -1] if size % 2 else total
 
 
 def pairwise(queries: Tensor, points: Tensor) -> Tensor:
     """Squared distances [B, M, N]; a NaN counts as inf."""
-    d2 = (queries[:, :, None, 0] - points[:, None, :, 0]).square_()
-    d2 += (queries[:, :, None, 1] - points[:, None, :, 1]).square_()
-    d2 += (queries[:, :, None, 2] - points[:, None, :, 2]).square_()
+    if queries.shape[2] > 3:
+        d2 = squared_norm(queries[:, :, None] - points[:, None])
+    else:
+        d2 = (queries[:, :, None, 0] - points[:, None, :, 0]).square_()
+        for axis in range(1, queries.shape[2]):
+            d2 += (queries[:, :, None, axis] - points[:, None, :, axis]).square_()
     return d2.nan_to_num_(nan=float("inf"), posinf=float("inf"))
 
 
 def query_chunks(queries: Tensor, num_points: int) -> Iterator[Tensor]:
-    """Split [B, M, ...] along M so that a chunk's distance matrix stays small."""
-    rows = max(1, _CHUNK // (queries.shape[0] * num_points))
+    """Split [B, M, D] along M so that what a chunk's distance matrix is made of stays small."""
+    B, _, D = queries.shape
+    rows = max(1, _CHUNK // (B * num_points * (4 * D if D > 3 else 1)))
     return iter(queries.split(rows, dim=1))
 
 
@@ -49,13 +61,14 @@ def zero_padding(xyz: Tensor, lengths: Tensor | None) -> Tensor:
 
 
 def gather_points(xyz: Tensor, idx: Tensor) -> Tensor:
-    """Points [B, ..., 3] at `idx` [B, ...]; an index of -1 takes point 0. Differentiable in `xyz`."""
-    flat = idx.clamp_min(0).reshape(idx.shape[0], -1, 1).expand(-1, -1, 3)
-    return xyz.gather(1, flat).reshape(*idx.shape, 3)
+    """Points [B, ..., D] at `idx` [B, ...]; an index of -1 takes point 0. Differentiable in `xyz`."""
+    D = xyz.shape[2]
+    flat = idx.clamp_min(0).reshape(idx.shape[0], -1, 1).expand(-1, -1, D)
+    return xyz.gather(1, flat).reshape(*idx.shape, D)
 
 
 def distances_to(src: Tensor, dst: Tensor, idx: Tensor) -> Tensor:
-    """|src_i - dst_idx[i, k]|^2 [B, N, K] of src [B, N, 3], dst [B, M, 3] and idx [B, N, K], inf at index -1.
+    """|src_i - dst_idx[i, k]|^2 [B, N, K] of src [B, N, D], dst [B, M, D] and idx [B, N, K], inf at index -1.
 
     Without K for idx [B, N]. Differentiable in both, in every mode.
     """
@@ -73,11 +86,14 @@ def farthest_point_sample(
     lengths: Tensor | None = None,
     start_index: int = 0,
     skip_near_origin: bool = False,
+    distances: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
-    """xyz [B, N, 3], lengths [B] -> [B, num_samples] int64."""
+    """xyz [B, N, D], lengths [B] -> [B, num_samples] int64.
+
+    `distances` takes indices [B, 1] and gives the squared distances of all points to those [B, N].
+    """
     xyz = xyz.detach().to(geometry_dtype(xyz))
     B, N, _ = xyz.shape
-    point = torch.arange(N, device=xyz.device)
     # Distance to the chosen set; the negative values rank what is taken only when nothing better is left.
     dist = torch.full((B, N), float("inf"), dtype=xyz.dtype, device=xyz.device)
     last_resort = ~xyz.isfinite().all(-1)
@@ -94,17 +110,26 @@ def farthest_point_sample(
     for m in range(num_samples):
         idx[:, m : m + 1] = current
         dist.scatter_(1, current, -2)
-        d2 = squared_norm(xyz - gather_points(xyz, current))
+        d2 = distances(current) if distances else squared_norm(xyz - gather_points(xyz, current))
         dist = torch.where(d2 < dist, d2, dist)  # a NaN distance is never nearer, a chosen point stays chosen
-        farthest = dist.amax(1, keepdim=True)
-        current = torch.where(dist == farthest, point, N).amin(1, keepdim=True)
+        current = dist.argmax(1, keepdim=True)  # the first of those that are as far
     if lengths is not None:
         idx.masked_fill_(torch.arange(num_samples, device=xyz.device) >= lengths[:, None], -1)
     return idx
 
 
+def nearest_first(dist: Tensor, k: int) -> Tensor:
+    """Positions [..., k] of the smallest of distances that are 0 or more, by (distance, position)."""
+    if dist.dtype == torch.float64:
+        return dist.sort(dim=-1, stable=True).indices[..., :k]
+    # Bits of a non-negative float sort like the float, so (bits, index) is one integer key.
+    place = torch.arange(dist.shape[-1], device=dist.device)
+    key = (dist.view(torch.int32).to(torch.int64) << 32) | place
+    return key.topk(k, largest=False).values & 0xFFFFFFFF
+
+
 def knn(queries: Tensor, points: Tensor, k: int, *, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Queries [B, M, 3], points [B, N, 3], lengths [B] -> distances [B, M, k], indices [B, M, k] int64."""
+    """Queries [B, M, D], points [B, N, D], lengths [B] -> distances [B, M, k], indices [B, M, k] int64."""
     dtype = geometry_dtype(queries)
     queries, points = queries.to(dtype), points.to(dtype)
     N = points.shape[1]
@@ -114,12 +139,7 @@ def knn(queries: Tensor, points: Tensor, k: int, *, lengths: Tensor | None = Non
             d2 = pairwise(chunk, points)  # [B, m, N]
             if lengths is not None:
                 d2.masked_fill_(~valid_rows(lengths, N)[:, None], float("inf"))
-            if dtype == torch.float32:
-                # Bits of a non-negative float sort like the float, so (bits, index) is one integer key.
-                key = (d2.view(torch.int32).to(torch.int64) << 32) | torch.arange(N, device=d2.device)
-                chunks.append(key.topk(k, largest=False).values & 0xFFFFFFFF)
-            else:
-                chunks.append(d2.sort(dim=-1, stable=True).indices[..., :k])
+            chunks.append(nearest_first(d2, k))
         idx = torch.cat(chunks, 1)  # [B, M, k]
     if lengths is not None:
         idx = idx.masked_fill(idx >= lengths[:, None, None], -1)
@@ -129,7 +149,7 @@ def knn(queries: Tensor, points: Tensor, k: int, *, lengths: Tensor | None = Non
 def nearest_neighbor(
     src: Tensor, dst: Tensor, *, src_lengths: Tensor | None = None, dst_lengths: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """src [B, N, 3], dst [B, M, 3], lengths [B] -> distances [B, N], indices [B, N] int64.
+    """src [B, N, D], dst [B, M, D], lengths [B] -> distances [B, N], indices [B, N] int64.
 
     inf and -1 behind src_lengths and in an empty cloud.
     """
@@ -162,15 +182,15 @@ def mutual_nearest(
 
 
 def distance_backward(grad: Tensor, src: Tensor, dst: Tensor, idx: Tensor) -> tuple[Tensor, Tensor]:
-    """Gradients in src [B, N, 3] and dst [B, M, 3] of |src_i - dst_idx[i, k]|^2, weighted by grad [B, N, K].
+    """Gradients in src [B, N, D] and dst [B, M, D] of |src_i - dst_idx[i, k]|^2, weighted by grad [B, N, K].
 
     idx is [B, N, K], -1 for none.
     """
     dtype = geometry_dtype(src)
     diff = src.to(dtype)[:, :, None] - gather_points(dst.to(dtype), idx)
-    flow = (2 * grad[..., None] * diff).masked_fill(idx[..., None] < 0, 0)  # [B, N, K, 3]
+    flow = (2 * grad[..., None] * diff).masked_fill(idx[..., None] < 0, 0)  # [B, N, K, D]
     batch = torch.arange(idx.shape[0], device=idx.device)[:, None, None]
-    into = torch.zeros_like(dst, dtype=dtype).index_put((batch, idx.clamp_min(0)), -flow, accumulate=True)
+    into = dst.new_zeros(dst.shape, dtype=dtype).index_put((batch, idx.clamp_min(0)), -flow, accumulate=True)
     return flow.sum(2).to(src.dtype), into.to(dst.dtype)
 
 
@@ -186,6 +206,20 @@ def squared_radius(radius: float, dtype: torch.dtype) -> float:
     return (rounded * rounded).item()
 
 
+def first_inside(inside: Tensor, k: int, lengths: Tensor | None, padding: str) -> Tensor:
+    """Of points inside [B, M, N], the first k, padded: [B, M, k] int64."""
+    N = inside.shape[2]
+    point = torch.arange(N, device=inside.device)
+    idx = torch.where(inside, point, N).topk(min(k, N), largest=False).values
+    idx = F.pad(idx, (0, max(0, k - N)), value=N)
+    idx = idx.masked_fill(idx == N, -1)
+    if padding == "first":
+        idx = torch.where(idx < 0, idx[..., :1], idx).clamp_min(0)
+        if lengths is not None:
+            idx = idx.masked_fill(lengths[:, None, None] <= 0, -1)
+    return idx
+
+
 def ball_query(
     queries: Tensor,
     points: Tensor,
@@ -195,24 +229,19 @@ def ball_query(
     lengths: Tensor | None = None,
     padding: str = "none",
 ) -> tuple[Tensor, Tensor]:
-    """Queries [B, M, 3], points [B, N, 3], lengths [B] -> distances [B, M, k], indices [B, M, k] int64."""
+    """Queries [B, M, D], points [B, N, D], lengths [B] -> distances [B, M, k], indices [B, M, k] int64."""
     dtype = geometry_dtype(queries)
     queries, points = queries.to(dtype), points.to(dtype)
     N = points.shape[1]
-    point, bound = torch.arange(N, device=points.device), squared_radius(radius, dtype)
+    bound = squared_radius(radius, dtype)
     with torch.no_grad():
         chunks = []
         for chunk in query_chunks(queries, N):
             inside = pairwise(chunk, points) < bound  # [B, m, N]
             if lengths is not None:
                 inside &= valid_rows(lengths, N)[:, None]
-            chunks.append(torch.where(inside, point, N).topk(min(k, N), largest=False).values)
-        idx = F.pad(torch.cat(chunks, 1), (0, max(0, k - N)), value=N)  # [B, M, k]
-        idx = idx.masked_fill(idx == N, -1)
-        if padding == "first":
-            idx = torch.where(idx < 0, idx[..., :1], idx).clamp_min(0)
-            if lengths is not None:
-                idx = idx.masked_fill(lengths[:, None, None] <= 0, -1)
+            chunks.append(first_inside(inside, k, lengths, padding))
+        idx = torch.cat(chunks, 1)  # [B, M, k]
     return distances_to(queries, points, idx), idx
 
 
