@@ -85,7 +85,8 @@ def read_packed(path: Path, *, num_points: int = 1, mapped: bool = False, verify
         smallest = int(np.diff(offsets).min()) if count else 0
         if smallest < num_points:
             raise InputError(
-                f"{path} must have clouds of at least {num_points} points, got one of {smallest}"
+                f"{path} must have clouds of at least {num_points} points, got one of {smallest}; pack with "
+                f"--num_points {num_points} --on_small repeat fills small ones up"
             )
         up: Any = text("up") or "unknown"
         scale: Any = text("scale") or "unknown"
