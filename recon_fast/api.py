@@ -13,7 +13,6 @@ the nearest one. The data themselves are given by place.
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import partial
 from os import PathLike, fspath
 from typing import Any, Literal
@@ -148,6 +147,8 @@ def embed(
     Raises:
         ValueError: anything wrong with the settings, the data or the checkpoint, in one line.
     """
+    if data is None:
+        raise ValueError("data must be a path or clouds in memory, got None")
     if checkpoint is not None:
         settings["checkpoint"] = checkpoint
     config = parse("embed", ["data", "out.h5", *_arguments(settings)]).config
@@ -164,7 +165,8 @@ def open_dataset(data: Any, *, test: Any = None, console: Console | None = None,
         data: a path, or clouds in memory.
         test: clouds in memory that are held out.
         console: as of `pretrain`.
-        settings: keys of `recon_fast.config.DataConfig`, such as `kind`, `up` or `max_points`.
+        settings: keys of `recon_fast.config.LabelledConfig`, such as `kind`, `up` or `max_points`. Clouds of
+            fewer points than `num_points` count as broken.
 
     Returns:
         The shapes, which are a data set of PyTorch too: an item is a dict with `points` and, where there are
@@ -173,12 +175,13 @@ def open_dataset(data: Any, *, test: Any = None, console: Console | None = None,
     Raises:
         ValueError: anything wrong with the settings or the data.
     """
-    config = DataConfig(**{"num_points": 1, **settings})
+    if data is None:
+        raise ValueError("data must be a path or clouds in memory, got None")
+    given = _given("svm", data, None, {"data": settings}).config.data
+    config = given.reading(given.num_points or 1)
     with _problems_in_full():
         shapes = _in_memory(data, test, config, console)
-        if shapes is not None:
-            return shapes
-        return prepare_shapes(replace(config, path=fspath(data)), 0, console or Console(stderr=True))
+        return prepare_shapes(config, 0, console or Console(stderr=True)) if shapes is None else shapes
 
 
 def _is_path(data: Any) -> bool:
@@ -203,6 +206,8 @@ def _given(
     command: str, data: Any, config: Path_ | None, settings: Mapping[str, Any], resume: Path_ | None = None
 ) -> Any:
     """What the command line would make of it."""
+    if "path" in settings.get("data", {}):
+        raise ValueError("data are given by place, got data.path among the settings")
     argv = [] if config is None or resume not in (None, "auto") else ["--config", fspath(config)]
     for argument in COMMANDS[command].arguments:
         if argument.key in settings:

@@ -1,11 +1,14 @@
 """Files and folders: written whole or not at all, told apart, and lists read from them."""
 
+import errno
 import os
 import shutil
+import stat
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 from recon_fast.errors import InputError
 
@@ -56,6 +59,14 @@ def replace_folder(new: Path, path: Path) -> None:
     new.rename(path)
     if replaced is not None:
         shutil.rmtree(replaced, ignore_errors=True)
+
+
+def open_regular(path: Path) -> IO[bytes]:
+    """A file opened for reading. Raises OSError, also where it is a pipe or a device, which may never end."""
+    mode = path.stat().st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return path.open("rb")
 
 
 def is_torchscript(file: Path) -> bool:

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from recon_fast.errors import InputError
-from recon_fast.files import whole_file
+from recon_fast.files import open_regular, whole_file
 
 # Deflate, the strongest common filter, shrinks zeros 1030 times: what claims more was never written.
 MOST_SHRUNK = 1100
@@ -23,7 +23,7 @@ _KINDS = {str: "a text", int: "a whole number"}
 def instead(path: Path) -> str:
     """What stands in a file's place, to end a message with: an HTML page, a Git LFS pointer, or nothing."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             start = file.read(256).lstrip().lower()
     except OSError:
         return ""
@@ -110,6 +110,7 @@ def open_hdf5(path: Path) -> Iterator[Any]:
     import h5py
 
     try:
+        open_regular(path).close()
         with h5py.File(path, "r") as file:
             yield file
     except OSError as error:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from rich.console import Console
 from tiny import tiny_shapes
-from torch.utils.data import DataLoader, Dataset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
 
 import recon_fast
 from recon_fast.config import DataConfig
@@ -224,7 +224,45 @@ def test_broken_items_are_all_named():
     assert np.diff(filled.offsets).tolist() == [20, 16]
 
 
+def test_items_that_cannot_be_read_and_tuples_of_more():
+    class Failing(Clouds):
+        def __getitem__(self, i):
+            if i == 3:
+                raise OSError("no such disk")
+            return super().__getitem__(i)
+
+    shapes = recon_fast.open_dataset(Failing(6), on_problem="skip", console=QUIET)
+    assert len(shapes) == 5
+    with pytest.raises(DataProblems) as error:
+        recon_fast.open_dataset(Failing(6), console=QUIET)
+    assert error.value.problems[0].what == "cannot be read: OSError: no such disk"
+    with pytest.raises(DataProblems) as error:
+        shapes_of([(clouds()[0], 0, 1)], ONE)
+    assert "must be a cloud or (cloud, label), got a tuple of 3" in error.value.problems[0].what
+    with pytest.raises(InputError, match="labels must be one whole number or name"):
+        shapes_of([(clouds()[0], np.eye(3)[0])] * 2, ONE)
+
+
+def test_both_sides_have_the_same_classes():
+    class Others(Clouds):
+        classes = ("stick", "ball", "box")
+
+    with pytest.raises(InputError, match="test must have the classes of data in the same order"):
+        shapes_of(Clouds(), ONE, test=Others())
+    assert shapes_of(Subset(Clouds(), range(6)), ONE).class_names == ["ball", "box", "stick"]
+    data = [(cloud, label) for cloud, label in zip(clouds(), "aabb", strict=True)]
+    notes = shapes_of(data, ONE, test=[(clouds()[0], "c")]).notes
+    assert notes == ["no shape to train on in 1 of the classes of test, such as c"]
+
+
 def test_open_dataset_of_a_path(tmp_path):
+    for settings, message in (
+        ({"nump": 3}, r"unknown setting data\.nump"),
+        ({"up": "w"}, r"setting data\.up must be one of"),
+        ({"path": "x"}, r"got data\.path among the settings"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            recon_fast.open_dataset(tmp_path, console=QUIET, **settings)
     for i, cloud in enumerate(clouds()):
         np.save(tmp_path / f"{i}.npy", cloud)
     shapes = recon_fast.open_dataset(tmp_path, console=QUIET)

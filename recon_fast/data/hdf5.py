@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from recon_fast.data.archives import size_and_time
 from recon_fast.data.readers.pictures import FilePictures
 from recon_fast.data.shapes import Shapes, blocks
 from recon_fast.errors import InputError
@@ -54,7 +55,7 @@ def write_packed(out: Path, shapes: Shapes, aside: Path | None = None) -> None:
                 put(file, f"features/{name}", getattr(shapes.features, name))
         elif isinstance(shapes.pictures, FilePictures):
             pictures = shapes.pictures
-            lengths = [path.stat().st_size for path in pictures.paths]
+            lengths = [size_and_time(path)[0] for path in pictures.paths]
             offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
             put(file, "picture_offsets", offsets)
             parts = (np.frombuffer(pictures.content(i), np.uint8) for i in range(len(pictures)))

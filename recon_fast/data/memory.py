@@ -14,10 +14,10 @@ from recon_fast.data.loading import Reading, Tally, stop_at_problems
 from recon_fast.data.readers.clouds import Cloud, check_points
 from recon_fast.data.readers.hdf5 import is_held_out
 from recon_fast.data.shapes import BadFile, Conventions, Problem, Shapes, Source, stack_clouds
-from recon_fast.errors import InputError
+from recon_fast.errors import InputError, first_line
 
 _POINTS = ("points", "pos", "xyz", "pointcloud", "point_cloud")
-_LABELS = ("label", "labels", "y", "target", "category")
+_LABELS = ("label", "labels", "y", "target", "category", "class", "cls")
 _CAPTIONS = ("caption", "text")
 
 
@@ -26,10 +26,10 @@ def shapes_of(data: Any, config: DataConfig, test: Any = None) -> Shapes:
 
     Args:
         data: clouds [S, N, 3 or more] as an array or a tensor; or a sequence, an iterable or a
-            `torch.utils.data.Dataset` of items. An item is a cloud [N_i, 3 or more], a tuple (cloud, label,
-            ...), or a dict or an object such as PyG's Data with the cloud under `points`, `pos` or `xyz`, the
-            label under `label` or `y` and a caption under `caption` or `text`. A label is a whole number or a
-            name. Names of classes are those in `data.classes`, where there are any.
+            `torch.utils.data.Dataset` of items. An item is a cloud [N_i, 3 or more], a pair (cloud, label),
+            or a dict or an object, such as PyG's Data, with the cloud under `points`, `pos` or `xyz`, the
+            label under `label` or `y`, and a caption under `caption` or `text`. A label is a whole number or
+            a name. Names of classes are those in `data.classes`, where there are any.
         config: `num_points`, `max_points`, `on_small`, `on_problem`, `storage` and, without `test`,
             `held_out_fraction` count.
         test: more of the same, which is held out; without it a share of `data` is, chosen by place.
@@ -48,8 +48,8 @@ def shapes_of(data: Any, config: DataConfig, test: Any = None) -> Shapes:
     tally = Tally()
     sides = (("data", data), ("test", test))
     for key, item in chain(*(_items(name, side) for name, side in sides if side is not None)):
-        points, label, caption = _parts(item)
         try:
+            points, label, caption = _parts(key, item)
             cloud = reading.fit(_checked(key, points, 1 if reading.repeat else reading.num_points), key)
         except BadFile as error:
             problems.append(Problem(key, error.file, error.what))
@@ -62,11 +62,20 @@ def shapes_of(data: Any, config: DataConfig, test: Any = None) -> Shapes:
     source = Source(type(data).__name__, Path("data"), [], problems=problems)
     stop_at_problems(source, len(clouds), problems, config.on_problem, "data.on_problem")
     points, offsets = stack_clouds(clouds, dtype)
-    index, class_names = _classes(labels, getattr(data, "classes", None))
+    index, class_names = _classes(labels, _class_names(data, test))
     held_out = [
         key.startswith("test") if test is not None else is_held_out(key, config.held_out_fraction)
         for key in keys
     ]
+    notes, without_caption = tally.notes(), captions.count(None)
+    if 0 < without_caption < len(captions):
+        notes.append(f"not used: captions, since {without_caption} of {len(captions)} shapes have none")
+    if index is not None and test is not None:
+        trained, tested = (
+            {class_names[i] for i in index[np.array(held_out) == side]} for side in (False, True)
+        )
+        if only := sorted(tested - trained):
+            notes.append(f"no shape to train on in {len(only)} of the classes of test, such as {only[0]}")
     return Shapes(
         name="data in memory",
         keys=keys,
@@ -75,9 +84,9 @@ def shapes_of(data: Any, config: DataConfig, test: Any = None) -> Shapes:
         held_out=np.array(held_out, np.bool_),
         labels=index,
         class_names=class_names,
-        captions=None if None in captions else [str(caption) for caption in captions],
+        captions=None if without_caption else [str(caption) for caption in captions],
         conventions=Conventions(scale=scale_of(radii(points, np.diff(offsets)))),
-        notes=tally.notes(),
+        notes=notes,
     )
 
 
@@ -93,16 +102,38 @@ def _items(name: str, data: Any) -> Iterator[tuple[str, Any]]:
         hasattr(data, "__getitem__") or hasattr(data, "__iter__")
     ):
         raise InputError(f"{wanted}, got {type(data).__name__}")
-    counted = hasattr(data, "__len__") and hasattr(data, "__getitem__")
-    for i, item in enumerate(data[i] for i in range(len(data))) if counted else enumerate(data):
+    if not (hasattr(data, "__len__") and hasattr(data, "__getitem__")):
+        yield from ((f"{name}[{i}]", item) for i, item in enumerate(data))
+        return
+    for i in range(len(data)):
+        try:
+            item = data[i]
+        except Exception as error:  # of somebody else's data set: one of the items that cannot be used
+            item = error
         yield f"{name}[{i}]", item
 
 
-def _parts(item: Any) -> tuple[Any, Any, Any]:
-    """Points, label and caption of an item, None for what it does not have."""
+def _class_names(data: Any, test: Any) -> list[str] | None:
+    """Names of the classes that integers count; those of a `Subset` are its data set's. Raises InputError."""
+    found = [
+        getattr(side, "classes", getattr(getattr(side, "dataset", None), "classes", None))
+        for side in (data, test)
+    ]
+    names = [None if classes is None else [str(name) for name in classes] for classes in found]
+    if None not in names and names[0] != names[1]:
+        raise InputError(f"test must have the classes of data in the same order, {names[0]}, got {names[1]}")
+    return names[0] or names[1]
+
+
+def _parts(key: str, item: Any) -> tuple[Any, Any, Any]:
+    """Points, label and caption of an item, None for what it does not have. Raises BadFile."""
+    if isinstance(item, Exception):
+        raise BadFile(Path(key), f"cannot be read: {type(item).__name__}: {first_line(item)}")
     if isinstance(item, Mapping):
         return tuple(_first(names, item.get) for names in (_POINTS, _LABELS, _CAPTIONS))
     if isinstance(item, Sequence) and len(item) and hasattr(item[0], "shape"):
+        if len(item) > 2:
+            raise BadFile(Path(key), f"must be a cloud or (cloud, label), got a tuple of {len(item)}")
         return item[0], item[1] if len(item) > 1 else None, None
     if hasattr(item, "shape") or isinstance(item, Sequence):
         return item, None, None
@@ -130,7 +161,7 @@ def _checked(key: str, points: Any, least: int) -> Cloud:
 
 def _classes(labels: list[Any], names: Any) -> tuple[NDArray[np.int64] | None, list[str]]:
     """Labels [S] and the names of classes. Raises InputError where only some items have labels."""
-    without = labels.count(None)
+    without = sum(label is None for label in labels)
     if without == len(labels):
         return None, []
     if without:

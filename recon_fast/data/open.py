@@ -19,6 +19,7 @@ from recon_fast.data.conventions import guess_up, state_up, turn_up, voters
 from recon_fast.data.loading import load, problem_table
 from recon_fast.data.packed import is_packed, is_sharded, read_packed, read_shards, verify_shards
 from recon_fast.data.readers.arrays import ARRAYS
+from recon_fast.data.readers.clouds import MIXED
 from recon_fast.data.readers.folder import list_folder
 from recon_fast.data.readers.hdf5 import VARIANTS, is_scanobjectnn, list_array_file, list_scanobjectnn
 from recon_fast.data.readers.listed import (
@@ -80,6 +81,8 @@ def open_source(
     if path.is_file():
         if path.suffix.lower() not in SETS:
             raise InputError(f"{wanted}, got the file {path}")
+        if path.suffix.lower() == ".zip" and kind not in ("auto", "folder"):
+            raise InputError(f"kind {kind} is read from a folder, got {path}: unpack it")
         return SETS[path.suffix.lower()](path, held_out_fraction, array)
     if kind == "auto":
         kind = next((name for name, (fits, _) in LAYOUTS.items() if fits(path)), "folder")
@@ -169,11 +172,15 @@ def stated_or_guessed(
     stated = state_up(shapes, up)
     if stated.conventions.up != "unknown" or not len(shapes):
         return stated
+    unknown = f"which axis is up in {shapes.name} is not known"
+    state_it = "state it with --data.up (of a probe --probe.up) x, y or z"
+    if any(note.startswith(MIXED) for note in shapes.notes):  # one guess would turn some of them wrongly
+        say(f"{unknown}, since its formats differ in it: {state_it}, or put them into sets of their own")
+        return stated
     rows = voters(len(shapes)).tolist()
     guess = guess_up(read(rows) if read is not None else map(shapes.cloud, rows))
     if not guess.sure:
-        text = f"which axis is up in {shapes.name} is not known ({guess}, too few to tell): "
-        say(f"{text}state it with --data.up (of a probe --probe.up) x, y or z")
+        say(f"{unknown} ({guess}, too few to tell): {state_it}")
         return stated
     say(f"{shapes.name}: {guess}, which is taken for true; --data.up would state it")
     return state_up(shapes, guess.axis)

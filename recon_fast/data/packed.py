@@ -35,6 +35,7 @@ from recon_fast.data.loading import DataProblems, Progress, in_order
 from recon_fast.data.readers.pictures import PackedPictures
 from recon_fast.data.shapes import Conventions, Features, Problem, Scale, Shapes, Up, join_shapes
 from recon_fast.errors import InputError
+from recon_fast.files import open_regular
 from recon_fast.schema import hdf5_attribute, open_hdf5, parse_json, read_json
 
 SHARDS_FORMAT = "recon-fast sharded shapes"
@@ -52,7 +53,7 @@ def is_packed(path: Path) -> bool:
     if path.is_dir():
         return is_sharded(path)
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             if file.read(len(_SIGNATURE)) != _SIGNATURE:
                 return False
     except OSError as error:

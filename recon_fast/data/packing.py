@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, TypedDict
 import numpy as np
 
 from recon_fast.config import StatedUp
+from recon_fast.data.archives import BROKEN, size_and_time
 from recon_fast.data.hdf5 import write_packed
 from recon_fast.data.loading import (
     DataProblems,
@@ -268,12 +269,11 @@ class Shards:
 
 
 def _file_state(path: Path) -> tuple[int, int] | None:
-    """Size and time of a file, None if it is not there."""
+    """`size_and_time` of a file, None if it is not there."""
     try:
-        found = path.stat()
-    except OSError:
+        return size_and_time(path)
+    except (OSError, *BROKEN):
         return None
-    return found.st_size, found.st_mtime_ns
 
 
 def _join(out: Path, found: Shards, features_fn: FeaturesOf | None) -> Packed:

@@ -59,7 +59,9 @@ def open_clouds(paths: Sequence[str | Path], config: ReadingConfig, least: int, 
     found: list[CloudSet] = []
     if files:
         entries = [Entry(path.as_posix(), path) for path in files]
-        found.append(_of_source(Source("files", Path(), entries, up=up_of(files)), config, least, console))
+        up, note = up_of(files)
+        source = Source("files", Path(), entries, up=up, notes=[] if note is None else [note])
+        found.append(_of_source(source, config, least, console))
     for path in given:
         if path not in files:
             one = _of_path(path, config, least, console)

@@ -8,8 +8,11 @@ import pytest
 import trimesh
 from layouts import TETRAHEDRON, cloud, write_npy, write_picture
 
+from recon_fast.data import packing
 from recon_fast.data.loading import DataProblems, load
 from recon_fast.data.open import open_source
+from recon_fast.data.packed import read_packed
+from recon_fast.data.packing import pack
 from recon_fast.errors import InputError
 
 SMALL = {"num_points": 8, "max_points": 64, "workers": 1}
@@ -73,6 +76,35 @@ def test_archives_among_other_files(tmp_path):
     assert [(p.file.name, p.what[:34]) for p in error.value.problems] == [
         ("c.npy", "must be a whole .npy array of numb")
     ]
+
+
+def test_an_archive_with_pictures_is_packed_and_packed_again_where_it_changed(tmp_path, monkeypatch):
+    write_picture(tmp_path / "picture.png")
+    picture = (tmp_path / "picture.png").read_bytes()
+
+    def write(start):
+        files = {f"./a/{i}.npy": npy_bytes(cloud(start + i)) for i in range(4)}
+        return write_zip(tmp_path / "a.zip", files | {f"a\\{i}.png": picture for i in range(4)})
+
+    packed = pack(open_source(write(0)), tmp_path / "a.h5", num_points=8, max_points=64, dtype=np.float32)
+    assert packed.shapes == 4
+    assert read_packed(tmp_path / "a.h5").pictures[3].ndim == 3
+    with monkeypatch.context() as patch:
+        patch.setattr(packing, "_finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            pack(open_source(tmp_path / "a.zip"), tmp_path / "out", shard_size=2, num_points=8, max_points=64)
+    again = pack(open_source(write(10)), tmp_path / "out", shard_size=2, num_points=8, max_points=64)
+    assert again.reused == 0
+
+
+def test_a_broken_archive_is_one_of_the_problems(tmp_path):
+    write_npy(tmp_path / "a.npy", cloud())
+    (tmp_path / "notes.zip").write_text("x")
+    source = open_source(tmp_path)
+    assert [(p.key, p.what[:20]) for p in source.problems] == [("notes.zip", "must be a whole .zip")]
+    assert len(load(source, **SMALL, on_problem="skip")[0]) == 1
+    with pytest.raises(InputError, match="kind modelnet40 is read from a folder"):
+        open_source(write_zip(tmp_path / "b.zip", {}), "modelnet40")
 
 
 def test_archives_that_cannot_be_read(tmp_path):

@@ -1,6 +1,7 @@
 """Files as other programs write them: exporters' own, odd forms, cut ones, and headers that lie."""
 
 import io
+import os
 import struct
 import zipfile
 from pathlib import Path
@@ -11,66 +12,17 @@ import numpy as np
 import pytest
 import trimesh
 from layouts import cloud, cut, write_npy
+from rich.console import Console
 
+from recon_fast.config import DataConfig
 from recon_fast.data.loading import DataProblems, load
-from recon_fast.data.open import open_source
+from recon_fast.data.open import open_source, prepare_shapes
 from recon_fast.data.readers.clouds import load_cloud, read_cloud
-from recon_fast.data.readers.text import read_table
 from recon_fast.data.shapes import BadFile
+from recon_fast.errors import InputError
 
 SCANS = Path(__file__).parent / "scans"  # ascii.pcd, binary.pcd and compressed.pcd, written by pypcd4 1.5.1
 SMALL = {"num_points": 8, "max_points": 64, "workers": 1}
-ROWS = [[0.5, -1, 2], [3, 4.5, -6], [7, 8, 9]]
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "0.5 -1 2 255 0 0\n3 4.5 -6 0 0 0\n7 8 9 1 1 1\n",
-        "0.5\t-1\t2\n3\t4.5\t-6\n7\t8\t9\n",
-        "3\n0.5 -1 2\n3 4.5 -6\n7 8 9\n",
-        "x,y,z\n0.5,-1,2\n3,4.5,-6\n7,8,9\n",
-        'id,"Z (m)","X (m)","Y (m)",class\n1,2,0.5,-1,7\n2,-6,3,4.5,7\n3,9,7,8,7\n',
-        '"Points:0","Points:1","Points:2","f"\n0.5,-1,2,0\n3,4.5,-6,0\n7,8,9,0\n',
-        "//X Y Z R G B\n0.5 -1 2 1 1 1\n3 4.5 -6 1 1 1\n7 8 9 1 1 1\n",
-        "# made by a scanner\n\n# x y z\n0.5 -1 2\n3 4.5 -6\n# a comment\n7 8 9\n",
-        "0.5;-1;2\n3;4.5;-6\n7;8;9\n",
-        "0.5; -1; 2;\n3; 4.5; -6;\n7; 8; 9;\n",
-        "x;y;z\n0,5;-1;2\n3;4,5;-6\n7;8;9\n",
-        "\ufeff3\r\nX Y Z\r\n0.5 -1 2\r\n3 4.5 -6\r\n7 8 9\r\n",
-        "name of an object\n0.5 -1 2\n3 4.5 -6\n7 8 9\n",
-    ],
-)
-@pytest.mark.parametrize("suffix", [".txt", ".csv"])
-def test_tables_with_heads_counts_comments_and_semicolons(tmp_path, text, suffix):
-    path = tmp_path / f"a{suffix}"
-    path.write_text(text, encoding="utf-8", newline="")
-    np.testing.assert_array_equal(read_table(path)[0], ROWS)
-    source = open_source(tmp_path)
-    assert [entry.key for entry in source.entries] == ["a"]
-    assert load_cloud(path).more == (read_table(path)[1] > 3)
-
-
-def test_text_files_are_told_from_captions(tmp_path):
-    for name in ("a", "b"):
-        (tmp_path / f"{name}.txt").write_text("0 0 0\n1 2 3\n")
-    write_npy(tmp_path / "c.npy", cloud())
-    write_npy(tmp_path / "d.npy", cloud())
-    (tmp_path / "c.txt").write_text("a chair with 4 legs\n")
-    (tmp_path / "d.txt").write_text("0 0 0\n1 2 3\n")
-    (tmp_path / "labels.csv").write_text("name,class\na,1\n")
-    source = open_source(tmp_path)
-    assert [(e.cloud.name, e.caption) for e in source.entries] == [
-        ("a.txt", None),
-        ("b.txt", None),
-        ("c.npy", "a chair with 4 legs"),
-        ("d.npy", None),
-    ]
-    assert (
-        source.notes[0]
-        == "not used: 1 files with rows of numbers, such as d.txt, beside a cloud of that name"
-    )
-    assert source.notes[1].startswith("not used: 1 .csv; clouds are")
 
 
 def scene():
@@ -207,6 +159,44 @@ def test_hdf5_with_another_name(tmp_path, name):
     assert "must have an array absent, got faces, group, labels" in problem.what
 
 
+def test_an_array_that_is_called_data_and_is_no_cloud(tmp_path):
+    clouds = np.stack([cloud(i) for i in range(3)])
+    for i, data in enumerate((np.zeros((3, 16)), np.zeros((3, 64, 16)), np.zeros(3))):
+        np.savez(tmp_path / f"{i}.npz", data=data, points=clouds, y=np.arange(2))
+        source = open_source(tmp_path / f"{i}.npz")
+        np.testing.assert_array_equal(load(source, **SMALL)[0].cloud(1), cloud(1))
+        assert source.notes == [
+            f"clouds are the array `points` of {i}.npz",
+            f"not used: `data`, `y` of {i}.npz",
+        ]
+    np.savez(tmp_path / "none.npz", data=clouds[:0], label=np.arange(0))
+    with pytest.raises(InputError, match="at least one cloud"):
+        load(open_source(tmp_path / "none.npz"), **SMALL)
+
+
+def test_formats_that_state_different_axes_are_not_guessed(tmp_path):
+    (tmp_path / "a.las").write_bytes(las_bytes(".las"))
+    for i in range(9):
+        (tmp_path / f"{i}.glb").write_bytes(scene().export(file_type="glb"))
+    source = open_source(tmp_path)
+    assert source.up == "unknown"
+    assert source.notes == ["formats state different axes that are up: y in .glb, z in .las"]
+    lines = io.StringIO()
+    config = DataConfig(path=str(tmp_path), num_points=8)
+    assert prepare_shapes(config, 0, Console(file=lines, width=300)).conventions.up == "unknown"
+    assert "is not known, since its formats differ in it" in lines.getvalue()
+
+
+def test_what_is_no_file_is_not_waited_for(tmp_path):
+    for name in ("a.npy", "b.xyz", "c.h5", "d.txt"):
+        os.mkfifo(tmp_path / name)
+    write_npy(tmp_path / "e.npy", cloud())
+    with pytest.raises(DataProblems) as error:
+        load(open_source(tmp_path), **SMALL)
+    assert sorted(problem.key for problem in error.value.problems) == ["a", "b", "c"]
+    assert all("not a regular file" in problem.what for problem in error.value.problems)
+
+
 def test_hdf5_of_one_cloud_each_has_its_folder_as_class(tmp_path):
     for name in ("chair", "table"):
         (tmp_path / name).mkdir()
@@ -260,9 +250,9 @@ BAD = {
     ),
     "cut.glb": (scene().export(file_type="glb")[:-60], "must be a whole .glb file"),
     "lying.glb": (lying_glb(), "must be a whole .glb file"),
-    "draco.glb": (
-        b"glTF KHR_draco_mesh_compression",
-        "its geometry is compressed, KHR_draco_mesh_compression",
+    "draco.gltf": (
+        b'{"asset": {}, "extensionsRequired": ["KHR_texture_basisu", "KHR_draco_mesh_compression"]}',
+        "it needs KHR_draco_mesh_compression, which is not read",
     ),
     "outside.gltf": (
         scene().export(file_type="gltf")["model.gltf"].replace(b"gltf_buffer_0", b"../gltf_buffer_0"),
@@ -276,6 +266,7 @@ BAD = {
     "lying_text.pcd": (ASCII.replace(b"POINTS 40", b"POINTS 41"), "41 rows of 4 numbers announced"),
     "lying_packed.pcd": (PACKED.replace(b"POINTS 40", b"POINTS 900000000"), "announced"),
     "damaged.pcd": (PACKED[:-30] + b"\xff" * 30, "its compressed data are damaged"),
+    "more_rows.pcd": (ASCII + b"1 2 3 4\n", "40 rows of 4 numbers announced, got [41, 4]"),
     "no_axes.pcd": (PCD.replace(b"FIELDS x y z", b"FIELDS a b c"), "FIELDS must have x, y and z"),
     "no_header.pcd": (b"hello", "must be a whole .pcd file"),
     "cut.las": (las_bytes(".las")[:-99], "must be a whole .las file"),

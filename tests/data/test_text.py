@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
-from layouts import write_table
+from layouts import cloud, write_npy, write_table
 
-from recon_fast.data.readers.clouds import BadFile, read_cloud, read_table
+from recon_fast.data.open import open_source
+from recon_fast.data.readers.clouds import BadFile, load_cloud, read_cloud, read_table
 
 
 @pytest.mark.parametrize("separator", [",", " ", ", ", "\t", "   "])
@@ -93,3 +94,89 @@ def test_the_last_column_must_be_one_of_its_own(tmp_path):
         read_table(tmp_path / "a.txt", last=True)
     with pytest.raises(BadFile, match="cannot be read: No such file"):
         read_table(tmp_path / "b.txt")
+
+
+ROWS = [[0.5, -1, 2], [3, 4.5, -6], [7, 8, 9]]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "0.5 -1 2 255 0 0\n3 4.5 -6 0 0 0\n7 8 9 1 1 1\n",
+        "0.5\t-1\t2\n3\t4.5\t-6\n7\t8\t9\n",
+        "3\n0.5 -1 2\n3 4.5 -6\n7 8 9\n",
+        "x,y,z\n0.5,-1,2\n3,4.5,-6\n7,8,9\n",
+        'id,"Z (m)","X (m)","Y (m)",class\n1,2,0.5,-1,7\n2,-6,3,4.5,7\n3,9,7,8,7\n',
+        '"Points:0","Points:1","Points:2","f"\n0.5,-1,2,0\n3,4.5,-6,0\n7,8,9,0\n',
+        "//X Y Z R G B\n0.5 -1 2 1 1 1\n3 4.5 -6 1 1 1\n7 8 9 1 1 1\n",
+        "# made by a scanner\n\n# x y z\n0.5 -1 2\n3 4.5 -6\n# a comment\n7 8 9\n",
+        "0.5;-1;2\n3;4.5;-6\n7;8;9\n",
+        "0.5; -1; 2;\n3; 4.5; -6;\n7; 8; 9;\n",
+        "x;y;z\n0,5;-1;2\n3;4,5;-6\n7;8;9\n",
+        "\ufeff3\r\nX Y Z\r\n0.5 -1 2\r\n3 4.5 -6\r\n7 8 9\r\n",
+        "name of an object\n0.5 -1 2\n3 4.5 -6\n7 8 9\n",
+        "Red,Green,x,y,z,x_normal\n1,1,0.5,-1,2,0\n1,1,3,4.5,-6,0\n1,1,7,8,9,0\n",
+        "# id,x,y,z\n1,0.5,-1,2\n2,3,4.5,-6\n3,7,8,9\n",
+        "//R G B X Y Z\n1 1 1 0.5 -1 2\n1 1 1 3 4.5 -6\n1 1 1 7 8 9\n",
+        "id,x,y,z\n-,m,m,m\n1,0.5,-1,2\n2,3,4.5,-6\n3,7,8,9\n",
+        '"x","y","z"\n"0.5","-1","2"\n"3","4.5","-6"\n"7","8","9"\n',
+        "0,1,2\n0.5,-1.0,2.0\n3.0,4.5,-6.0\n7.0,8.0,9.0\n",
+    ],
+)
+@pytest.mark.parametrize("suffix", [".txt", ".csv"])
+def test_tables_with_heads_counts_comments_and_semicolons(tmp_path, text, suffix):
+    path = tmp_path / f"a{suffix}"
+    path.write_text(text, encoding="utf-8", newline="")
+    np.testing.assert_array_equal(read_table(path)[0], ROWS)
+    assert load_cloud(path).more == (read_table(path)[1] > 3)
+
+
+WRONG = {  # what must not be read silently from other columns, or as other numbers
+    "id,coord_x,coord_y,coord_z\n1,0.5,1,2\n": "got 4 columns and the names id, coord_x, coord_y, coord_z",
+    "x_vel,y_vel,z_vel,t\n1.5,0.5,1,2\n": "one x, one y and one z among them, got 4 columns and",
+    "x,y,z\n1,0.5,1,2\n": "got 4 columns and the names x, y, z",
+    "x\ty\tz\tq\n1.5\t\t2.5\t7\n4.5\t\t6.5\t8\n": "must be rows of numbers",
+    "nan nan nan\n1 2 3\n4 5 6\n": "got 'nan nan nan' in line 1",
+    "x,y,z\nNaN,NaN,NaN\n1,2,3\n": "got 'NaN,NaN,NaN' in line 2",
+    "1.5D+00 2.5D+00 3.5D+00\n1 2 3\n": "got '1.5D+00 2.5D+00 3.5D+00' in line 1",
+    "1,5,2,5,3,5\n4,5,5,5,6,5\n": "commas that may be decimal ones",
+    "x;y;z\n1,234;2,500;3,500\n": "commas that may be decimal ones",
+    "2\n\n8 1.5 2.5 3.5\n1 0.5 0.5 0.5\n": "got whole numbers first: '8 1.5 2.5 3.5' in line 3",
+    "0,1.5,2.5,3.5\n1,4.5,5.5,6.5\n": "got whole numbers first",
+}
+
+
+@pytest.mark.parametrize("text", WRONG)
+def test_tables_that_may_mean_something_else_are_refused(tmp_path, text):
+    (tmp_path / "a.csv").write_text(text)
+    with pytest.raises(BadFile) as error:
+        read_table(tmp_path / "a.csv")
+    assert WRONG[text] in str(error.value)
+
+
+def write_rows(path, count=8):
+    path.write_text("".join(f"{i} {i / 2} {i % 3}\n" for i in range(count)))
+
+
+def test_text_files_are_told_from_captions(tmp_path):
+    (tmp_path / "tables" / "chair").mkdir(parents=True)
+    for name in ("a.txt", "b.csv", "chair/c.txt"):
+        write_rows(tmp_path / "tables" / name)
+    (tmp_path / "tables" / "labels.csv").write_text("name,class\na,1\n" * 9)
+    write_rows(tmp_path / "tables" / "pose.txt", 4)
+    source = open_source(tmp_path / "tables")
+    assert [entry.key for entry in source.entries] == ["a", "b", "chair/c"]
+    assert source.notes[0].startswith("not used: 1 .csv, 1 .txt; clouds are")
+    (tmp_path / "clouds").mkdir()
+    write_npy(tmp_path / "clouds" / "c.npy", cloud())
+    write_npy(tmp_path / "clouds" / "d.npy", cloud())
+    (tmp_path / "clouds" / "c.txt").write_text("a chair with 4 legs\n")
+    write_rows(tmp_path / "clouds" / "d.txt")
+    write_rows(tmp_path / "clouds" / "split.csv")
+    source = open_source(tmp_path / "clouds")
+    assert [(e.cloud.name, e.caption) for e in source.entries] == [
+        ("c.npy", "a chair with 4 legs"),
+        ("d.npy", None),
+    ]
+    few = "not used: 2 files with rows of numbers, such as d.txt, beside clouds in other formats"
+    assert source.notes == [few]

@@ -24,7 +24,7 @@ ARRAYS = (*HDF5, ".npz")
 PARTS = "pid"  # the array [S, N] with the part that each point belongs to
 _NAMES = ("points", "pointcloud", "pointclouds", "point_cloud", "pcd", "xyz", "pos", "x")
 _LABELS = ("label", "labels", "y")
-_WIDEST = 16  # columns of what is taken for points where nobody names the array
+_WIDEST = 9  # columns of what is taken for points where nobody names the array: also normals and colours
 _NUMPY_ERRORS = (
     OSError,
     ValueError,
@@ -74,17 +74,21 @@ class ArrayFile:
     def clouds(self, name: str | None = None) -> str:
         """The name of the array of clouds, `name` if it is given. Raises InputError."""
         wanted = "[S, N, 3 or more]"
-        if name is None and "data" not in self.stored:
+        if name is None and not _may_be_clouds("data", self.stored.get("data"), 3):
             for dims in (3, 2):
-                fitting = [name for name, stored in self.stored.items() if _may_be_clouds(stored, dims)]
+                fitting = [name for name, stored in self.stored.items() if _may_be_clouds(name, stored, dims)]
+                if dims == 2 and "data" in self.stored:
+                    break
                 usual = [name for name in fitting if name.lower() in _NAMES]
+                fitting = usual if "data" in self.stored else fitting
                 if len(found := usual if len(usual) == 1 else fitting) == 1:
                     return found[0]
                 if found:
                     several = _listed({name: self.stored[name] for name in fitting})
                     how = "name it (--data.array; --array of pack and inspect)"
                     raise BadFile(self.path, f"must have one array of clouds, got {several}: {how}")
-            raise BadFile(self.path, f"must have an array of clouds {wanted}, got {_listed(self.stored)}")
+            if "data" not in self.stored:
+                raise BadFile(self.path, f"must have an array of clouds {wanted}, got {_listed(self.stored)}")
         name = name or "data"
         found_array = self.array(name)
         shape = found_array.shape
@@ -94,10 +98,19 @@ class ArrayFile:
             raise BadFile(self.path, f"must have {name} {wanted}, got {list(shape)}: it looks transposed")
         return name
 
+    def label_name(self, count: int) -> str | None:
+        """The name of the array of labels, None where the file has none."""
+        if _LABELS[0] in self.stored:
+            return _LABELS[0]
+        shapes = (count,), (count, 1)
+        return next(
+            (name for name in _LABELS if name in self.stored and self.stored[name].shape in shapes), None
+        )
+
     def labels(self, count: int) -> NDArray[np.int64] | None:
         """A whole number [S] of each cloud, None where the file has none. Raises InputError."""
-        name = next((name for name in _LABELS if name in self.stored), None)
-        if name is None or (name != _LABELS[0] and self.stored[name].shape not in ((count,), (count, 1))):
+        name = self.label_name(count)
+        if name is None:
             return None
         found = self.array(name)
         if found.size != count or found.dtype.kind not in "iu":
@@ -106,16 +119,18 @@ class ArrayFile:
             )
         return np.asarray(found[()], np.int64).reshape(-1)
 
-    def unread(self, name: str) -> list[str]:
-        """What else it has beside an array and labels."""
-        labels = next((label for label in _LABELS if label in self.stored), None)
+    def unread(self, name: str, count: int) -> list[str]:
+        """What else it has beside an array of so many clouds and their labels."""
+        labels = self.label_name(count)
         names = self.stored if isinstance(self.content, np.ndarray) else self.content
         return [other for other in names if other not in (name, labels)]
 
 
-def _may_be_clouds(stored: Stored, dims: int) -> bool:
-    shape = stored.shape
-    fits = len(shape) == dims and 3 <= shape[-1] <= _WIDEST and stored.dtype.kind == "f"
+def _may_be_clouds(name: str, stored: Stored | None, dims: int) -> bool:
+    if stored is None:
+        return False
+    shape, kinds = stored.shape, "fiu" if name.lower() in ("data", *_NAMES) else "f"
+    fits = len(shape) == dims and 3 <= shape[-1] <= _WIDEST and stored.dtype.kind in kinds
     return fits and not looks_transposed(*shape[-2:])
 
 

@@ -27,6 +27,7 @@ from recon_fast.data.readers.text import read_table
 from recon_fast.data.shapes import BadFile, Up, read_bytes
 
 SURFACE_POINTS = 8192  # as many as ShapeNet55's own clouds have
+MIXED = "formats state different axes that are up"  # begins a note
 TOO_FEW = "must have at least"  # begins the message about a small cloud
 _FAR = 256.0  # widths from the origin, from which on a cloud is moved there
 _COARSE = 0.01  # of a cloud's width: where a file's floats lie so far apart, its shape is gone
@@ -206,10 +207,14 @@ PERHAPS = (".txt", ".csv")  # clouds in a folder where they hold rows of numbers
 _UP: dict[str, Up] = {".glb": "y", ".gltf": "y", ".las": "z", ".laz": "z"}
 
 
-def up_of(files: Iterable[Path]) -> Up:
-    """The axis that points up in all of some files by what their formats say."""
-    ups = {_UP.get(file.suffix.lower(), "unknown") for file in files}
-    return ups.pop() if len(ups) == 1 else "unknown"
+def up_of(files: Iterable[Path]) -> tuple[Up, str | None]:
+    """The axis that is up in all of some files by what their formats say; where that differs, also a note."""
+    suffixes = sorted({file.suffix.lower() for file in files})
+    stated = {suffix: _UP.get(suffix, "unknown") for suffix in suffixes}
+    if len(set(stated.values())) == 1:
+        return stated[suffixes[0]], None
+    listed = ", ".join(f"{up} in {suffix}" for suffix, up in stated.items())
+    return "unknown", f"{MIXED}: {listed}" if listed else None
 
 
 def is_one_cloud(path: Path) -> bool:

@@ -3,7 +3,7 @@
 chair/a.npy, table/b.off      subfolders are classes; without subfolders there are no labels
 chair/train/a.off, test/...   a folder named test is held out; without one, a share chosen by hash is
 chair/a.png, chair/a.txt      picture and caption beside the cloud, under its stem
-chair/b.txt                   a cloud, where a .txt or .csv holds rows of numbers
+chair/b.txt                   a cloud, where .txt or .csv hold rows of numbers and there are no other clouds
 captions.json                 {key: caption} in the root, where the key is the path without suffix
 many.h5, many.npz             a file of many clouds; a folder of HDF5 alone is read by `list_hdf5`
 more.zip                      read like a folder that is no class; it may also stand for the folder itself
@@ -50,10 +50,13 @@ def list_folder(path: Path, held_out_fraction: float, array: str | None = None) 
         InputError: there is no cloud, or captions.json cannot be used.
     """
     name, path = path.resolve().name, _inside(path)
-    folders = dict(_walk(path))
+    problems: list[Problem] = []
+    folders = dict(_walk(path, problems))
     files = [folder / name for folder, names in folders.items() for name in names]
     packed = {file for file in files if _is_packed_file(file)}
     clouds = [file for file in files if file not in packed and _is_cloud(file)]
+    tables = [file for file in files if file.suffix.lower() in PERHAPS and _is_table(file)]
+    clouds, tables = (clouds, tables) if clouds else (tables, [])
     if not clouds:
         there = f"only {_by_suffix(files)}" if files else "none"
         hint = "; HDF5 is read unpacked" * any(file.suffix.lower() in HDF5 for file in files)
@@ -61,25 +64,22 @@ def list_folder(path: Path, held_out_fraction: float, array: str | None = None) 
     if all(cloud.suffix.lower() in HDF5 for cloud in clouds) and not holds_one(clouds[0], array):
         source = list_hdf5(path, clouds, held_out_fraction, array)
         source.notes += _unused(set(files) - set(clouds) - packed, packed)
+        source.problems += problems
         return source
 
-    sure = {file.with_suffix("") for file in clouds if file.suffix.lower() not in PERHAPS}
-    doubled = [file for file in clouds if file.suffix.lower() in PERHAPS and file.with_suffix("") in sure]
-    clouds = [file for file in clouds if file not in doubled]
     relative = [cloud.relative_to(path) for cloud in clouds]
     stems = Counter(file.with_suffix("").as_posix() for file in relative)
     listed = path / "captions.json"
     captions: dict[str, str] = {}
     if listed.exists():
         captions = read_json(listed, dict[str, str], "JSON {key: caption}")
-    used: set[Path] = {*clouds, *doubled, listed}
+    used: set[Path] = {*clouds, *tables, listed}
     entries: list[Entry] = []
-    problems: list[Problem] = []
     notes: list[str] = []
     taken: dict[str, list[Path]] = {}
-    if doubled:
-        few = f"{len(doubled)} files with rows of numbers, such as {doubled[0].name}"
-        notes.append(f"not used: {few}, beside a cloud of that name")
+    if tables:
+        few = f"{len(tables)} files with rows of numbers, such as {tables[0].name}"
+        notes.append(f"not used: {few}, beside clouds in other formats")
     for cloud, file in zip(clouds, relative, strict=True):
         stem = file.with_suffix("").as_posix()
         key = stem if stems[stem] == 1 else file.as_posix()
@@ -138,7 +138,8 @@ def list_folder(path: Path, held_out_fraction: float, array: str | None = None) 
         notes.append(
             f"not used: {len(nameless)} of captions.json that belong to no shape, such as {min(nameless)}"
         )
-    up = up_of(entry.cloud for entry in entries)
+    up, note = up_of(entry.cloud for entry in entries)
+    notes += [] if note is None else [note]
     return Source(name, path, entries, names if labelled else [], problems, up, notes=notes)
 
 
@@ -162,11 +163,11 @@ def _members(path: Path) -> list[Path]:
 
 def _is_cloud(file: Path) -> bool:
     suffix = file.suffix.lower()
-    if suffix in HDF5 and archive_of(file):
-        return False
-    if suffix in PERHAPS:
-        return not _EXPECTED.search(file.name) and is_table(file)
-    return suffix in _CLOUDS
+    return suffix in _CLOUDS and not (suffix in HDF5 and archive_of(file))
+
+
+def _is_table(file: Path) -> bool:
+    return not _EXPECTED.search(file.name) and is_table(file)
 
 
 def _is_no_class(folder: str) -> bool:
@@ -189,10 +190,10 @@ def _unused(files: Iterable[Path], packed: Iterable[Path]) -> list[str]:
     return notes
 
 
-def _walk(root: Path) -> Iterator[tuple[Path, dict[str, Path]]]:
+def _walk(root: Path, problems: list[Problem]) -> Iterator[tuple[Path, dict[str, Path]]]:
     """(folder, its files by name) of all folders that are not hidden, in order; links are followed once.
 
-    The folders in a .zip follow the one that it lies in.
+    The folders in a .zip follow the one that it lies in; one that cannot be read is added to `problems`.
     """
     seen: set[str] = set()
     if not root.is_dir():
@@ -214,7 +215,11 @@ def _walk(root: Path) -> Iterator[tuple[Path, dict[str, Path]]]:
             archives = [files.pop(name) for name in list(files) if name.lower().endswith(".zip")]
             yield Path(folder), files
             for archive in archives:
-                yield from _by_folder(members(archive))
+                try:
+                    yield from _by_folder(members(archive))
+                except InputError as error:
+                    what = str(error).removeprefix(f"{archive} ")
+                    problems.append(Problem(archive.relative_to(root).as_posix(), archive, what))
 
 
 def _by_folder(files: Iterable[Path]) -> Iterator[tuple[Path, dict[str, Path]]]:

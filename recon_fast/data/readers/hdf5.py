@@ -70,7 +70,7 @@ def array_rows(file: Path, key: str, array: str | None = None) -> Rows:
             shape = content.array(name).shape
             count = shape[0] if len(shape) == 3 else 1
             labels = content.labels(count)
-            unread = content.unread(name)
+            unread = content.unread(name, count)
     except InputError as error:
         what = error.what if isinstance(error, BadFile) else str(error).removeprefix(f"{file} ")
         return Rows([], None, [Problem(key, file, what)], [])
@@ -213,7 +213,7 @@ def _source(
         notes.append(f"not used: {named} of {next(iter(unread.values()))}{more}")
     if not (labelled and all(labelled.values()) and entries):
         without = [name for name, has in labelled.items() if not has]
-        if len(without) < len(labelled):
+        if 0 < len(without) < len(labelled):
             some = f"{len(without)} of {len(labelled)} files have no `label`, such as {without[0]}"
             notes.append(f"no labels: {some}")
         entries = [replace(entry, label=None) for entry in entries]

@@ -5,9 +5,11 @@ Textures and materials are left alone.
 """
 
 import io
+import json
 import re
 from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +17,7 @@ from numpy.typing import NDArray
 from recon_fast.data.shapes import BadFile, read_bytes
 
 _SCENES = (".glb", ".gltf")
-_CODECS = (b"KHR_draco_mesh_compression", b"EXT_meshopt_compression")
+_LOOKS = ("KHR_materials_", "KHR_texture_", "KHR_lights_", "EXT_texture_")  # extensions that change no shape
 
 
 def read_mesh(path: Path, num_points: int, seed: int) -> tuple[NDArray, bool]:
@@ -46,6 +48,8 @@ def read_mesh(path: Path, num_points: int, seed: int) -> tuple[NDArray, bool]:
     try:
         if suffix == ".obj" and re.search(rb"(?m)^\s*f\s[^\n]*-\d", content):
             content = _absolute_faces(content)
+        if suffix in _SCENES:
+            _check_extensions(content)
         if suffix == ".stl":
             kind, triangles = _whole_stl(content)
             content = content[: 84 + 50 * triangles] if kind == "stl" else content
@@ -98,10 +102,20 @@ class _Beside:
         self.folder = path.parent
 
     def __getitem__(self, name: str) -> bytes:
-        place = PurePosixPath(name.replace("\\", "/"))
+        place = PurePosixPath(unquote(name).replace("\\", "/"))
         if place.is_absolute() or ".." in place.parts or ":" in name:
             raise ValueError(f"buffers must lie in the file's own folder, got {name}")
         return read_bytes(self.folder / place)
+
+
+def _check_extensions(content: bytes) -> None:
+    """Raise ValueError where a scene needs an extension of glTF that changes its shape."""
+    if content[:4] == b"glTF":  # a .glb, whose first chunk is the same text
+        content = content[20 : 20 + int.from_bytes(content[12:16], "little")]
+    scene = json.loads(content)
+    needed = [name for name in scene.get("extensionsRequired", ()) if not name.startswith(_LOOKS)]
+    if needed:
+        raise ValueError(f"it needs {needed[0]}, which is not read: export it without")
 
 
 def _hint(content: bytes, suffix: str) -> str:
@@ -110,9 +124,6 @@ def _hint(content: bytes, suffix: str) -> str:
         lists = [name for kind, name in _vertex_properties(content) if kind == b"list"]
         name = lists[0].decode(errors="replace") if lists else ""
         return f" (its vertices have a list, {name}: save it without)" if lists else ""
-    if suffix in _SCENES:
-        found = next((codec.decode() for codec in _CODECS if codec in content), "")
-        return f" (its geometry is compressed, {found}: export it without)" if found else ""
     commas = re.search(rb"(?m)^\s*v?\s*-?\d+,\d+\s+-?\d+,\d+", content)
     return " (it has decimal commas: write points)" if commas else ""
 

@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recon_fast.data.shapes import BadFile, Entry, Problem
+from recon_fast.files import open_regular
 
 _LARGE = 1024  # bytes from which a text of data stays a view of the file
 _SLACK = 1 << 16  # bytes of small arrays and numbers that a small file may make
@@ -38,7 +39,7 @@ def read_pickle(path: Path) -> Any:
         BadFile: the file is missing, cut or no pickle; it names anything else, or holds an array of objects.
     """
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except ValueError as error:
         raise BadFile(path, "must be a whole pickle, got an empty file") from error

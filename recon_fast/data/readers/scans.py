@@ -42,11 +42,7 @@ def read_pcd(content: bytes) -> tuple[NDArray[np.floating], bool]:
     dtypes = [np.dtype(f"<{_TYPES.get(kind, '?')}{size}") for kind, size in zip(types, sizes, strict=True)]
     kind, body = found[1].lower(), content[found.end() :]
     if kind == b"ascii":
-        table = (
-            np.loadtxt(io.BytesIO(body), ndmin=2, comments=None, max_rows=number)
-            if number
-            else np.empty((0, 3))
-        )
+        table = np.loadtxt(io.BytesIO(body), ndmin=2, comments=None) if number else np.empty((0, 3))
         starts = np.cumsum([0, *counts])
         if table.shape != (number, starts[-1]) and number:
             raise ValueError(f"{number} rows of {starts[-1]} numbers announced, got {list(table.shape)}")
