@@ -203,6 +203,11 @@ def test_wrong_official_checkpoints_are_refused_by_name(tmp_path):
         r"mask_token of .* must be \(1, 1, 24\) for this model",
         **sizes,
     )
+    refused(
+        changed(mask_token=torch.full((1, 1, 24), torch.nan)),
+        "mask_token of .* must be finite, got NaN",
+        **sizes,
+    )
     refused(changed(), "model.dim must be a multiple of model.num_heads, got 24 and 5", num_heads=5)
     torch.save({"fc.weight": torch.zeros(3)}, path)
     refused(path, "must hold ReCon weights such as blocks.blocks.0.norm1.weight, got fc.weight", **sizes)

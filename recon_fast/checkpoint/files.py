@@ -171,7 +171,7 @@ def match(
 
     Errors call the checkpoint `where`. `names` has what is wanted: its name there -> its name in the model.
     What is not wanted counts as unexpected, unless `is_other` says that it is of another part. Raises
-    InputError for no wanted tensor at all, or one of another shape.
+    InputError for no wanted tensor at all, or one of another shape or with NaN.
     """
     own, report = model.state_dict(), LoadReport()
     for key, name in names.items():
@@ -179,6 +179,8 @@ def match(
         if key in tensors and tensors[key].shape != own[name].shape:
             want, got = tuple(own[name].shape), tuple(tensors[key].shape)
             raise InputError(f"{key} of {where} must be {want} for this model, got {got}")
+        if key in tensors and not tensors[key].isfinite().all():
+            raise InputError(f"{key} of {where} must be finite, got NaN or inf")
     for key in tensors:
         if key not in names:
             (report.other if is_other(key) else report.unexpected).append(key)

@@ -147,6 +147,7 @@ def collect(runs: Sequence[Path], published: bool = True, best: bool = False) ->
     for run in runs:
         seeds = [file.parent for file in run.glob("seed-*/result.json")]
         single += sorted(seeds, key=lambda seed: (len(seed.name), seed.name)) or [run]
+    single = list({run.resolve(): run for run in single}.values())  # one that is named twice is one
     rows = [row for group in _groups(single) for row in merged(group, best)]
     tasks = dict.fromkeys(row.task for row in rows)
     if published:

@@ -124,6 +124,8 @@ def test_a_row_of_a_table(tmp_path, capsys):
     again = result(tmp_path / "again", 0, 90.0, device="cuda")
     rows = collect([tmp_path / "a", other, again], published=False)
     assert [row.result for row in rows] == ["91.00 ± 1.00 (3 seeds)", "80.00", "90.00"]
+    twice = collect([tmp_path / "a", tmp_path / "a" / "seed-0"], published=False)
+    assert [row.result for row in twice] == ["91.00 ± 1.00 (3 seeds)"]
     assert statistics.stdev(numbers) == 1
     assert rows[0].note == "92.00 ± 1.00 (3 seeds) voted; kNN 51.00 ± 1.00 (3 seeds)"
     assert rows[0].run == f"{tmp_path / 'a' / 'seed-0'} and 2 more"
