@@ -71,6 +71,9 @@ def read_table(path: Path, last: bool = False) -> tuple[NDArray[np.float64], int
     lines = content.decode(errors="replace").replace('"', "").splitlines()
     count, heads = _take_head(lines)
     text = "\n".join(lines)
+    if any(mark in text for mark in _COMMENTS):
+        lines = ["" if line.lstrip().startswith(_COMMENTS) else line for line in lines]
+        text = "\n".join(lines)
 
     def refuse(what: str, number: int) -> NoReturn:
         raise BadFile(path, f"{what}{lines[number].strip()[:40]!r} in line {number + 1}")
@@ -84,9 +87,10 @@ def read_table(path: Path, last: bool = False) -> tuple[NDArray[np.float64], int
             refuse_at(_DECIMAL_COMMAS, text.index(","))
         text = text.replace(",", ".")
     text = text.replace(";", ",")
-    if found := _NO_VALUE.search(text):
+    mixed = "," in text and (" " in text or "\t" in text)
+    if (mixed or "\t" in text) and (found := _NO_VALUE.search(text)):
         refuse_at(_NO_NUMBERS, found.start())
-    if "," in text and (" " in text or "\t" in text):
+    if mixed:
         if found := _MIXED.search(text) or ("." not in text and _VARIED.search(text)) or None:
             refuse_at(_DECIMAL_COMMAS, found.start())
         text = text.replace(",", " ")
@@ -134,7 +138,7 @@ class _Head(NamedTuple):
 
 
 def _take_head(lines: list[str]) -> tuple[int | None, list[_Head]]:
-    """Blank out comments and what stands before the rows; the number of points, and the lines of words."""
+    """Blank out what stands before the rows; the number of points, and the lines of words."""
     count: int | None = None
     heads: list[_Head] = []
     for number, line in enumerate(lines):
@@ -150,8 +154,6 @@ def _take_head(lines: list[str]) -> tuple[int | None, list[_Head]]:
         elif fields:
             break
         lines[number] = ""
-    if any(line.lstrip().startswith(_COMMENTS) for line in lines):
-        lines[:] = ["" if line.lstrip().startswith(_COMMENTS) else line for line in lines]
     return count, heads
 
 
